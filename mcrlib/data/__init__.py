@@ -1,0 +1,1 @@
+"""Where image-report pairs come from: sources, reports, images, and the manifest they end in."""

@@ -1,0 +1,314 @@
+"""The data contract: from a source's rows to a manifest and an image cache that are checked.
+
+`build` counts every row of the source as kept or as excluded with its reason, `open` refuses files
+that are not those that were built. All rules here are ours; `dataset.json` states them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import importlib
+import io
+import json
+import os
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mcrlib.config import Config
+from mcrlib.data import cache, images, reports
+
+SPLITS = ("train", "validate", "test")
+MODULES = {"mimic": "mimic_cxr"}  # where a source is not called as its module
+PLAN = ("source", "data", "columns", "sizes", "data_seed", "cache_size")  # settings of the images
+FILES = ("images.npy", "manifest.parquet", "excluded.csv", "dataset.json")  # written last: the last
+FRONTAL = re.compile(
+    r"(PA|AP)( (SUPINE|ERECT|UPRIGHT|PORTABLE|SEMI-?(ERECT|UPRIGHT)|SITTING|BEDSIDE|MOBILE))?"
+    r"|FRONTAL|POSTERO-?ANTERIOR|ANTERO-?POSTERIOR|UNSTATED",
+    re.IGNORECASE,
+)
+SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("pair_id", "patient_id", "study_id", "split", "view")]
+    + [(name, pa.string()) for name in ("report", "findings", "impression")]
+    + [("labels", pa.list_(pa.string())), ("uncertain", pa.list_(pa.string()))]
+    + [("source", pa.string())]
+)
+RULES = {
+    "view": "frontal images only: PA or AP, supine, erect or portable ones too; every image counts "
+    "as frontal (view 'unstated') where a table has no view column",
+    "pairs": {
+        "study": "one frontal image a study: PA before AP, then the first in the order of ids",
+        "image": "every frontal image",
+    },
+    "split": "the source's own; patients without one by the hash of their id, 80/10/10; a patient "
+    "in two splits stays in the one that is evaluated (test, then validate)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image of a source, with its report, before any rule is applied."""
+
+    pair_id: str
+    patient_id: str
+    study_id: str
+    split: str  # train, validate, test, or "" for a draw by patient
+    view: str
+    text: str  # the report as the source has it
+    labels: list[str] | None
+    source: str  # path of the image as given
+    image: images.Source | None
+    sections: dict[str, str] | None = None  # where the source itself knows them
+    uncertain: list[str] | None = None  # labels that the source is unsure of
+    reason: str = ""  # why the source itself leaves this row out
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Prepared pairs: row i of `frame` belongs to image i."""
+
+    frame: pd.DataFrame  # columns of SCHEMA
+    images: np.ndarray  # uint8 [N, S, S], memory-mapped, read only
+    info: dict[str, Any]  # dataset.json
+    folder: Path
+
+    def indices(self, split: str) -> np.ndarray:
+        """Rows of a split, int64 `[n]`, in the manifest's order."""
+        if split not in SPLITS:
+            raise ValueError(f"There is no split {split!r}; there are {', '.join(SPLITS)}.")
+        return np.flatnonzero(self.frame["split"] == split)
+
+
+def open(folder: Path | str) -> Dataset:
+    """Open prepared data. Raises FileNotFoundError where there is none, and ValueError where a
+    file is not the one that was built, down to a single bit."""
+    folder = Path(folder)
+    _publish(folder)
+    if not (folder / "dataset.json").exists():
+        raise FileNotFoundError(f"There is no prepared data in {folder}: run `make data` first.")
+    info = json.loads((folder / "dataset.json").read_text())
+    for name in FILES[:-1]:
+        if not (folder / name).exists() or _sha256(folder / name) != info["sha256"][name]:
+            raise ValueError(
+                f"{folder / name} is missing or not the file that was built (its checksum "
+                "differs): run `make data` again."
+            )
+    frame = pq.read_table(folder / "manifest.parquet").to_pandas()
+    for column in ("labels", "uncertain"):
+        frame[column] = [None if x is None else list(x) for x in frame[column]]
+    return Dataset(frame, np.load(folder / "images.npy", mmap_mode="r"), info, folder)
+
+
+def build(config: Config, workers: int | None = None) -> Dataset:
+    """Prepare the pairs of `config` in `config.data_folder`, on `workers` processes (default: one
+    a core), and open them.
+
+    What was there stays until everything new is complete; after an interruption the next call
+    goes on where this one stopped. Raises ValueError where no pair is left, OSError where the disk
+    is full, and what the source raises where its files are not there.
+    """
+    source = importlib.import_module(f"mcrlib.data.{MODULES.get(config.source, config.source)}")
+    folder, partial = config.data_folder, config.data_folder / "partial"
+    _publish(folder)
+    kept, excluded = _select(source.rows(config), config)
+    with _one_sentence_if_full(folder):
+        partial.mkdir(parents=True, exist_ok=True)
+        failures = cache.build(
+            [record["image"] for record in kept],
+            config.cache_size, partial, _plan(kept, config), workers or os.cpu_count() or 1,
+        )  # fmt: skip
+        excluded += [_out(kept[i], reason) for i, reason in failures.items()]
+        kept = [record for i, record in enumerate(kept) if i not in failures]
+        if not kept:
+            counts = Counter(record["reason"] for record in excluded).most_common()
+            raise ValueError(f"No pair is left of {len(excluded)} rows: {dict(counts)}.")
+        notes = source.notes(config) if hasattr(source, "notes") else []
+        _write(kept, excluded, partial, config, notes)
+    _publish(folder)
+    return open(folder)
+
+
+def _select(rows: Iterable[Row], config: Config) -> tuple[list[dict], list[dict]]:
+    """Records to decode, and records excluded, by the rules that need no image."""
+    kept, excluded, ids = [], [], set()
+    for row in rows:
+        record = {name: getattr(row, name) for name in SCHEMA.names if hasattr(row, name)}
+        reason = _reason(row) or ("pair id of an earlier row" if row.pair_id in ids else "")
+        ids.add(row.pair_id)
+        if not reason:
+            parts = row.sections if row.sections is not None else reports.sections(row.text)
+            parts = {name: reports.clean(parts.get(name, "")) for name in reports.MAIN[:2]}
+            record |= parts | {"image": row.image, "report": reports.choose(parts, config.policy)}
+            if not record["report"]:
+                reason = f"report has no text under the policy '{config.policy}'"
+        excluded.append(_out(record, reason)) if reason else kept.append(record)
+    if config.pairs == "study":
+        kept = _without(kept, excluded, _other_images(kept))
+    kept = _without(kept, excluded, _assign_splits(kept))
+    return kept, excluded
+
+
+def _reason(row: Row) -> str:
+    """Why a row cannot be a pair, whatever its image and its words are; "" where it can."""
+    if row.reason:
+        return row.reason
+    if not FRONTAL.fullmatch(row.view):
+        return f"view {row.view!r} is not frontal" if row.view else "view is unknown"
+    if row.split not in ("", *SPLITS):
+        return f"split {row.split!r} is none of {', '.join(SPLITS)}"
+    if not row.text.strip() and not row.sections:
+        return "no report"
+    return ""
+
+
+def _other_images(records: list[dict]) -> dict[int, str]:
+    """All but one image of each study, by RULES["pairs"]["study"]."""
+    studies = defaultdict(list)
+    for i, record in enumerate(records):
+        first = record["view"].upper().startswith(("PA", "POSTERO"))
+        studies[record["study_id"]].append((not first, record["pair_id"], i))
+    others = [i for images in studies.values() for *_, i in sorted(images)[1:]]
+    return dict.fromkeys(others, "another frontal image of the study is used")
+
+
+def _assign_splits(records: list[dict]) -> dict[int, str]:
+    """Fill in each record's split by patient, by RULES["split"]; returns those to exclude."""
+    given = defaultdict(set)
+    for record in records:
+        given[record["patient_id"]].add(record["split"])
+    drawn = _draw([patient for patient, splits in given.items() if splits == {""}])
+    home = drawn | {
+        patient: max(splits - {""}, key=SPLITS.index)
+        for patient, splits in given.items()
+        if splits != {""}
+    }
+    leaks = {}
+    for i, record in enumerate(records):
+        if record["split"] not in ("", home[record["patient_id"]]):
+            leaks[i] = f"patient is in the split {home[record['patient_id']]!r} too"
+        record["split"] = home[record["patient_id"]]
+    return leaks
+
+
+def _draw(patients: list[str]) -> dict[str, str]:
+    """Split of each patient, a function of the id alone, but that of three or more patients the
+    ones with the lowest draws fill a test or validate split that would be empty."""
+    draws = sorted((hashlib.sha256(patient.encode()).hexdigest(), patient) for patient in patients)
+    shares = [int(digest[:8], 16) / 16**8 for digest, _ in draws]
+    least = int(len(patients) >= 3)
+    test = max(sum(share < 0.1 for share in shares), least)
+    validate = max(sum(share < 0.2 for share in shares) - test, least)
+    names = ["test"] * test + ["validate"] * validate + ["train"] * len(patients)
+    return {patient: name for (_, patient), name in zip(draws, names, strict=False)}
+
+
+def _without(kept: list[dict], excluded: list[dict], reasons: dict[int, str]) -> list[dict]:
+    excluded += [_out(kept[i], reason) for i, reason in reasons.items()]
+    return [record for i, record in enumerate(kept) if i not in reasons]
+
+
+def _out(record: dict, reason: str) -> dict[str, str]:
+    named = {name: record[name] for name in ("source", "pair_id", "study_id")}
+    return named | {"reason": reason}
+
+
+def _plan(records: list[dict], config: Config) -> str:
+    """Hash of what the cache is made of: an interrupted build of something else is not resumed."""
+    digest = hashlib.sha256(json.dumps([vars(config)[name] for name in PLAN]).encode())
+    for record in records:
+        image = record["image"]
+        state = image.stat() if isinstance(image, Path) and image.exists() else None
+        digest.update(f"{record['pair_id']}|{record['source']}".encode())
+        digest.update(f"{state and (state.st_size, state.st_mtime_ns)}\n".encode())
+    return digest.hexdigest()
+
+
+def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config, notes) -> None:
+    """The files beside images.npy, without dates: equal input gives equal bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(kept, SCHEMA), buffer)
+    _store(folder / "manifest.parquet", buffer.getvalue())
+    names = ["source", "pair_id", "study_id", "reason"]
+    left_out = pd.DataFrame(excluded, columns=names, dtype=str)
+    # A spreadsheet must not take a name for a formula.
+    left_out = left_out.replace(r"^(?=[=+\-@\t\r])", "'", regex=True)
+    _store(folder / "excluded.csv", left_out.to_csv(index=False).encode())
+    frame = pd.DataFrame(kept)
+    splits = {name: frame[frame["split"] == name] for name in SPLITS}
+    info = {
+        "source": config.source,
+        "policy": config.policy,
+        "pairs": config.pairs,
+        "image_size": config.cache_size,
+        "rules": RULES | {"pairs": RULES["pairs"][config.pairs]},
+        "notes": notes,
+        "seen": len(kept) + len(excluded),
+        "kept": len(kept),
+        "excluded": dict(Counter(record["reason"] for record in excluded).most_common()),
+        "views": dict(Counter(frame["view"]).most_common()),
+        "splits": {
+            name: {"pairs": len(part)}
+            | {
+                "studies": part["study_id"].nunique(),
+                "patients": part["patient_id"].nunique(),
+            }
+            for name, part in splits.items()
+        },
+        "pairs_sha256": hashlib.sha256("\n".join(frame["pair_id"]).encode()).hexdigest(),
+        "sha256": {name: _sha256(folder / name) for name in FILES[:-1]},
+        "versions": {name: version(name) for name in ("numpy", "pillow", "pydicom", "pyarrow")},
+    }
+    _store(folder / "dataset.json", json.dumps(info, indent=1, ensure_ascii=False).encode())
+
+
+def _store(path: Path, data: bytes) -> None:
+    unfinished = path.with_suffix(".unfinished")
+    with unfinished.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _publish(folder: Path) -> None:
+    """Move what a build completed to its place; done again where a kill came in between."""
+    partial = folder / "partial"
+    if not (partial / "dataset.json").exists():  # written last and moved last
+        return
+    for name in FILES:
+        if (partial / name).exists():
+            os.replace(partial / name, folder / name)
+    shutil.rmtree(partial)
+
+
+@contextlib.contextmanager
+def _one_sentence_if_full(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"The disk is full: make room for {folder} and run this again; it goes on where it "
+            "stopped, and prepared data that was there has not changed."
+        ) from None

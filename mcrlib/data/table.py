@@ -1,0 +1,110 @@
+"""Anybody's table of images and reports: CSV, TSV, Parquet or JSON lines (ours).
+
+Columns: `image` and `report`; optionally `pair_id`, `patient_id`, `study_id`, `split`, `view` and
+`labels` (a list, or names separated by ";"). `config.columns` maps our names to the table's own.
+Paths are relative to the table. A row without `pair_id` is called by its image's path, a row
+without `study_id` is its own study, and a row without `patient_id` its own patient.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from mcrlib.config import Config
+from mcrlib.data import reports
+from mcrlib.data.manifest import Row
+
+KNOWN = ("image", "report", "pair_id", "patient_id", "study_id", "split", "view", "labels")
+SPLIT_NAMES = {"training": "train", "val": "validate", "valid": "validate", "dev": "validate"}
+SPLIT_NAMES |= {"validation": "validate", "testing": "test"}
+
+
+def rows(config: Config) -> Iterator[Row]:
+    """One row a line of the table. Raises FileNotFoundError where there is no table, ValueError
+    where it cannot be read or lacks a column, naming those it has."""
+    folder = Path(config.data).parent
+    columns, records = _read(config)
+    for record in records:
+        cell = {name: _text(record.get(columns[name])) for name in columns}
+        pair = cell.get("pair_id") or cell["image"]
+        split = cell.get("split", "").lower()
+        yield Row(
+            pair_id=pair,
+            patient_id=cell.get("patient_id") or pair,
+            study_id=cell.get("study_id") or pair,
+            split=SPLIT_NAMES.get(split, split),
+            view=cell.get("view", "unstated"),
+            text=cell["report"],
+            labels=_labels(record.get(columns["labels"])) if "labels" in columns else None,
+            source=cell["image"],
+            image=folder / cell["image"],
+            reason="" if cell["image"] else "no image path",
+        )
+
+
+def notes(config: Config) -> list[str]:
+    """What was assumed for columns that the table does not have."""
+    assumed = {
+        "patient_id": "no column patient_id: each row counts as a patient of its own",
+        "view": "no column view: every image counts as frontal",
+    }
+    columns, _ = _read(config)
+    return [note for name, note in assumed.items() if name not in columns]
+
+
+def _read(config: Config) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """(our name -> the table's column, the table's records)."""
+    path = Path(config.data)
+    if not config.data or not path.is_file():
+        found = f"there is no file {path}" if config.data else "none was given"
+        raise FileNotFoundError(
+            f"RUN=table needs DATA=<csv, tsv, parquet or jsonl file> with the columns image and "
+            f"report; {found}."
+        )
+    try:
+        records = _records(path)
+    except (ValueError, OSError) as error:  # the parsers' errors are kinds of these
+        raise ValueError(f"{path} cannot be read as a table: {error}") from error
+    there = list(records[0]) if records else []
+    columns = {name: config.columns.get(name, name) for name in KNOWN}
+    missing = [name for name in columns if name in ("image", "report", *config.columns)]
+    missing = [name for name in missing if columns[name] not in there]
+    if missing or not set(config.columns) <= set(KNOWN):
+        raise ValueError(
+            f"{path} has no column for {', '.join(missing)}; it has {', '.join(map(str, there))}. "
+            'Say which is which, as in columns={"report": "text"}; '
+            f"names that can be mapped: {', '.join(KNOWN)}."
+        )
+    return {name: column for name, column in columns.items() if column in there}, records
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        return pq.read_table(path).to_pylist()
+    text = reports.decode(path.read_bytes())
+    if kind in (".jsonl", ".ndjson", ".json"):
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    if kind not in (".csv", ".tsv", ".txt"):
+        raise ValueError("its name ends in none of .csv, .tsv, .parquet, .jsonl")
+    separator = "," if kind == ".csv" else "\t"
+    table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
+    return table.to_dict("records")
+
+
+def _text(value: Any) -> str:
+    return "" if value is None or value != value else str(value).strip()  # NaN is not itself
+
+
+def _labels(value: Any) -> list[str] | None:
+    if isinstance(value, list):
+        return [str(label) for label in value]
+    names = [name.strip() for name in _text(value).split(";")]
+    return [name for name in names if name]
