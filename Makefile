@@ -1,0 +1,100 @@
+# The graph: data -> checkpoints -> embeddings -> numbers, tables, figures. `make help` lists targets.
+# Only the first three are files that make compares; a notebook knows by itself whether its numbers
+# still hold, so `tables` and `figures` always draw and never train.
+
+RUN      ?= demo
+VARIANTS ?= mcr abm dual
+SEEDS    ?= 0
+DATA     ?=
+WEIGHTS  ?=
+SET      ?=
+MODELS   := $(foreach s,$(SEEDS),$(VARIANTS:%=%-seed$(s)))
+EXECUTED := results/$(RUN)/executed
+
+# An active virtual or conda environment is used as it is (conda's `base` does not count).
+ifneq ($(VIRTUAL_ENV)$(filter-out base,$(CONDA_DEFAULT_ENV)),)
+PYTHON := python
+ENV    :=
+else
+PYTHON := .venv/bin/python
+ENV    := .venv/stamp
+endif
+
+NOTEBOOK  = $(PYTHON) -m mcrlib.execute notebooks/$(1).ipynb $(EXECUTED)/$(1)$(2).ipynb "run=$(RUN)"
+PLACES    = "data=$(DATA)" "weights=$(WEIGHTS)" "overrides={$(SET)}"
+variant   = $(firstword $(subst -seed, ,$(1)))
+seed      = $(lastword $(subst -seed, ,$(1)))
+
+.DELETE_ON_ERROR:
+.PHONY: help doctor env data train embed tables figures reproduce publish test check lab clean \
+        guard 03_retrieval 04_text_metrics 05_modality_gap 06_top3
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  RUN=smoke|demo|table|openi|mimic|reference   VARIANTS='mcr abm dual'   SEEDS='0 1'"
+	@echo "  DATA=file or folder   WEIGHTS=folder with the pretrained encoders   SET='epochs: 3, lr: 1.0e-4'"
+
+doctor: $(ENV) ## what is there: GPU, Java, disk, weights, data
+	$(PYTHON) -m mcrlib.doctor "$(RUN)" "$(DATA)" "$(WEIGHTS)"
+
+env: $(ENV) ## the environment: .venv from requirements.lock, unless one is active
+
+.venv/stamp: requirements.lock pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed as `python3`; this one is " + sys.version.split()[0])'
+	python3 -m venv .venv
+ifeq ($(shell uname -sm),Linux x86_64)
+	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+else
+	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[dev,bench,index,openi]'
+endif
+	touch $@
+
+guard: $(ENV)
+	@$(PYTHON) -m mcrlib.doctor --may-run "$(RUN)" "$(DATA)" "$(CONFIRM)"
+
+data: guard ## pairs: manifest and image cache in data/RUN
+	@$(call NOTEBOOK,00_data,) $(PLACES)
+
+train: $(MODELS:%=results/$(RUN)/%/checkpoint/final/model.safetensors) ## checkpoints of VARIANTS and SEEDS
+
+embed: $(MODELS:%=results/$(RUN)/%/embeddings-test.npz) ## embeddings of the test and validation splits
+
+# Order only: neither a checkout's timestamps nor a look at the data start a training.
+results/$(RUN)/%/checkpoint/final/model.safetensors: | data
+	@$(call NOTEBOOK,01_train,-$*) $(PLACES) "variant=$(call variant,$*)" "seed=$(call seed,$*)"
+
+results/$(RUN)/%/embeddings-test.npz: results/$(RUN)/%/checkpoint/final/model.safetensors | data
+	@$(call NOTEBOOK,02_embed,-$*) "variant=$(call variant,$*)" "seed=$(call seed,$*)"
+
+tables: 03_retrieval 04_text_metrics ## Recall@K and text metrics, from the embeddings that are there
+
+figures: 03_retrieval 04_text_metrics 05_modality_gap 06_top3 ## all figures, from the same
+
+03_retrieval 04_text_metrics 05_modality_gap 06_top3: $(ENV)
+	@$(call NOTEBOOK,$@,)
+
+reproduce: ## everything: data, training, tables, figures; then the numbers beside the reference's
+	@$(MAKE) --no-print-directory embed
+	@$(MAKE) --no-print-directory tables figures
+	@$(PYTHON) -m mcrlib.results $(RUN)
+
+publish: $(ENV) ## make the finished demo run the committed reference
+	$(PYTHON) -m mcrlib.publish $(RUN)
+	@$(MAKE) --no-print-directory tables figures RUN=reference
+
+test: $(ENV) ## the tests
+	$(PYTHON) -m pytest
+
+check: $(ENV) ## style of code and notebooks, no outputs in notebooks
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m nbstripout --verify notebooks/*.ipynb
+
+lab: $(ENV) ## JupyterLab in notebooks/
+	$(PYTHON) -m jupyterlab --notebook-dir=.
+
+clean: ## remove what RUN made: data, results, figures (never the reference)
+	@test "$(RUN)" != reference || { echo "The reference is committed; it is not removed."; exit 1; }
+	rm -rf "data/$(RUN)" "results/$(RUN)" "figures/$(RUN)"

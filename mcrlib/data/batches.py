@@ -1,0 +1,129 @@
+"""Pairs as the model takes them: tokenised reports, augmented pixels, masks, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import BertTokenizer
+
+from mcrlib import masking
+from mcrlib.config import Config
+from mcrlib.data.manifest import Dataset
+
+PIXEL_MEAN, PIXEL_DEVIATION = 0.5, 0.25  # of grey values between 0 and 1 (ours)
+
+
+class Batch(NamedTuple):
+    """B pairs; n patches an image, T tokens in the longest report."""
+
+    pixels: Tensor  # [B, 1, H, W] float, mean about 0 and variance about 1
+    tokens: Tensor  # [B, T] ids, unmasked
+    present: Tensor  # [B, T] false at padding
+    keep: Tensor  # [B, k] indices of the patches kept
+    masked: Tensor  # [B, T] true where the encoder sees [MASK]
+
+
+class Pairs(torch.utils.data.Dataset):
+    """The pairs of one split, fetched a whole batch at a time.
+
+    Masks and augmentation are a function of (seed, epoch, pair_id): set `epoch` before iterating.
+    """
+
+    def __init__(self, dataset: Dataset, split: str, config: Config, tokenizer: BertTokenizer):
+        self.config, self.tokenizer, self.epoch = config, tokenizer, 0
+        self.images, self.rows = dataset.images, dataset.indices(split)
+        frame = dataset.frame.iloc[self.rows]
+        self.pair_ids = frame["pair_id"].tolist()
+        self.tokens = tokenize(tokenizer, frame["report"].tolist(), config.max_tokens)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        c = self.config
+        generators = [masking.pair_generator(c.seed, self.epoch, self.pair_ids[i]) for i in indices]
+        patches = (c.image_size // c.patch_size) ** 2
+        keep = [masking.keep_patches(patches, c.image_mask, g) for g in generators]
+        tokens, present = pad([self.tokens[i] for i in indices], self.tokenizer.pad_token_id)
+        special = torch.tensor(self.tokenizer.all_special_ids)
+        maskable = (present & ~torch.isin(tokens, special)).numpy()
+        masked = [
+            masking.mask_tokens(row, c.report_mask, g)
+            for row, g in zip(maskable, generators, strict=True)
+        ]
+        squares = torch.from_numpy(self.images[self.rows[indices]])
+        warp = torch.tensor(np.stack([random_warp(g) for g in generators])) if c.augment else None
+        return Batch(
+            pixels=to_pixels(squares, c.image_size, warp),
+            tokens=tokens,
+            present=present,
+            keep=torch.from_numpy(np.stack(keep)),
+            masked=torch.from_numpy(np.stack(masked)),
+        )
+
+
+class EpochOrder(torch.utils.data.Sampler):
+    """Batches of indices in an order that is a function of (seed, epoch); a last short one is left.
+
+    Set `epoch` before iterating.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int):
+        self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
+        self.drop_last = True
+
+    def __len__(self) -> int:
+        return self.n // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            yield order[start : start + self.batch_size].tolist()
+
+
+def tokenize(tokenizer: BertTokenizer, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+    """Ids of each text between [CLS] and [SEP], cut at `max_tokens` with both kept."""
+    return tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+
+
+def pad(ids: Sequence[Sequence[int]], pad_token: int) -> tuple[Tensor, Tensor]:
+    """`tokens [B, T]` and `present [B, T]` (false at padding), T the longest of `ids`."""
+    lengths = torch.tensor([len(row) for row in ids])
+    present = torch.arange(int(lengths.max())) < lengths[:, None]
+    tokens = torch.full(present.shape, pad_token)
+    tokens[present] = torch.tensor([token for row in ids for token in row])
+    return tokens, present
+
+
+def random_warp(generator: np.random.Generator) -> np.ndarray:
+    """Augmentation of one radiograph as [cos, sin, shift x, shift y, contrast, brightness] (ours).
+
+    A random resized crop (at least 0.8 of the side), a turn of up to five degrees, and a change
+    of contrast and brightness. Never a flip: sides carry meaning.
+    """
+    zoom, angle = generator.uniform(0.8, 1), generator.uniform(-5, 5) * np.pi / 180
+    shift = generator.uniform(zoom - 1, 1 - zoom, size=2)
+    tone = generator.uniform([0.8, -0.2], [1.2, 0.2])
+    return np.array([zoom * np.cos(angle), zoom * np.sin(angle), *shift, *tone], dtype=np.float32)
+
+
+def to_pixels(squares: Tensor, size: int, warp: Tensor | None = None) -> Tensor:
+    """Encoder input `[B, 1, size, size]` of uint8 `squares [B, S, S]`.
+
+    `warp [B, 6]` holds rows of `random_warp`; without it the picture is only resized.
+    """
+    pixels = (squares[:, None].float() / 255 - PIXEL_MEAN) / PIXEL_DEVIATION
+    if warp is None:
+        if pixels.shape[-1] == size:
+            return pixels
+        return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+    cos, sin, x, y, contrast, brightness = warp.T
+    turn = torch.stack([cos, -sin, x, sin, cos, y], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(turn, [len(warp), 1, size, size], align_corners=False)
+    pixels = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    return pixels * contrast.view(-1, 1, 1, 1) + brightness.view(-1, 1, 1, 1)

@@ -1,0 +1,58 @@
+"""Run a notebook with papermill, its parameters checked first: `python -m mcrlib.execute IN OUT a=1`.
+
+papermill itself writes the names into code and ignores unknown ones.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import papermill
+import yaml
+
+from mcrlib.train import PLAIN
+
+
+def execute(notebook: str | Path, output: str | Path, parameters: dict) -> None:
+    """Run `notebook` and keep the executed copy in `output`, also that of a failed run.
+
+    Raises ValueError for a parameter that the notebook does not have, and papermill's
+    PapermillExecutionError where a cell fails.
+    """
+    known = papermill.inspect_notebook(str(notebook))
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"{notebook} has no parameter {name!r}; it has {', '.join(known)}.")
+    os.environ[PLAIN] = "1"
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(
+        str(notebook),
+        str(output),
+        parameters,
+        kernel_name="python3",
+        language="python",
+        progress_bar=False,
+        stdout_file=sys.stdout,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """`NOTEBOOK OUTPUT NAME=VALUE...`, values in YAML; returns the exit code."""
+    notebook, output, *pairs = arguments
+    try:
+        split = (pair.partition("=") for pair in pairs)
+        execute(notebook, output, {name: yaml.safe_load(value) for name, _, value in split})
+    except papermill.PapermillExecutionError as error:
+        print(f"{notebook}: {error.ename}: {error.evalue}", file=sys.stderr)
+        print(f"The executed copy with the traceback: {output}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, yaml.YAMLError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,302 @@
+"""MCR, Figure 2 of the paper: encoders E, mappings F with aggregation, decoders D.
+
+`MCR.forward` is the table of contents. In shapes, B is the pairs of a batch, n the patches of an
+image, k those kept, m those dropped, P the pixels of a patch, T the tokens of the longest report,
+D an encoder's width and E the common space's. Masks have the polarity of `mcrlib.masking`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from huggingface_hub import snapshot_download
+from PIL import Image
+from safetensors.torch import load_model, save_model
+from timm.layers import build_sincos2d_pos_embed
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+
+from mcrlib import config as settings
+from mcrlib import encoders, losses
+from mcrlib.data import batches, images
+from mcrlib.masking import dropped_patches
+
+
+class MCR(nn.Module):
+    """Masked contrastive reconstruction; the config also makes it each baseline and ablation.
+
+    `vit` and `language_model`, with its `tokenizer`, are the encoders that `mcrlib.encoders` makes.
+    """
+
+    def __init__(
+        self,
+        config: settings.Config,
+        tokenizer: BertTokenizer,
+        vit: VisionTransformer,
+        language_model: BertForMaskedLM,
+    ):
+        super().__init__()
+        self.config, self.tokenizer, self.bert = config, tokenizer, language_model.config
+        self.image_encoder = ImageEncoder(vit)  # E_v
+        self.report_encoder = ReportEncoder(language_model.bert, tokenizer.mask_token_id)  # E_r
+        self.image_head = Head(vit.embed_dim, config)  # F_v->s, aggregation
+        self.report_head = Head(self.bert.hidden_size, config)  # F_r->s, aggregation
+        if config.mim_weight > 0:
+            self.image_decoder = ImageDecoder(vit.embed_dim, config)  # D_v
+        if config.mrm_weight > 0:
+            self.report_decoder = language_model.cls  # D_r, tied to the token embeddings
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+
+    def forward(self, batch: batches.Batch) -> dict[str, Tensor]:
+        """The terms of the loss, `vrc`, `mim`, `mrm`, and their weighted sum `loss` (Figure 2).
+
+        The usual framework (Figure 1a, variant `dual`) differs in the contrast only: it encodes
+        the unmasked input once more. A term without weight is neither computed nor returned.
+        """
+        c, (pixels, tokens, present, keep, masked) = self.config, batch
+        if c.contrast == "masked" or c.mim_weight > 0 or c.mrm_weight > 0:
+            image_tokens = self.image_encoder(pixels, keep)  # f^v
+            report_tokens = self.report_encoder(tokens, present, masked)  # f^r
+
+        if c.contrast == "masked":
+            image, report = self.image_head(image_tokens), self.report_head(report_tokens, present)
+        else:
+            image, report = self.project_images(pixels), self.project_reports(tokens, present)
+        terms = {"vrc": losses.vrc(image, report, self.log_scale.exp())}  # S^v, S^r
+
+        if c.mim_weight > 0:
+            patches = self.image_encoder.patchify(pixels)
+            dropped = dropped_patches(keep, patches.shape[1])
+            predicted = self.image_decoder(image_tokens, keep, dropped)
+            terms["mim"] = losses.mim(predicted, gather(patches, dropped))
+        if c.mrm_weight > 0:
+            predicted = self.report_decoder(report_tokens[masked])
+            terms["mrm"] = losses.mrm(predicted, tokens[masked])
+
+        loss = sum(getattr(c, f"{name}_weight") * term for name, term in terms.items())
+        return {"loss": loss, **terms}
+
+    def project_images(self, pixels: Tensor) -> Tensor:
+        """Unit rows S^v `[B, E]` of unmasked `pixels [B, 1, H, W]`."""
+        return self.image_head(self.image_encoder(pixels))
+
+    def project_reports(self, tokens: Tensor, present: Tensor) -> Tensor:
+        """Unit rows S^r `[B, E]` of unmasked `tokens [B, T]`, `present [B, T]` false at padding."""
+        return self.report_head(self.report_encoder(tokens, present), present)
+
+    @torch.no_grad()
+    def embed_images(self, pictures: Sequence, batch_size: int = 64) -> Tensor:
+        """Unit rows `[N, E]` on the CPU, of radiographs given as paths, PIL images or arrays [H, W].
+
+        Leaves the model in evaluation mode. Raises ValueError where a radiograph cannot be read.
+        """
+        self.eval()
+        rows = [torch.empty(0, self.config.embed_dim)]
+        for start in range(0, len(pictures), batch_size):
+            chosen = pictures[start : start + batch_size]
+            squares = [_square(picture, self.config.cache_size) for picture in chosen]
+            pixels = batches.to_pixels(torch.from_numpy(np.stack(squares)), self.config.image_size)
+            rows.append(self.project_images(pixels.to(self.log_scale.device)).float().cpu())
+        return torch.cat(rows)
+
+    @torch.no_grad()
+    def embed_reports(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
+        """Unit rows `[N, E]` on the CPU, of report texts; longer ones are cut at `max_tokens`.
+
+        Leaves the model in evaluation mode.
+        """
+        self.eval()
+        ids = batches.tokenize(self.tokenizer, texts, self.config.max_tokens)
+        by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # for little padding
+        rows = torch.empty(len(ids), self.config.embed_dim)
+        for start in range(0, len(ids), batch_size):
+            chosen = by_length[start : start + batch_size]
+            tokens, present = batches.pad([ids[i] for i in chosen], self.tokenizer.pad_token_id)
+            device = self.log_scale.device
+            rows[chosen] = self.project_reports(tokens.to(device), present.to(device)).float().cpu()
+        return rows
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write weights (safetensors), both configurations and the tokenizer into `folder`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save_pretrained(folder)
+        record = {"config": dataclasses.asdict(self.config), "bert": self.bert.to_dict()}
+        (folder / "config.json").write_text(json.dumps(record, indent=1))
+        save_model(self, str(folder / "model.safetensors"))
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: str | Path) -> MCR:
+        """Open what `save_pretrained` wrote, strictly, in evaluation mode.
+
+        Raises FileNotFoundError where there is no such folder or hub repository, and RuntimeError
+        where a weight is missing, left over or of another shape.
+        """
+        folder = Path(folder_or_hub_id)
+        if not folder.is_dir():
+            try:
+                folder = Path(snapshot_download(str(folder_or_hub_id)))
+            except Exception as error:
+                raise FileNotFoundError(
+                    f"There is no folder {str(folder_or_hub_id)!r}, and no hub repository of that "
+                    "name can be reached; give the folder `checkpoint/final` of a trained model."
+                ) from error
+        record = json.loads((folder / "config.json").read_text())
+        config = settings.load(**record["config"])
+        model = cls(
+            config,
+            BertTokenizer.from_pretrained(folder),
+            encoders.vit(config, pretrained=False),
+            BertForMaskedLM(BertConfig.from_dict(record["bert"])),
+        )
+        load_model(model, folder / "model.safetensors", strict=True)
+        return model.eval()
+
+
+class ImageEncoder(nn.Module):
+    """E_v: a timm Vision Transformer that computes the kept patches only (MAE's way; ours)."""
+
+    def __init__(self, vit: VisionTransformer):
+        super().__init__()
+        self.vit, self.patch_size = vit, vit.patch_embed.patch_size[0]
+
+    def forward(self, pixels: Tensor, keep: Tensor | None = None) -> Tensor:
+        """`image_tokens [B, 1+k, D]`, [CLS] first, of `pixels [B, 1, H, W]`; all n without `keep`."""
+        patches = self.patchify(pixels)
+        positions = self.vit.pos_embed.expand(len(pixels), -1, -1)
+        if keep is not None:
+            patches = gather(patches, keep)
+            positions = torch.cat([positions[:, :1], gather(positions[:, 1:], keep)], dim=1)
+        # On whole patches the convolution is a matrix product: only the kept ones are embedded.
+        projection = self.vit.patch_embed.proj
+        tokens = F.linear(patches, projection.weight.flatten(1), projection.bias)
+        tokens = torch.cat([self.vit.cls_token.expand(len(pixels), -1, -1), tokens], dim=1)
+        return self.vit.norm(self.vit.blocks(tokens + positions))
+
+    def patchify(self, pixels: Tensor) -> Tensor:
+        """`[B, n, P]`, the pixels of each patch, row by row."""
+        return F.unfold(pixels, self.patch_size, stride=self.patch_size).transpose(1, 2)
+
+
+class ReportEncoder(nn.Module):
+    """E_r: transformers' BERT."""
+
+    def __init__(self, bert: nn.Module, mask_token: int):
+        super().__init__()
+        self.bert, self.mask_token = bert, mask_token
+
+    def forward(self, tokens: Tensor, present: Tensor, masked: Tensor | None = None) -> Tensor:
+        """`report_tokens [B, T, D]` of ids `tokens [B, T]`; `present [B, T]` is false at padding."""
+        if masked is not None:
+            tokens = tokens.masked_fill(masked, self.mask_token)
+        return self.bert(tokens, attention_mask=present.long()).last_hidden_state
+
+
+class Head(nn.Module):
+    """F and the aggregation, in the order that gives the alignment its name.
+
+    MbA (the paper) maps each local feature into the common space and aggregates there; AbM, the
+    baseline, aggregates in the modality's own space and maps the result. F is a two-layer
+    perceptron (ours): were it linear, with the mean both orders would be the same function.
+    """
+
+    def __init__(self, width: int, config: settings.Config):
+        super().__init__()
+        self.map_first = config.alignment == "mba"
+        self.map = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            nn.Linear(4 * width, config.embed_dim),
+        )
+        self.aggregate = Aggregation(
+            config.embed_dim if self.map_first else width, config.aggregation
+        )
+
+    def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
+        """Unit rows `[B, E]` of `tokens [B, L, D]`; `present [B, L]` is false at padding."""
+        if self.map_first:
+            aligned = self.aggregate(self.map(tokens), present)
+        else:
+            aligned = self.map(self.aggregate(tokens, present))
+        return F.normalize(aligned.float(), dim=-1)
+
+
+class Aggregation(nn.Module):
+    """One vector for many: attention with a learned query, mean or maximum (ours)."""
+
+    def __init__(self, width: int, how: str):
+        super().__init__()
+        self.how = how
+        if how == "attention":
+            self.query = nn.Parameter(torch.zeros(width))  # at first the mean
+
+    def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
+        """`[B, D]` of `tokens [B, L, D]`; `present [B, L]` is false at padding."""
+        if present is None:
+            present = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
+        if self.how == "max":
+            return tokens.masked_fill(~present[..., None], -torch.inf).amax(dim=1)
+        scores = tokens.new_zeros(tokens.shape[:2])
+        if self.how == "attention":
+            scores = tokens @ self.query / math.sqrt(tokens.shape[-1])
+        weights = scores.masked_fill(~present, -torch.inf).softmax(dim=1)
+        return (weights[:, None] @ tokens).squeeze(1)
+
+
+class ImageDecoder(nn.Module):
+    """D_v: rebuilds the dropped patches from the features of the kept ones (MAE's; size ours)."""
+
+    def __init__(self, encoder_width: int, config: settings.Config):
+        super().__init__()
+        side, width = config.image_size // config.patch_size, config.decoder_width
+        self.embed = nn.Linear(encoder_width, width)
+        self.mask_token = nn.Parameter(torch.zeros(width))
+        self.register_buffer("positions", build_sincos2d_pos_embed([side, side], width))
+        self.blocks = nn.Sequential(
+            *(Block(width, config.decoder_heads, qkv_bias=True) for _ in range(config.decoder_depth))
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-6)  # as in MAE
+        self.pixels = nn.Linear(width, config.patch_size**2)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, image_tokens: Tensor, keep: Tensor, dropped: Tensor) -> Tensor:
+        """Pixels `[B, m, P]` of the patches `dropped [B, m]`, from `image_tokens [B, 1+k, D]`.
+
+        Attention does not care for order: kept and dropped stand one after the other, each with
+        its place's position, so that nothing is shuffled back and only dropped ones are decoded.
+        """
+        kept = self.embed(image_tokens)
+        tokens = torch.cat(
+            [
+                kept[:, :1],
+                kept[:, 1:] + self.positions[keep],
+                self.mask_token + self.positions[dropped],
+            ],
+            dim=1,
+        )
+        decoded = self.blocks(tokens)[:, -dropped.shape[1] :]
+        return self.pixels(self.norm(decoded))
+
+
+def gather(rows: Tensor, index: Tensor) -> Tensor:
+    """`[B, k, D]`: for each pair the rows of `rows [B, n, D]` that `index [B, k]` names."""
+    return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
+
+
+def _square(picture, size: int) -> np.ndarray:
+    if isinstance(picture, Image.Image):
+        picture = np.asarray(picture if picture.mode.startswith("I") else picture.convert("L"))
+    try:
+        return images.read(Path(picture) if isinstance(picture, str) else picture, size)
+    except ValueError as error:
+        name = picture if isinstance(picture, (str, Path)) else "A radiograph"
+        raise ValueError(f"{name} cannot be embedded: {error}.") from None

@@ -1,0 +1,191 @@
+"""Numbers and embeddings on disk: where they stand, what they were made from, how they are shown."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mcrlib import config
+
+PACKAGES = ("torch", "timm", "transformers", "accelerate", "numpy", "scikit-learn", "pycocoevalcap")
+DIRECTIONS = {"image_to_report": "I→R", "report_to_image": "R→I"}
+
+
+def save(path: str | Path, values: Any, **provenance: Any) -> None:
+    """Write `values` (JSON-able) with a provenance block: what is given, and the code, packages
+    and device that made them."""
+    record = {"values": values, "provenance": provenance | _environment()}
+    write(path, json.dumps(record, indent=1, default=_plain, allow_nan=False).encode() + b"\n")
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """What `save` wrote: `{"values": ..., "provenance": {...}}`. Raises FileNotFoundError."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There are no numbers in {path}: run the notebook that makes them.")
+    return json.loads(path.read_text())
+
+
+def current(path: str | Path, inputs: dict[str, str]) -> bool:
+    """Whether the numbers in `path` were made from `inputs` (name -> hash): then they stand."""
+    return Path(path).is_file() and load(path)["provenance"].get("inputs") == inputs
+
+
+def write(path: str | Path, data: bytes) -> None:
+    """Put `data` into `path` at once or not at all, and only where it differs from what is there."""
+    path = Path(path)
+    if path.is_file() and path.read_bytes() == data:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def trained(run: str, split: str = "test") -> dict[str, Path]:
+    """Embedding files of a run by model name (`mcr-seed0`), also those of other people's methods:
+    every `results/RUN/NAME/embeddings-SPLIT.npz`. Ours come first, in the order of VARIANTS."""
+    files = (config.ROOT / "results" / run).glob(f"*/embeddings-{split}.npz")
+    ours = list(config.VARIANTS)
+
+    def place(name: str) -> tuple[int, str]:
+        variant = name.rpartition("-seed")[0]
+        return (ours.index(variant) if variant in ours else len(ours), name)
+
+    named = {file.parent.name: file for file in files}
+    if not named:
+        raise FileNotFoundError(
+            f"There are no embeddings in results/{run}: run `make embed RUN={run}` first."
+        )
+    return {name: named[name] for name in sorted(named, key=place)}
+
+
+def inputs(run: str, split: str = "test") -> dict[str, str]:
+    """Hash of each embedding file that the numbers of a run are made from."""
+    return {
+        name: hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        for name, file in trained(run, split).items()
+    }
+
+
+def save_embeddings(
+    path: str | Path, image: Any, report: Any, pair_id: Any, dtype: type = np.float32
+) -> None:
+    """Write `image [N, E]`, `report [N, E]` (unit rows) and `pair_id [N]` to an `.npz`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name("partial.npz")
+    rows = {"image": np.asarray(image, dtype), "report": np.asarray(report, dtype)}
+    np.savez(partial, **rows, pair_id=np.asarray(pair_id, dtype=str))
+    partial.replace(path)
+
+
+def load_embeddings(path: str | Path, pair_id: Any) -> tuple[np.ndarray, np.ndarray]:
+    """`image [N, E]` and `report [N, E]`, unit float32 rows in the order of `pair_id [N]`.
+
+    Raises ValueError where the file holds other pairs, shapes that do not fit, or no numbers.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        stored = {name: file[name] for name in ("image", "report", "pair_id")}
+    place = {name: row for row, name in enumerate(stored["pair_id"].tolist())}
+    if len(place) != len(stored["pair_id"]) or set(place) != set(pair_id):
+        raise ValueError(f"{path} holds other pairs than the data set: embed its pairs anew.")
+    order = [place[name] for name in pair_id]
+    rows = []
+    for name in ("image", "report"):
+        matrix = stored[name].astype(np.float32)
+        if matrix.ndim != 2 or len(matrix) != len(place) or not np.isfinite(matrix).all():
+            raise ValueError(f"{path}: {name!r} is not a finite matrix with a row a pair.")
+        rows.append(matrix[order] / np.linalg.norm(matrix[order], axis=1, keepdims=True))
+    return rows[0], rows[1]
+
+
+def save_table(stem: str | Path, frame: pd.DataFrame, caption: str) -> None:
+    """Write a table as `stem.csv` and `stem.tex` (booktabs); its text stays text in both."""
+    frame = frame.map(lambda cell: _harmless(cell) if isinstance(cell, str) else cell)
+    stem = Path(stem)
+    write(stem.with_suffix(".csv"), frame.to_csv(index=False).encode())
+    latex = frame.style.hide(axis="index").format(escape="latex", precision=3)
+    latex = latex.format_index(escape="latex", axis=1)
+    write(stem.with_suffix(".tex"), latex.to_latex(hrules=True, caption=_latex(caption)).encode())
+
+
+def recall_table(evaluated: dict[str, dict], policy: str = "pair") -> pd.DataFrame:
+    """One row a model and direction: Recall@K in per cent with its interval, and the median rank,
+    from `retrieval.evaluate`'s results by model name."""
+    rows = []
+    for name, result in evaluated.items():
+        for direction, arrow in DIRECTIONS.items():
+            numbers = result[direction][policy]
+            row = {"model": name, "direction": arrow}
+            for metric, n in numbers.items():
+                if metric.startswith("R@"):
+                    row[metric] = (
+                        f"{100 * n['value']:.1f} [{100 * n['low']:.1f}, {100 * n['high']:.1f}]"
+                    )
+            row["median rank"] = f"{numbers['median_rank']['value']:g}"
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def compare(run: str, reference: str = "reference") -> pd.DataFrame:
+    """Recall@10 of a run beside the committed reference run's, policy `pair`, in per cent."""
+    rows = []
+    folders = [config.ROOT / "results" / name / "retrieval.json" for name in (run, reference)]
+    ours, theirs = (load(path)["values"] for path in folders)
+    for name in ours:
+        for direction, arrow in DIRECTIONS.items():
+            pair = [
+                100 * values[name][direction]["pair"]["R@10"]["value"] if name in values else None
+                for values in (ours, theirs)
+            ]
+            rows.append({"model": name, "direction": arrow, run: pair[0], reference: pair[1]})
+    return pd.DataFrame(rows).round(1)
+
+
+def _harmless(cell: str) -> str:
+    """Text without control characters, that no spreadsheet takes for a formula."""
+    cell = "".join(c for c in cell if c.isprintable() or c == " ")
+    return "'" + cell if cell[:1] in "=+-@" and cell[:1] else cell
+
+
+def _latex(text: str) -> str:
+    special = {"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$", "→": r"$\to$"}
+    return "".join(special.get(c, c) for c in text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not a number, text, list or dict.")
+
+
+@functools.cache
+def _environment() -> dict[str, Any]:
+    def git(*words: str) -> str:
+        answer = subprocess.run(["git", *words], cwd=config.ROOT, capture_output=True, text=True)
+        return answer.stdout.strip() if answer.returncode == 0 else "unknown"
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "git": git("rev-parse", "HEAD"),
+        "dirty": git("status", "--porcelain", "--untracked-files=no") != "",
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "device": gpu or f"CPU, {platform.machine()}, {torch.get_num_threads()} threads",
+    }
+
+
+if __name__ == "__main__":
+    print(compare(sys.argv[1]).to_string(index=False))

@@ -1,0 +1,58 @@
+"""One small data set and one small model, made once for all tests."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from mcrlib import config, encoders
+from mcrlib.data import manifest
+from mcrlib.data.batches import Pairs
+from mcrlib.model import MCR
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """Where data, results and figures go in place of the checkout."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "ROOT", folder)
+        patch.setenv("MCR_HOME", str(folder))
+        patch.setenv("MCRLIB_PLAIN", "1")
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def smoke(home):
+    """Settings of the smoke run."""
+    return config.load("smoke")
+
+
+@pytest.fixture(scope="session")
+def dataset(smoke):
+    """The smoke run's phantoms."""
+    return manifest.build(smoke, workers=1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(smoke, dataset):
+    return encoders.tokenizer(smoke, dataset.frame["report"].tolist())
+
+
+@pytest.fixture
+def build(smoke, tokenizer):
+    """A fresh model of the smoke run with some settings changed."""
+
+    def _build(**changes):
+        settings = dataclasses.replace(smoke, **changes)
+        torch.manual_seed(0)
+        language_model = encoders.language_model(settings, len(tokenizer))
+        return MCR(settings, tokenizer, encoders.vit(settings), language_model)
+
+    return _build
+
+
+@pytest.fixture(scope="session")
+def batch(dataset, smoke, tokenizer):
+    """Eight training pairs."""
+    return Pairs(dataset, "train", smoke, tokenizer).__getitems__(list(range(8)))

@@ -1,0 +1,234 @@
+"""The model against the paper's statements and against the stock implementations of its parts."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+from transformers import BertForMaskedLM, ViTMAEConfig, ViTMAEForPreTraining
+
+from mcrlib import losses
+from mcrlib.masking import dropped_patches
+from mcrlib.model import MCR, gather
+
+DRAW = torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def heads(build):
+    """A MbA and an AbM head for tokens of width 64, as wide in the common space."""
+    return build(alignment="mba").image_head, build(alignment="abm").image_head
+
+
+def test_mba_is_abm_where_the_mapping_is_linear_and_the_mean_aggregates(build):
+    mba = build(alignment="mba", aggregation="mean").report_head
+    abm = build(alignment="abm", aggregation="mean").report_head
+    mba.map = abm.map = nn.Linear(64, 64)
+    tokens, present = torch.randn(5, 9, 64, generator=DRAW), torch.arange(9) < torch.arange(5, 10)[:, None]
+    torch.testing.assert_close(mba(tokens, present), abm(tokens, present), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("aggregation", ["attention", "mean", "max"])
+def test_mba_differs_from_abm_with_the_real_mapping(build, aggregation):
+    mba = build(alignment="mba", aggregation=aggregation).report_head
+    abm = build(alignment="abm", aggregation=aggregation).report_head
+    abm.map = mba.map
+    tokens = torch.randn(5, 9, 64, generator=DRAW)
+    assert (mba(tokens) - abm(tokens)).abs().max() > 0.01
+
+
+def test_mba_and_abm_have_the_same_parameters_up_to_the_query(heads):
+    mba, abm = heads
+    count = [sum(p.numel() for p in head.map.parameters()) for head in heads]
+    assert count[0] == count[1]
+    assert mba.aggregate.query.shape == abm.aggregate.query.shape == (64,)
+
+
+@pytest.mark.parametrize("aggregation", ["attention", "mean", "max"])
+def test_padding_changes_no_aggregate(build, aggregation):
+    head = build(aggregation=aggregation).report_head
+    tokens = torch.randn(3, 6, 64, generator=DRAW)
+    padded = torch.cat([tokens, torch.full((3, 4, 64), 1e3)], dim=1)
+    present = torch.arange(10).expand(3, 10) < 6
+    torch.testing.assert_close(head(padded, present), head(tokens), atol=1e-6, rtol=0)
+
+
+@pytest.fixture
+def stock_mae(build):
+    """A stock ViTMAE and an MCR that hold the same weights."""
+    ours = build(mim_weight=1.0)
+    c = ours.config
+    stock = ViTMAEForPreTraining(
+        ViTMAEConfig(
+            hidden_size=c.vision_width, num_hidden_layers=c.vision_depth,
+            num_attention_heads=c.vision_heads, intermediate_size=4 * c.vision_width,
+            image_size=c.image_size, patch_size=c.patch_size, num_channels=1,
+            decoder_hidden_size=c.decoder_width, decoder_num_hidden_layers=c.decoder_depth,
+            decoder_num_attention_heads=c.decoder_heads,
+            decoder_intermediate_size=4 * c.decoder_width, mask_ratio=c.image_mask,
+            norm_pix_loss=True, layer_norm_eps=1e-6,
+        )
+    )  # fmt: skip
+    load_stock(ours, stock)
+    return ours, stock.eval()
+
+
+def load_stock(ours, stock):
+    """Copy a stock ViTMAE's weights into MCR's image encoder and decoder, one to one."""
+    vit, decoder = ours.image_encoder.vit, ours.image_decoder
+    with torch.no_grad():
+        vit.cls_token.copy_(stock.vit.embeddings.cls_token)
+        vit.pos_embed.copy_(stock.vit.embeddings.position_embeddings)
+        decoder.mask_token.copy_(stock.decoder.mask_token[0, 0])
+        decoder.positions.copy_(stock.decoder.decoder_pos_embed[0, 1:])
+    vit.patch_embed.proj.load_state_dict(stock.vit.embeddings.patch_embeddings.projection.state_dict())
+    vit.norm.load_state_dict(stock.vit.layernorm.state_dict())
+    decoder.embed.load_state_dict(stock.decoder.decoder_embed.state_dict())
+    decoder.norm.load_state_dict(stock.decoder.decoder_norm.state_dict())
+    decoder.pixels.load_state_dict(stock.decoder.decoder_pred.state_dict())
+    layers = [*stock.vit.layers, *stock.decoder.decoder_layers]
+    for block, layer in zip([*vit.blocks, *decoder.blocks], layers, strict=True):
+        load_stock_layer(block, layer)
+
+
+def load_stock_layer(block, layer):
+    attention = layer.attention
+    projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+    with torch.no_grad():
+        block.attn.qkv.weight.copy_(torch.cat([p.weight for p in projections]))
+        block.attn.qkv.bias.copy_(torch.cat([p.bias for p in projections]))
+    block.attn.proj.load_state_dict(attention.o_proj.state_dict())
+    block.norm1.load_state_dict(layer.layernorm_before.state_dict())
+    block.norm2.load_state_dict(layer.layernorm_after.state_dict())
+    block.mlp.fc1.load_state_dict(layer.mlp.fc1.state_dict())
+    block.mlp.fc2.load_state_dict(layer.mlp.fc2.state_dict())
+
+
+def test_mim_equals_the_stock_loss(stock_mae):
+    ours, stock = stock_mae
+    pixels = torch.randn(4, 1, 96, 96, generator=DRAW)
+    noise = torch.rand(4, 36, generator=DRAW)
+    keep = noise.argsort(dim=1)[:, :18].sort(dim=1).values
+    image_tokens = ours.image_encoder(pixels, keep)
+    dropped = dropped_patches(keep, 36)
+    patches = gather(ours.image_encoder.patchify(pixels), dropped)
+    loss = losses.mim(ours.image_decoder(image_tokens, keep, dropped), patches)
+    torch.testing.assert_close(loss, stock(pixels, noise=noise).loss, atol=1e-5, rtol=0)
+
+
+def test_mrm_equals_the_stock_loss(build, batch):
+    model = build().eval()
+    stock = BertForMaskedLM(model.bert).eval()
+    stock.bert.load_state_dict(model.report_encoder.bert.state_dict())
+    stock.cls.load_state_dict(model.report_decoder.state_dict())
+    labels = batch.tokens.masked_fill(~batch.masked, -100)
+    shown = batch.tokens.masked_fill(batch.masked, model.tokenizer.mask_token_id)
+    theirs = stock(shown, attention_mask=batch.present.long(), labels=labels).loss
+    torch.testing.assert_close(model(batch)["mrm"], theirs, atol=1e-5, rtol=0)
+
+
+def test_kept_patches_are_encoded_as_if_the_others_were_never_there(build):
+    """The oracle embeds every patch with timm's own code and picks the kept ones afterwards."""
+    encoder = build().image_encoder.eval()
+    pixels = torch.randn(3, 1, 96, 96, generator=DRAW)
+    keep = torch.stack([torch.randperm(36, generator=DRAW)[:18].sort().values for _ in range(3)])
+    embedded = encoder.vit._pos_embed(encoder.vit.patch_embed(pixels))
+    chosen = torch.cat([embedded[:, :1], gather(embedded[:, 1:], keep)], dim=1)
+    expected = encoder.vit.norm(encoder.vit.blocks(chosen))
+    torch.testing.assert_close(encoder(pixels, keep), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder(pixels), encoder.vit.forward_features(pixels), atol=1e-5, rtol=0)
+
+
+def test_dropped_patches_and_masked_tokens_do_not_reach_the_contrast_of_mcr(build, batch):
+    model = build().eval()
+    dropped = dropped_patches(batch.keep, 36)
+    patches = model.image_encoder.patchify(batch.pixels)
+    index = dropped[..., None].expand(-1, -1, patches.shape[-1])
+    pixels = F.fold(
+        patches.scatter(1, index, 9.0).transpose(1, 2), 96, model.image_encoder.patch_size,
+        stride=model.image_encoder.patch_size,
+    )  # fmt: skip
+    tokens = batch.tokens.masked_fill(batch.masked, 7)
+    changed = batch._replace(pixels=pixels, tokens=tokens)
+    torch.testing.assert_close(model(changed)["vrc"], model(batch)["vrc"])
+    dual = build(contrast="unmasked").eval()
+    assert (dual(changed)["vrc"] - dual(batch)["vrc"]).abs() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "terms"),
+    [
+        ({}, {"loss", "vrc", "mim", "mrm"}),
+        ({"contrast": "unmasked"}, {"loss", "vrc", "mim", "mrm"}),
+        ({"contrast": "unmasked", "mim_weight": 0.0, "mrm_weight": 0.0}, {"loss", "vrc"}),
+        ({"mim_weight": 0.0}, {"loss", "vrc", "mrm"}),
+        ({"mrm_weight": 0.0}, {"loss", "vrc", "mim"}),
+        ({"alignment": "abm"}, {"loss", "vrc", "mim", "mrm"}),
+    ],
+)
+def test_each_variant_has_its_terms_and_trains_all_its_weights(build, batch, changes, terms):
+    model = build(**changes)
+    result = model(batch)
+    assert set(result) == terms
+    result["loss"].backward()
+    still = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert still == []
+
+
+def test_the_loss_weighs_its_terms(build, batch):
+    terms = build(vrc_weight=0.1, mim_weight=2.0, mrm_weight=3.0)(batch)
+    expected = 0.1 * terms["vrc"] + 2 * terms["mim"] + 3 * terms["mrm"]
+    torch.testing.assert_close(terms["loss"], expected)
+
+
+def test_a_saved_model_embeds_the_same(build, dataset, tmp_path):
+    model = build()
+    model.save_pretrained(tmp_path)
+    again = MCR.from_pretrained(tmp_path)
+    texts = dataset.frame["report"].tolist()[:20]
+    assert torch.equal(model.embed_images(dataset.images[:20]), again.embed_images(dataset.images[:20]))
+    assert torch.equal(model.embed_reports(texts), again.embed_reports(texts))
+    assert again.config == model.config
+
+
+def test_loading_is_strict(build, tmp_path):
+    build().save_pretrained(tmp_path)
+    record = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(record.replace('"vision_depth": 2', '"vision_depth": 3'))
+    with pytest.raises(RuntimeError, match="blocks"):
+        MCR.from_pretrained(tmp_path)
+
+
+def test_a_missing_model_is_named(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="no-such-model"):
+        MCR.from_pretrained("nobody/no-such-model")
+
+
+def test_embeddings_are_unit_rows_for_every_kind_of_picture(build, dataset, tmp_path):
+    model = build()
+    array = np.asarray(dataset.images[0])
+    path = tmp_path / "radiograph.png"
+    Image.fromarray(array).save(path)
+    rows = model.embed_images([array, Image.fromarray(array), path, str(path)])
+    assert not rows.requires_grad
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(rows, rows[:1].expand(4, -1))
+
+
+def test_embeddings_do_not_depend_on_the_batch(build, dataset):
+    model = build()
+    texts = dataset.frame["report"].tolist()[:30]
+    torch.testing.assert_close(
+        model.embed_reports(texts, batch_size=7), model.embed_reports(texts), atol=1e-6, rtol=0
+    )
+    assert model.embed_reports([]).shape == (0, 64)
+    assert model.embed_images([]).shape == (0, 64)
+
+
+def test_an_unreadable_picture_is_named(build, tmp_path):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"broken\.jpg"):
+        build().embed_images([path])
