@@ -1,0 +1,351 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mcrlib import retrieval
+
+DIRECTIONS = ("image_to_report", "report_to_image")
+
+
+def cosines(queries, candidates):
+    """The whole matrix, in double precision; a row of zeros has similarity 0."""
+
+    def unit(rows):
+        rows = np.asarray(rows, float)
+        norm = np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.divide(rows, norm, out=np.zeros_like(rows), where=norm > 0)
+
+    return unit(queries) @ unit(candidates).T
+
+
+def plain_ranks(queries, candidates, query_group, candidate_group):
+    """1 + the non-positives whose similarity is at least the best positive's minus 1e-6."""
+    ranks = []
+    for row, own in zip(cosines(queries, candidates), query_group, strict=True):
+        best = max(s for s, g in zip(row, candidate_group, strict=True) if g == own)
+        ahead = [s >= best - 1e-6 and g != own for s, g in zip(row, candidate_group, strict=True)]
+        ranks.append(1 + sum(ahead))
+    return ranks
+
+
+def plain_label_scores(queries, candidates, labels, ks):
+    precision, average = {k: [] for k in ks}, []
+    for own, row in zip(labels, cosines(queries, candidates), strict=True):
+        relevant = [bool(set(own) & set(other)) or (not own and not other) for other in labels]
+        # Among equal scores what is not relevant comes first.
+        order = sorted(range(len(row)), key=lambda j: (-round(row[j], 5), relevant[j]))
+        hits = [relevant[j] for j in order]
+        for k in ks:
+            precision[k].append(np.mean(hits[:k]))
+        places = [i for i, hit in enumerate(hits, start=1) if hit]
+        average.append(np.mean([sum(hits[:place]) / place for place in places]))
+    return {f"precision@{k}": np.mean(precision[k]) for k in ks} | {"mAP": np.mean(average)}
+
+
+@st.composite
+def pools(draw):
+    """Whole-numbered embeddings, so that ties, duplicates and rows of zeros are common."""
+    n, width = draw(st.integers(1, 12)), draw(st.integers(1, 3))
+    row = st.lists(st.integers(-2, 2), min_size=width, max_size=width)
+    rows = st.lists(row, min_size=n, max_size=n)
+    groups = draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))
+    return draw(rows), draw(rows), groups
+
+
+@given(pools(), st.integers(1, 12), st.randoms())
+@settings(max_examples=150, deadline=None)
+def test_ranks_equal_a_full_matrix_loop(pool, queries, random):
+    image, report, groups = pool
+    chosen = [random.randrange(len(groups)) for _ in range(queries)]
+    rows, own = [image[i] for i in chosen], [groups[i] for i in chosen]
+    found = retrieval.ranks(rows, report, own, groups)
+    assert found.dtype == np.int64
+    assert found.tolist() == plain_ranks(rows, report, own, groups)
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 10_000])
+def test_the_size_of_a_block_changes_nothing(monkeypatch, block):
+    rng = np.random.default_rng(0)
+    image, report, groups = rng.normal(size=(37, 5)), rng.normal(size=(37, 5)), np.arange(37) // 2
+    expected = plain_ranks(image, report, groups, groups)
+    monkeypatch.setattr(retrieval, "BLOCK", block)
+    assert retrieval.ranks(image, report, groups, groups).tolist() == expected
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the size of the largest tensor that any operation returned."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if torch.is_tensor(result):
+            self.numbers = max(self.numbers, result.numel())
+        return result
+
+
+def test_no_tensor_is_larger_than_a_block(monkeypatch):
+    monkeypatch.setattr(retrieval, "BLOCK", 4000)
+    rows = np.random.default_rng(0).normal(size=(600, 3))
+    with Largest() as largest:
+        retrieval.ranks(rows, rows, range(600), range(600))
+    assert 600 * 3 <= largest.numbers <= 4000
+
+
+def test_equal_embeddings_score_nothing():
+    same = np.ones((30, 4))
+    assert retrieval.ranks(same, same, range(30), range(30)).tolist() == [30] * 30
+    result = retrieval.evaluate(same, same, texts=["normal"] * 20 + list("abcdefghij"))
+    for way in DIRECTIONS:
+        assert result[way]["pair"]["R@10"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+        assert result[way]["report"]["R@10"]["value"] == 0.0  # 11 and 30 are the ranks
+        assert result[way]["report"]["mean_rank"]["value"] == pytest.approx(
+            (20 * 11 + 10 * 30) / 30
+        )
+
+
+@pytest.mark.parametrize(("lower_by", "rank"), [(-1e-4, 2), (0, 2), (5e-7, 2), (3e-6, 1)])
+def test_scores_within_a_millionth_are_equal(lower_by, rank):
+    def at(cosine):
+        return [cosine, np.sqrt(1 - cosine**2)]
+
+    candidates = [at(0.5), at(0.5 - lower_by)]
+    assert retrieval.ranks([[1, 0]], candidates, ["own"], ["own", "other"]).tolist() == [rank]
+
+
+def test_length_type_and_kind_of_group_do_not_matter():
+    rng = np.random.default_rng(1)
+    image, report, groups = rng.normal(size=(40, 8)), rng.normal(size=(40, 8)), np.arange(40) // 3
+    expected = plain_ranks(image, report, groups, groups)
+    scaled = image * np.geomspace(1e-30, 1e30, 40)[:, None]
+    names = [f"report {group}" for group in groups]
+    tensors = [torch.tensor(rows, requires_grad=True) for rows in (image, report)]
+    assert retrieval.ranks(scaled, report.tolist(), groups, groups).tolist() == expected
+    assert retrieval.ranks(*tensors, torch.tensor(groups), groups).tolist() == expected
+    assert retrieval.ranks(image, report, names, np.array(names)).tolist() == expected
+    half = image.astype(np.float16)
+    assert retrieval.ranks(half, report, groups, groups).tolist() == plain_ranks(
+        half, report, groups, groups
+    )
+
+
+def test_autocast_and_reduced_precision_do_not_blur_ties():
+    rows = torch.randn(200, 64, generator=torch.Generator().manual_seed(0))
+    near = rows + 0.5 * torch.randn(200, 64, generator=torch.Generator().manual_seed(1))
+    expected = plain_ranks(rows, near, range(200), range(200))
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert retrieval.ranks(rows, near, range(200), range(200)).tolist() == expected
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"queries": [[1.0, np.nan]] * 3}, "queries hold NaN or infinity in row 0"),
+        ({"candidates": [[1.0, 1.0], [1.0, np.inf], [1.0, 0.0]]}, "candidates hold .* in row 1"),
+        ({"queries": [1.0, 2.0, 3.0]}, r"queries must be a matrix.*\[3\]"),
+        ({"queries": np.ones((3, 5))}, r"same number of columns: got \[3, 5\] and \[3, 2\]"),
+        ({"query_group": [0, 1]}, "query_group must have .* each of the 3 rows"),
+        ({"candidate_group": [0, 1, None]}, "candidate_group must have .* not None"),
+        ({"query_group": [0, 1, 7]}, "query 2 has no positive"),
+        ({"candidates": np.ones((0, 2)), "candidate_group": []}, "query 0 has no positive"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(change, says):
+    good = {"queries": np.ones((3, 2)), "query_group": [0, 1, 2]}
+    good |= {"candidates": np.ones((3, 2)), "candidate_group": [0, 1, 2]}
+    with pytest.raises(ValueError, match=says) as error:
+        retrieval.ranks(**good | change)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"image": np.ones((0, 2)), "report": np.ones((0, 2))}, "N > 0 pairs"),
+        ({"report": np.ones((2, 2))}, r"got \[3, 2\] and \[2, 2\]"),
+        ({"report": np.full((3, 2), np.nan)}, "report hold NaN"),
+        ({"texts": ["a", "b"]}, "texts must have an entry"),
+        ({"texts": ["a", "b", float("nan")]}, "a report must be text, got nan"),
+        ({"patients": [1, 2, None]}, "patients must have an entry"),
+        ({"labels": [["a"], None, []]}, "labels must have an entry"),
+    ],
+)
+def test_evaluate_refuses_bad_input_in_one_clear_sentence(change, says):
+    with pytest.raises(ValueError, match=says):
+        retrieval.evaluate(**{"image": np.ones((3, 2)), "report": np.ones((3, 2))} | change)
+
+
+def test_recall_at_counts_ranks_up_to_k():
+    assert retrieval.recall_at([1, 1, 2, 11], ks=(1, 2, 10)) == {1: 0.5, 2: 0.75, 10: 0.75}
+    assert retrieval.recall_at(torch.tensor([6]))[5] == 0.0
+    with pytest.raises(ValueError, match="no ranks"):
+        retrieval.recall_at([])
+
+
+@given(pools())
+@settings(max_examples=60, deadline=None)
+def test_evaluate_equals_the_loops_in_both_directions(pool):
+    image, report, groups = pool
+    texts = [
+        ("No  acute\nfinding.", "no acute FINDING. ")[i % 2] * (g + 1) for i, g in enumerate(groups)
+    ]
+    labels = [[str(g), "shared"] if g % 2 else [] for g in groups]
+    result = retrieval.evaluate(image, report, texts, labels=labels, ks=(1, 3), draws=20)
+    assert result["pool"] == len(groups) and result["resampled"] == "pairs"
+    json.dumps(result, allow_nan=False)
+    for way, sides in zip(DIRECTIONS, ((image, report), (report, image)), strict=True):
+        policies = {
+            "pair": range(len(groups)),
+            "report": [" ".join(t.lower().split()) for t in texts],
+        }
+        for policy, own in policies.items():
+            ranks = np.array(plain_ranks(*sides, own, own))
+            values = {name: cell["value"] for name, cell in result[way][policy].items()}
+            assert values == pytest.approx(
+                {
+                    "R@1": np.mean(ranks <= 1),
+                    "R@3": np.mean(ranks <= 3),
+                    "median_rank": np.median(ranks),
+                    "mean_rank": np.mean(ranks),
+                }
+            )
+        assert result["labels"][way] == pytest.approx(plain_label_scores(*sides, labels, (1, 3)))
+
+
+def test_a_pool_of_one():
+    result = retrieval.evaluate([[1.0, 2.0]], [[3.0, -1.0]], [""], ["p"], [[]])
+    assert result["chance"] == {"R@1": 1.0, "R@5": 1.0, "R@10": 1.0}
+    for way in DIRECTIONS:
+        assert result[way]["report"]["R@1"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+        assert result["labels"][way]["mAP"] == 1.0
+    assert "chunks_1000" not in result
+
+
+def test_without_texts_there_is_no_report_policy():
+    assert set(retrieval.evaluate(np.eye(3), np.eye(3))["image_to_report"]) == {"pair"}
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=15), st.data())
+@settings(max_examples=60, deadline=None)
+def test_weighted_statistics_equal_those_of_repeated_ranks(ranks, data):
+    weight = st.integers(0, 3)
+    weights = data.draw(st.lists(weight, min_size=len(ranks), max_size=len(ranks)).filter(any))
+    found = retrieval._statistics(torch.tensor([ranks]), torch.tensor([weights]).float(), (1, 10))
+    drawn = np.repeat(ranks, weights)
+    expected = [np.mean(drawn <= 1), np.mean(drawn <= 10), np.median(drawn), np.mean(drawn)]
+    assert found[0, 0].tolist() == pytest.approx(expected)
+
+
+def noisy_pairs(n, noise=1.5, seed=0):
+    rng = np.random.default_rng(seed)
+    image = rng.normal(size=(n, 16))
+    return image, image + noise * rng.normal(size=(n, 16))
+
+
+def test_interval_of_independent_pairs_is_the_binomial_one():
+    cell = retrieval.evaluate(*noisy_pairs(800))["image_to_report"]["pair"]["R@5"]
+    assert 0.2 < cell["value"] < 0.8
+    half = 1.96 * np.sqrt(cell["value"] * (1 - cell["value"]) / 800)
+    assert cell["low"] == pytest.approx(cell["value"] - half, abs=0.15 * half)
+    assert cell["high"] == pytest.approx(cell["value"] + half, abs=0.15 * half)
+
+
+def test_interval_grows_when_a_patient_has_several_pairs():
+    image, report = noisy_pairs(400)
+    # Each pair four times: four queries a patient that succeed or fail together.
+    image, report, texts = np.repeat(image, 4, 0), np.repeat(report, 4, 0), np.arange(1600) // 4
+    texts = [str(text) for text in texts]
+    by_pair = retrieval.evaluate(image, report, texts)
+    by_patient = retrieval.evaluate(image, report, texts, patients=texts)
+    assert by_patient["resampled"] == "patients"
+    one, four = (e["image_to_report"]["report"]["R@5"] for e in (by_pair, by_patient))
+    assert one["value"] == four["value"]
+    ratio = (four["high"] - four["low"]) / (one["high"] - one["low"])
+    assert ratio == pytest.approx(2, rel=0.15)
+
+
+def test_one_patient_has_no_interval_and_seeds_repeat():
+    image, report = noisy_pairs(50)
+    cell = retrieval.evaluate(image, report, patients=["p"] * 50)["image_to_report"]["pair"]["R@5"]
+    assert cell["low"] == cell["value"] == cell["high"]
+    first, again, other = (retrieval.evaluate(image, report, seed=s) for s in (3, 3, 4))
+    assert first == again != other
+
+
+def test_chunks_are_consecutive_thousands_of_a_seeded_permutation():
+    image, report = noisy_pairs(2300, noise=2.0)
+    texts = [str(i // 3) for i in range(2300)]
+    result = retrieval.evaluate(image, report, texts, draws=2, seed=5)["chunks_1000"]
+    order = np.random.default_rng(5).permutation(2300)
+    for way, (q, c) in zip(DIRECTIONS, ((image, report), (report, image)), strict=True):
+        for policy, groups in {"pair": np.arange(2300), "report": np.arange(2300) // 3}.items():
+            chunks = [order[:1000], order[1000:2000]]
+            ranks = [retrieval.ranks(q[i], c[i], groups[i], groups[i]) for i in chunks]
+            recalls = [retrieval.recall_at(r)[10] for r in ranks]
+            assert result[way][policy]["R@10"] == pytest.approx(np.mean(recalls))
+
+
+def plain_comparison(a, b, patients, draws, seed):
+    rng, people, samples = np.random.default_rng(seed), sorted(set(patients)), []
+    members = {p: [i for i, q in enumerate(patients) if q == p] for p in people}
+    for _ in range(draws):
+        drawn = [i for p in rng.choice(people, len(people)) for i in members[p]]
+        seeds = rng.integers(len(a), size=len(a))
+        gain = [(a[s][:, drawn] <= 10).mean() - (b[s][:, drawn] <= 10).mean() for s in seeds]
+        samples.append(np.mean(gain))
+    return np.quantile(samples, 0.025), np.quantile(samples, 0.975), np.std(samples)
+
+
+def test_comparison_equals_a_plain_bootstrap_over_seeds_and_patients():
+    rng = np.random.default_rng(0)
+    patients = rng.integers(60, size=300).tolist()
+    b = rng.integers(1, 40, size=(3, 2, 300))
+    a = np.maximum(1, b - rng.integers(0, 8, size=b.shape) * np.array([0, 1, 2])[:, None, None])
+    result = retrieval.compare(a, b, patients)
+    low, high, deviation = plain_comparison(a, b, patients, 3000, seed=1)
+    assert result["difference"] == pytest.approx((a <= 10).mean() - (b <= 10).mean())
+    assert result["a"] - result["b"] == pytest.approx(result["difference"])
+    assert [result["low"], result["high"]] == pytest.approx([low, high], abs=0.1 * (high - low))
+    assert result["detectable"] == pytest.approx(2.802 * deviation, rel=0.1)
+
+
+def test_comparison_knows_a_clear_win_a_clear_loss_and_no_difference():
+    rng = np.random.default_rng(0)
+    b = rng.integers(1, 40, size=(2, 2, 200))
+    a = np.where(rng.random(b.shape) < 0.3, 1, b)
+    win = retrieval.compare(a, b, range(200))
+    loss = retrieval.compare(b, a, range(200))
+    none = retrieval.compare(b, b, range(200))
+    assert win["low"] > 0 and win["p"] < 0.001 and win["no_loss"]
+    assert loss["high"] < 0 and loss["p"] < 0.001 and not loss["no_loss"]
+    assert (none["difference"], none["p"], none["no_loss"]) == (0.0, 1.0, True)
+    with pytest.raises(ValueError, match="same seeds and pairs"):
+        retrieval.compare(a, b[:1], range(200))
+
+
+def test_holm_is_the_textbook_correction():
+    assert retrieval.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert retrieval.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert retrieval.holm([]) == []
+
+
+def test_label_ceiling_equals_a_simulated_oracle():
+    labels = [["a"], ["a", "b"], ["b", "a"], [], [], [], ["c"]]
+    rng = np.random.default_rng(0)
+    sets, trials = [frozenset(x) for x in labels], []
+    for _ in range(4000):
+        noise = rng.random((7, 7)) * 0.5
+        scores = noise + np.array([[x == y for y in sets] for x in sets])
+        trials.append([1 + (row > row[i]).sum() for i, row in enumerate(scores)])
+    simulated = retrieval.recall_at(trials, ks=(1, 2, 3))
+    assert retrieval.label_ceiling(labels, ks=(1, 2, 3)) == pytest.approx(simulated, abs=0.01)
