@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from difflib import get_close_matches
 from functools import lru_cache
+from itertools import takewhile
 
 BOTH = "findings and impression"
 SPELLINGS = {
@@ -44,11 +45,12 @@ def _any_of(spellings: list[str]) -> str:
 
 UPPER = _any_of([s.upper() for s in NAMES])
 EITHER = _any_of([form for s in NAMES for form in (s.upper(), s.capitalize())])
-HEADING = re.compile(rf"({_any_of(list(NAMES))})\s*(:|[-–—](?=\s)|(?=\s|$))\s*(.*)", re.I)
+HEADING = re.compile(rf"({_any_of(list(NAMES))})\s*(:|[-–—]+(?=\s|$)|(?=\s|$))\s*(.*)", re.I)
 OTHER = re.compile(r"([A-Z][A-Z /&,()'-]{1,50}?)\s*(:)\s*(.*)")
 START = re.compile(r"((FINAL|PROVISIONAL|PRELIMINARY) )?REPORT\s*:?$|[_=-]{5,}$", re.I)
 ASIDE_START = re.compile(r"(?:FINAL )?(ADDENDUM|WET ?READ)()\b[\s:]*(.*)")
 PAGE_BREAK = re.compile(r"\(Over\)\s*(FINAL REPORT)?\s*\(Cont\)", re.I)
+JOINED = re.compile(r"(?!and |or |to )[a-z0-9]")  # goes on with the word before the line's hyphen
 TITLE = re.compile(r"\b(chest|radiographs?|x-?rays?|views?|lateral|portable|examination)\b", re.I)
 
 
@@ -72,9 +74,11 @@ def sections(text: str) -> dict[str, str]:
     loose: list[tuple[str, str]] = []
     for name, paragraphs in _blocks(_lines(text)):
         found[name] += paragraphs
-        untitled = 0 if name in ("preamble", "title") else 1  # the first is the heading's own
+        own = 0 if name == "title" else 1  # paragraphs that belong to the heading itself
+        if name == "preamble":
+            own = len(list(takewhile(_is_title, paragraphs)))
         if name not in MAIN + AFTER and not any(main in found for main in MAIN[1:]):
-            loose += [(name, p) for p in paragraphs[untitled:] if name != "preamble" or _said(p)]
+            loose += [(name, paragraph) for paragraph in paragraphs[own:]]
     for main in MAIN[:2]:
         if not any(found[main]):
             found[main] = found[BOTH]
@@ -88,10 +92,10 @@ def sections(text: str) -> dict[str, str]:
     return {name: words for name, words in joined.items() if words and name != BOTH}
 
 
-def _said(paragraph: str) -> bool:
-    """Whether a paragraph says something, rather than being the title of the study."""
+def _is_title(paragraph: str) -> bool:
+    """Whether a paragraph names the study, rather than saying what is seen."""
     short = len(paragraph.split()) <= 10 and not paragraph.endswith(".")
-    return not (TITLE.search(paragraph) and (paragraph.isupper() or short))
+    return bool(TITLE.search(paragraph)) and (paragraph.isupper() or short)
 
 
 def _lines(text: str) -> list[str]:
@@ -117,25 +121,25 @@ def _blocks(lines: list[str]) -> list[tuple[str, list[str]]]:
         if START.match(line):
             blocks.append(("preamble", [""]))
             continue
-        wrapped = before and before[-1] not in ".?!:" and (
-            len(before) + 1 + len(line.split(" ")[0]) > width
-        )  # fmt: skip
-        heading = None if i < closed_until else _heading(line, name, not wrapped)
+        fits = len(before) + 1 + len(line.split(" ")[0]) <= width  # so it was no wrapped line
+        opens = not before or (fits and name not in AFTER[1:])
+        heading = None if i < closed_until else _heading(line, name, opens)
         if heading:
             name, rest = heading
             blocks.append((name, [rest]))
             if name in ASIDE:
                 seen = any(main in dict(blocks) for main in MAIN)
                 closed_until = next((s for s in starts if s > i), len(lines) if seen else -1)
-        elif not line:
-            paragraphs.append("")
+        elif opens:
+            paragraphs.append(line)
         else:
-            paragraphs[-1] = f"{paragraphs[-1]} {line}".strip()
+            hyphenated = re.search(r"\w-$", paragraphs[-1]) and JOINED.match(line)
+            paragraphs[-1] += line if hyphenated else f" {line}"
     return [(name, [p for p in paragraphs if p]) for name, paragraphs in blocks]
 
 
-def _heading(line: str, current: str, fresh: bool) -> tuple[str, str] | None:
-    """Section that starts in this line, with the rest of the line; `fresh`: the line is not the
+def _heading(line: str, current: str, opens: bool) -> tuple[str, str] | None:
+    """Section that starts in this line, with the rest of the line; `opens`: the line is not the
     wrapped continuation of the one before."""
     aside = ASIDE_START.match(line)
     match = aside or HEADING.match(line) or OTHER.match(line)
@@ -146,10 +150,12 @@ def _heading(line: str, current: str, fresh: bool) -> tuple[str, str] | None:
     if name is None:  # a structured finding ("LUNGS: clear") or a title ("PORTABLE CHEST: ...")
         return None if current in MAIN or not TITLE.search(words) else ("title", rest)
     if mark or aside or not rest:
-        return (name, rest) if words.isupper() or fresh else None
-    plain = (rest[0].isupper() and any(c.islower() for c in rest)) or rest[0].isdigit()
-    sure = words.isupper() or (fresh and words[0].isupper() and name in MAIN)
-    return (name, rest) if plain and sure else None
+        begins = words.isupper() or opens or (words[0].isupper() and current not in AFTER[1:])
+    elif words.isupper():
+        begins = not rest.isupper() and (opens or not rest[0].islower())
+    else:  # "Findings Heart is normal", not "Findings are stable"
+        begins = opens and words[0].isupper() and name in MAIN and not rest[0].islower()
+    return (name, rest) if begins else None
 
 
 @lru_cache(maxsize=4096)

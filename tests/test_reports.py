@@ -1,0 +1,151 @@
+"""Sections, cleaning and policies, on life-like made-up reports and on all of Open-i's real ones."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mimic_text import openi_reports, rewrite
+
+from mcrlib.data import reports
+
+REPORT = """
+                                 WET READ: ___ ___ ___ 9:14 PM
+  No acute process.  IMPRESSION: to be confirmed
+ ______________________________________________________________________________
+                                 FINAL REPORT
+ EXAMINATION:  CHEST (PA AND LAT)
+
+ INDICATION:  ___ year old woman with cough // pneumonia?
+
+ COMPARISON:  Chest radiograph ___.
+
+ FINDINGS:
+
+ There is a 2.5-cm nodule in the right upper lobe.  The cardiac silhouette is
+ within normal limits.
+
+ LINES AND TUBES:  A left PICC ends in the SVC.
+
+ IMPRESSION:
+
+ 1. Right upper lobe nodule.
+ 2. No pneumonia.
+
+ RECOMMENDATION(S):  CT of the chest.
+
+ NOTIFICATION:  Discussed with Dr. ___ by telephone at 10:05 a.m.
+                                 ADDENDUM
+ IMPRESSION: the nodule was biopsied.
+"""
+
+
+def test_report_in_full():
+    assert reports.sections(REPORT) == {
+        "wet read": "___ ___ ___ 9:14 PM No acute process. IMPRESSION: to be confirmed",
+        "examination": "CHEST (PA AND LAT)",
+        "indication": "___ year old woman with cough // pneumonia?",
+        "comparison": "Chest radiograph ___.",
+        "findings": "There is a 2.5-cm nodule in the right upper lobe. The cardiac silhouette is "
+        "within normal limits. LINES AND TUBES: A left PICC ends in the SVC.",
+        "impression": "1. Right upper lobe nodule. 2. No pneumonia.",
+        "recommendations": "CT of the chest.",
+        "notification": "Discussed with Dr. ___ by telephone at 10:05 a.m.",
+        "addendum": "IMPRESSION: the nodule was biopsied.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "findings", "impression"),
+    [
+        ("FINDINGS: Clear.\n\nIMPRESSION: Normal.", "Clear.", "Normal."),
+        ("FINDINGS: Clear. IMPRESSION: Normal.", "Clear.", "Normal."),  # flattened
+        ("Findings: Clear. Impression: Normal.", "Clear.", "Normal."),
+        ("findings\nClear lungs.\n\nconclusion\nNormal.", "Clear lungs.", "Normal."),
+        ("FINDINGS  The lungs are clear.\n\nIMPRESSION  Normal.", "The lungs are clear.", "Normal."),
+        ("FINDINGS -\n\n Clear.\n\n IMPRESSON: Normal.", "Clear.", "Normal."),
+        ("FINDINGS AND IMPRESSION:  Clear. Normal.", "Clear. Normal.", "Clear. Normal."),
+        ("FINDINGS/IMPRESSION: Clear.\n\nIMPRESSION: Normal.", "Clear.", "Normal."),
+        ("IMPRESSION: One.\n\nCOMPARISON: None.\n\nIMPRESSION: Two.", "", "One. Two."),
+        ("The lungs are clear.\n\nNormal chest.", "The lungs are clear. Normal chest.", ""),
+        ("Normal chest", "Normal chest", ""),
+        ("CHEST, TWO VIEWS\n\nCOMPARISON:  None.\n\nClear.\n\nIMPRESSION: Normal.", "Clear.", "Normal."),
+        ("PORTABLE CHEST:  The lungs are clear.\n\nIMPRESSION: Normal.", "The lungs are clear.", "Normal."),
+        ("FINDINGS: Clear, in all.\nThe clinical impression: pneumonia.\n", "Clear, in all. The clinical impression: pneumonia.", ""),
+        ("FINDINGS: Clear\n  (Over)\n\n FINAL REPORT\n (Cont)\n lungs.", "Clear lungs.", ""),
+        ("FINDINGS: A well-\n expanded lung.", "A well-expanded lung.", ""),
+        ("ADDENDUM: Late note.\n\nFINDINGS: Clear.", "Clear.", ""),
+        ("CHEST (PA AND LAT)\n\nINDICATION: Cough.", "", ""),
+        ("FINAL REPORT\n\n \n", "", ""),
+        ("", "", ""),
+    ],
+)  # fmt: skip
+def test_findings_and_impression(text, findings, impression):
+    found = reports.sections(text)
+    assert (found.get("findings", ""), found.get("impression", "")) == (findings, impression)
+
+
+def test_real_reports_in_mimic_form():
+    """At least 99 % of the real reports come back to the word, with no other section's words."""
+    wrong = []
+    written = [parts for parts in openi_reports() if parts["findings"] or parts["impression"]]
+    for i, parts in enumerate(written):
+        text, expected = rewrite(parts, random.Random(i))
+        found = reports.sections(text)
+        if any(found.get(name, "") != expected[name] for name in expected):
+            wrong.append(i)
+    assert len(written) == 3927
+    assert len(wrong) <= 0.01 * len(written), f"{len(wrong)} wrong, such as {wrong[:5]}"
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("The lungs\n are  clear.", "The lungs are clear."),
+        ("1. Small effusion. 2. No pneumonia.", "Small effusion. No pneumonia."),
+        ("1) Small effusion\n2) No pneumonia", "Small effusion No pneumonia"),
+        ("Fracture of rib 1. The lungs are clear.", "Fracture of rib 1. The lungs are clear."),
+        ("Nodule of 2. 5 cm. 3. Effusion", "Nodule of 2. 5 cm. 3. Effusion"),
+        ("Compared to ___, no change.", "Compared to, no change."),
+        ("The catheter (___) is XXXX.", "The catheter is."),
+        ("Normal chest x-XXXX.", "Normal chest x-ray."),
+        ("Discussed at 10:05 a.m. by phone.", "Discussed by phone."),
+        ("Discussed at 10:05 a.m. The lungs are clear.", "Discussed. The lungs are clear."),
+        ("Read at ___ p.m. today", "Read today"),
+        ("A 2.5-cm nodule and a 7mm. nodule", "A 2.5 cm nodule and a 7 mm nodule"),
+        ("A 3 centimeter mass, 3x4 cm.", "A 3 cm mass, 3 x 4 cm."),
+        ("Ratio 0.5, size .5 cm", "Ratio 0.5, size .5 cm"),
+        ("No\ufffdeffusion.. Normal heart.", "No effusion. Normal heart."),
+        ("T11 level. C5-C6 fusion.", "T11 level. C5-C6 fusion."),
+        ("Naïve café – “quoted”", "Naïve café – “quoted”"),
+        ("___", ""),
+    ],
+)
+def test_each_rule_of_cleaning(text, cleaned):
+    assert reports.clean(text) == cleaned
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(st.sampled_from("Ab1.:;_X(x)-\n \t²é,XXXX___"), max_size=60))
+def test_any_text_is_parsed_and_cleaned(text):
+    for part in [text, *reports.sections(text).values()]:
+        cleaned = reports.clean(part)
+        assert cleaned == " ".join(cleaned.split())
+
+
+def test_policies():
+    parts = {"findings": "Clear lungs, normal heart.", "impression": "Normal."}
+    assert reports.choose(parts, "findings") == parts["findings"]
+    assert reports.choose(parts, "impression") == "Normal."
+    assert reports.choose(parts, "both") == "Clear lungs, normal heart. Normal."
+    assert reports.choose(parts, "longest") == parts["findings"]
+    assert reports.choose({"findings": "Same.", "impression": "Same."}, "both") == "Same."
+    assert reports.choose({"impression": "Only."}, "both") == "Only."
+    assert reports.choose({"impression": "Only."}, "findings") == ""
+    assert reports.choose({}, "longest") == ""
+
+
+def test_old_encodings_are_read():
+    text = "39 °C – “clear”"
+    assert reports.decode(text.encode("utf-8-sig")) == text
+    assert reports.decode(text.encode("cp1252")) == text
