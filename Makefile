@@ -21,7 +21,6 @@ ENV    := .venv/stamp
 endif
 
 NOTEBOOK  = $(PYTHON) -m mcrlib.execute notebooks/$(1).ipynb $(EXECUTED)/$(1)$(2).ipynb "run=$(RUN)"
-PLACES    = "data=$(DATA)" "weights=$(WEIGHTS)" "overrides={$(SET)}"
 variant   = $(firstword $(subst -seed, ,$(1)))
 seed      = $(lastword $(subst -seed, ,$(1)))
 
@@ -55,7 +54,7 @@ guard: $(ENV)
 	@$(PYTHON) -m mcrlib.doctor --may-run "$(RUN)" "$(DATA)" "$(CONFIRM)"
 
 data: guard ## pairs: manifest and image cache in data/RUN
-	@$(call NOTEBOOK,00_data,) $(PLACES)
+	@$(call NOTEBOOK,00_data,) "data=$(abspath $(DATA))" "overrides={$(SET)}"
 
 train: $(MODELS:%=results/$(RUN)/%/checkpoint/final/model.safetensors) ## checkpoints of VARIANTS and SEEDS
 
@@ -63,7 +62,7 @@ embed: $(MODELS:%=results/$(RUN)/%/embeddings-test.npz) ## embeddings of the tes
 
 # Order only: neither a checkout's timestamps nor a look at the data start a training.
 results/$(RUN)/%/checkpoint/final/model.safetensors: | data
-	@$(call NOTEBOOK,01_train,-$*) $(PLACES) "variant=$(call variant,$*)" "seed=$(call seed,$*)"
+	@$(call NOTEBOOK,01_train,-$*) "weights=$(abspath $(WEIGHTS))" "overrides={$(SET)}" "variant=$(call variant,$*)" "seed=$(call seed,$*)"
 
 results/$(RUN)/%/embeddings-test.npz: results/$(RUN)/%/checkpoint/final/model.safetensors | data
 	@$(call NOTEBOOK,02_embed,-$*) "variant=$(call variant,$*)" "seed=$(call seed,$*)"

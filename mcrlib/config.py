@@ -19,6 +19,7 @@ from typing import Any
 
 # Where data/, results/ and figures/ stand: the checkout, whatever folder a notebook runs in.
 ROOT = Path(os.environ.get("MCR_HOME", Path(__file__).resolve().parents[1]))
+PLAIN = "MCR_PLAIN"  # in the environment where nobody watches: lines in place of progress bars
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
-from mcrlib import config, text_metrics
+from mcrlib import config
 
 SOURCES = {
     "table": "a CSV, TSV, Parquet or JSON-lines file with the columns image and report",
@@ -21,6 +19,10 @@ SOURCES = {
 
 def report(run: str, data: str, weights: str) -> Iterator[str]:
     """One line a thing that the run needs."""
+    import torch  # here, since it takes seconds that the guard of each make target need not wait
+
+    from mcrlib import text_metrics
+
     settings = config.load(run)
     cuda = torch.cuda.is_available()
     yield f"GPU      {torch.cuda.get_device_name() if cuda else 'none: training runs on the CPU'}"

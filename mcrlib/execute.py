@@ -12,7 +12,7 @@ from pathlib import Path
 import papermill
 import yaml
 
-from mcrlib.train import PLAIN
+from mcrlib.config import PLAIN
 
 
 def execute(notebook: str | Path, output: str | Path, parameters: dict) -> None:
@@ -42,8 +42,9 @@ def main(arguments: list[str]) -> int:
     """`NOTEBOOK OUTPUT NAME=VALUE...`, values in YAML; returns the exit code."""
     notebook, output, *pairs = arguments
     try:
-        split = (pair.partition("=") for pair in pairs)
-        execute(notebook, output, {name: yaml.safe_load(value) for name, _, value in split})
+        parts = (pair.partition("=") for pair in pairs)
+        given = {name: yaml.safe_load(value) if value else "" for name, _, value in parts}
+        execute(notebook, output, given)
     except papermill.PapermillExecutionError as error:
         print(f"{notebook}: {error.ename}: {error.evalue}", file=sys.stderr)
         print(f"The executed copy with the traceback: {output}", file=sys.stderr)

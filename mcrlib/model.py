@@ -182,8 +182,9 @@ class ImageEncoder(nn.Module):
         return self.vit.norm(self.vit.blocks(tokens + positions))
 
     def patchify(self, pixels: Tensor) -> Tensor:
-        """`[B, n, P]`, the pixels of each patch, row by row."""
-        return F.unfold(pixels, self.patch_size, stride=self.patch_size).transpose(1, 2)
+        """`[B, n, P]`, the pixels of each patch, both in rows."""
+        p, side = self.patch_size, pixels.shape[-1] // self.patch_size
+        return pixels.view(-1, side, p, side, p).transpose(2, 3).reshape(-1, side * side, p * p)
 
 
 class ReportEncoder(nn.Module):

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import platform
+import resource
 import subprocess
 import sys
 from importlib.metadata import version
@@ -19,13 +20,16 @@ import torch
 from mcrlib import config
 
 PACKAGES = ("torch", "timm", "transformers", "accelerate", "numpy", "scikit-learn", "pycocoevalcap")
-DIRECTIONS = {"image_to_report": "I→R", "report_to_image": "R→I"}
+DIRECTIONS = {"image_to_report": "image to report", "report_to_image": "report to image"}
 
 
 def save(path: str | Path, values: Any, **provenance: Any) -> None:
     """Write `values` (JSON-able) with a provenance block: what is given, and the code, packages
     and device that made them."""
-    record = {"values": values, "provenance": provenance | _environment()}
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes, or KiB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    memory = {"peak_memory_gb": round(peak / 1e9, 2)}
+    record = {"values": values, "provenance": provenance | memory | _environment()}
     write(path, json.dumps(record, indent=1, default=_plain, allow_nan=False).encode() + b"\n")
 
 
@@ -54,21 +58,24 @@ def write(path: str | Path, data: bytes) -> None:
 
 
 def trained(run: str, split: str = "test") -> dict[str, Path]:
-    """Embedding files of a run by model name (`mcr-seed0`), also those of other people's methods:
-    every `results/RUN/NAME/embeddings-SPLIT.npz`. Ours come first, in the order of VARIANTS."""
-    files = (config.ROOT / "results" / run).glob(f"*/embeddings-{split}.npz")
-    ours = list(config.VARIANTS)
+    """Embedding files of a run by model, also those of other people's methods: every
+    `results/RUN/VARIANT-seedS/embeddings-SPLIT.npz`.
 
-    def place(name: str) -> tuple[int, str]:
-        variant = name.rpartition("-seed")[0]
-        return (ours.index(variant) if variant in ours else len(ours), name)
-
-    named = {file.parent.name: file for file in files}
-    if not named:
+    A model is called by its variant, and by `VARIANT-seedS` where there are several seeds. Ours
+    come first, in the order of VARIANTS. Raises FileNotFoundError where there is none.
+    """
+    files = sorted((config.ROOT / "results" / run).glob(f"*/embeddings-{split}.npz"))
+    if not files:
         raise FileNotFoundError(
             f"There are no embeddings in results/{run}: run `make embed RUN={run}` first."
         )
-    return {name: named[name] for name in sorted(named, key=place)}
+    variants = [file.parent.name.partition("-seed")[0] for file in files]
+    named = {
+        variant if variants.count(variant) == 1 else file.parent.name: file
+        for variant, file in zip(variants, files, strict=True)
+    }
+    order = [*config.VARIANTS, *variants]
+    return dict(sorted(named.items(), key=lambda item: order.index(item[0].partition("-seed")[0])))
 
 
 def inputs(run: str, split: str = "test") -> dict[str, str]:
@@ -91,14 +98,16 @@ def save_embeddings(
     partial.replace(path)
 
 
-def load_embeddings(path: str | Path, pair_id: Any) -> tuple[np.ndarray, np.ndarray]:
-    """`image [N, E]` and `report [N, E]`, unit float32 rows in the order of `pair_id [N]`.
+def load_embeddings(path: str | Path, pair_id: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """`image [N, E]` and `report [N, E]`, unit float32 rows in the order of `pair_id [N]`, or as
+    stored.
 
     Raises ValueError where the file holds other pairs, shapes that do not fit, or no numbers.
     """
     with np.load(path, allow_pickle=False) as file:
         stored = {name: file[name] for name in ("image", "report", "pair_id")}
     place = {name: row for row, name in enumerate(stored["pair_id"].tolist())}
+    pair_id = list(place) if pair_id is None else pair_id
     if len(place) != len(stored["pair_id"]) or set(place) != set(pair_id):
         raise ValueError(f"{path} holds other pairs than the data set: embed its pairs anew.")
     order = [place[name] for name in pair_id]
@@ -107,7 +116,8 @@ def load_embeddings(path: str | Path, pair_id: Any) -> tuple[np.ndarray, np.ndar
         matrix = stored[name].astype(np.float32)
         if matrix.ndim != 2 or len(matrix) != len(place) or not np.isfinite(matrix).all():
             raise ValueError(f"{path}: {name!r} is not a finite matrix with a row a pair.")
-        rows.append(matrix[order] / np.linalg.norm(matrix[order], axis=1, keepdims=True))
+        norms = np.linalg.norm(matrix[order], axis=1, keepdims=True)
+        rows.append(matrix[order] / norms.clip(1e-12))
     return rows[0], rows[1]
 
 
@@ -126,9 +136,9 @@ def recall_table(evaluated: dict[str, dict], policy: str = "pair") -> pd.DataFra
     from `retrieval.evaluate`'s results by model name."""
     rows = []
     for name, result in evaluated.items():
-        for direction, arrow in DIRECTIONS.items():
+        for direction, shown in DIRECTIONS.items():
             numbers = result[direction][policy]
-            row = {"model": name, "direction": arrow}
+            row = {"model": name, "direction": shown}
             for metric, n in numbers.items():
                 if metric.startswith("R@"):
                     row[metric] = (
@@ -145,12 +155,12 @@ def compare(run: str, reference: str = "reference") -> pd.DataFrame:
     folders = [config.ROOT / "results" / name / "retrieval.json" for name in (run, reference)]
     ours, theirs = (load(path)["values"] for path in folders)
     for name in ours:
-        for direction, arrow in DIRECTIONS.items():
+        for direction, shown in DIRECTIONS.items():
             pair = [
                 100 * values[name][direction]["pair"]["R@10"]["value"] if name in values else None
                 for values in (ours, theirs)
             ]
-            rows.append({"model": name, "direction": arrow, run: pair[0], reference: pair[1]})
+            rows.append({"model": name, "direction": shown, run: pair[0], reference: pair[1]})
     return pd.DataFrame(rows).round(1)
 
 
@@ -161,7 +171,7 @@ def _harmless(cell: str) -> str:
 
 
 def _latex(text: str) -> str:
-    special = {"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$", "→": r"$\to$"}
+    special = {"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$"}
     return "".join(special.get(c, c) for c in text)
 
 

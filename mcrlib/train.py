@@ -20,13 +20,10 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from mcrlib import encoders, retrieval
-from mcrlib.config import Config
+from mcrlib.config import PLAIN, Config
 from mcrlib.data.batches import EpochOrder, Pairs
 from mcrlib.data.manifest import Dataset
 from mcrlib.model import MCR
-
-PLAIN = "MCRLIB_PLAIN"  # set where nobody watches: a line an epoch, no bar
-
 
 def train(config: Config, dataset: Dataset) -> pd.DataFrame:
     """Train one model to `config.folder/checkpoint/final`; returns its history, a row an epoch.
@@ -55,9 +52,7 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
             f"The training split has {len(pairs)} pairs, fewer than a batch of {config.batch_size}; "
             "set a smaller batch_size."
         )
-    loader = DataLoader(
-        pairs, batch_sampler=order, collate_fn=_as_is, num_workers=config.workers, pin_memory=True
-    )
+    loader = DataLoader(pairs, batch_sampler=order, collate_fn=_as_is, num_workers=config.workers)
     network, optimizer, loader = accelerator.prepare(model, _optimizer(model, config), loader)
     history = _resume(checkpoint, config, dataset, model, optimizer)
     for epoch in range(len(history), config.epochs):
@@ -80,6 +75,21 @@ def validate(model: MCR, dataset: Dataset) -> float:
     own = np.arange(len(rows))
     ranks = retrieval.ranks(image, report, own, own), retrieval.ranks(report, image, own, own)
     return float(np.mean([retrieval.recall_at(r, ks=(10,))[10] for r in ranks]))
+
+
+def trained(config: Config, dataset: Dataset) -> MCR:
+    """The finished model of (run, variant, seed), in evaluation mode.
+
+    Raises FileNotFoundError where it is not trained, ValueError where it was on other pairs.
+    """
+    final = config.folder / "checkpoint" / "final"
+    if not final.is_dir():
+        raise FileNotFoundError(
+            f"There is no trained model in {final}: run `make train RUN={config.run} "
+            f"VARIANTS={config.variant} SEEDS={config.seed}` first."
+        )
+    _check_pairs(final, dataset)
+    return MCR.from_pretrained(final)
 
 
 def learning_rate(progress: float, config: Config) -> float:
@@ -194,10 +204,15 @@ def _check_same(folder: Path, config: Config, dataset: Dataset) -> None:
                 f"{folder} was trained with {name}={saved.get(name)!r}, asked for is {value!r}; "
                 f"remove {config.folder} to train anew, or take another seed or run."
             )
-    if json.loads((folder / "dataset.json").read_text())["pairs_sha256"] != dataset.info["pairs_sha256"]:
+    _check_pairs(folder, dataset)
+
+
+def _check_pairs(folder: Path, dataset: Dataset) -> None:
+    saved = json.loads((folder / "dataset.json").read_text())["pairs_sha256"]
+    if saved != dataset.info["pairs_sha256"]:
         raise ValueError(
-            f"{folder} was trained on other pairs than {dataset.folder} holds; remove "
-            f"{config.folder} to train anew."
+            f"{folder} was trained on other pairs than {dataset.folder} holds now; remove "
+            f"{folder.parents[1]} to train anew."
         )
 
 

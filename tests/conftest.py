@@ -18,7 +18,7 @@ def home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "ROOT", folder)
         patch.setenv("MCR_HOME", str(folder))
-        patch.setenv("MCRLIB_PLAIN", "1")
+        patch.setenv("MCR_PLAIN", "1")
         yield folder
 
 

@@ -1,0 +1,103 @@
+"""Batches: what is in them, and that a pair's share does not depend on its company."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcrlib.data.batches import EpochOrder, Pairs, pad, random_warp, to_pixels, tokenize
+from mcrlib.masking import pair_generator
+
+
+@pytest.fixture(scope="module")
+def pairs(dataset, smoke, tokenizer):
+    return Pairs(dataset, "train", smoke, tokenizer)
+
+
+def test_a_batch_has_the_stated_shapes_and_shares(pairs):
+    batch = pairs.__getitems__(list(range(16)))
+    assert batch.pixels.shape == (16, 1, 96, 96)
+    assert batch.keep.shape == (16, 18)
+    assert batch.tokens.shape == batch.present.shape == batch.masked.shape
+    words = batch.present.sum(1) - 2  # without [CLS] and [SEP]
+    assert torch.equal(batch.masked.sum(1), (words * 0.25).round().long())
+
+
+def test_special_tokens_and_padding_are_never_masked(pairs, tokenizer):
+    batch = pairs.__getitems__(list(range(32)))
+    special = torch.isin(batch.tokens, torch.tensor(tokenizer.all_special_ids))
+    assert not (batch.masked & (special | ~batch.present)).any()
+
+
+def test_a_pair_s_masks_and_pixels_do_not_depend_on_its_batch(pairs):
+    together, alone = pairs.__getitems__([3, 5, 8]), pairs.__getitems__([5])
+    length = alone.tokens.shape[1]
+    assert torch.equal(together.pixels[1], alone.pixels[0])
+    assert torch.equal(together.keep[1], alone.keep[0])
+    assert torch.equal(together.masked[1, :length], alone.masked[0])
+
+
+def test_each_epoch_and_seed_brings_new_masks(dataset, smoke, tokenizer):
+    first = Pairs(dataset, "train", smoke, tokenizer)
+    second = Pairs(dataset, "train", smoke, tokenizer)
+    second.epoch = 1
+    other = Pairs(dataset, "train", dataclasses.replace(smoke, seed=1), tokenizer)
+    keeps = [p.__getitems__(list(range(8))).keep for p in (first, second, other)]
+    assert not torch.equal(keeps[0], keeps[1])
+    assert not torch.equal(keeps[0], keeps[2])
+
+
+@given(n=st.integers(0, 50), size=st.integers(1, 20), epoch=st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_an_epoch_visits_full_batches_of_different_pairs(n, size, epoch):
+    order = EpochOrder(n, size, seed=0)
+    order.epoch = epoch
+    batches = list(order)
+    visited = [i for batch in batches for i in batch]
+    assert len(batches) == len(order) == n // size
+    assert {len(batch) for batch in batches} <= {size}
+    assert len(set(visited)) == len(visited)
+    assert set(visited) <= set(range(n))
+    assert list(order) == batches
+
+
+@given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=12), min_size=1, max_size=9))
+@settings(max_examples=40, deadline=None)
+def test_padding_keeps_every_id_in_its_place(ids):
+    tokens, present = pad(ids, 0)
+    assert tokens.shape == (len(ids), max(map(len, ids)))
+    for row, kept, original in zip(tokens, present, ids, strict=True):
+        assert row[kept].tolist() == original
+        assert kept.tolist() == [i < len(original) for i in range(len(kept))]
+
+
+def test_long_reports_are_cut_with_their_last_token_kept(tokenizer):
+    (ids,) = tokenize(tokenizer, ["the heart is normal . " * 100], 20)
+    assert len(ids) == 20
+    assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+
+
+def test_without_augmentation_a_picture_stays_as_it_is():
+    squares = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
+    pixels = to_pixels(squares, 16)
+    assert torch.equal(((pixels * 0.25 + 0.5) * 255).round().byte()[:, 0], squares)
+
+
+def test_an_idle_warp_only_resizes():
+    squares = torch.randint(0, 255, (2, 32, 32), dtype=torch.uint8)
+    idle = torch.tensor([[1.0, 0, 0, 0, 1, 0]] * 2)
+    torch.testing.assert_close(to_pixels(squares, 32, idle), to_pixels(squares, 32), atol=1e-4, rtol=0)
+
+
+def test_augmentation_never_flips_and_never_leaves_the_picture():
+    ramp = torch.arange(96, dtype=torch.float).mul(2).byte().expand(1, 96, 96)
+    for i in range(50):
+        warp = torch.tensor(random_warp(pair_generator(0, 0, str(i))))[None]
+        pixels = to_pixels(ramp, 96, warp)[0, 0]
+        assert pixels[:, :20].mean() < pixels[:, -20:].mean()
+        zoom = float(np.hypot(*warp[0, :2]))
+        assert 0.8 - 1e-6 <= zoom <= 1
+        assert abs(warp[0, 2:4]).max() <= 1 - zoom + 1e-6

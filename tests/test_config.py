@@ -1,0 +1,53 @@
+"""Settings: what is known is typed and checked, what is not is refused with a hint."""
+
+import pytest
+
+from mcrlib import config
+
+
+def test_the_paper_s_numbers_are_the_mimic_default():
+    c = config.load("mimic")
+    assert (c.vrc_weight, c.mim_weight, c.mrm_weight) == (0.1, 1.0, 1.0)
+    assert (c.image_mask, c.report_mask) == (0.5, 0.25)
+    assert c.text == "emilyalsentzer/Bio_ClinicalBERT"
+    assert (c.vision, c.image_size) == ("vit_base_patch16_224.mae", 224)
+
+
+@pytest.mark.parametrize("variant", config.VARIANTS)
+@pytest.mark.parametrize("run", config.RUNS)
+def test_every_variant_differs_from_mcr_in_its_own_settings_only(run, variant):
+    c, base = config.load(run, variant), config.load(run)
+    changed = {name for name in vars(c) if getattr(c, name) != getattr(base, name)} - {"variant"}
+    assert changed == set(config.VARIANTS[variant])
+
+
+def test_the_caller_has_the_last_word():
+    c = config.load("demo", "abm", seed=3, epochs=1, lr=1, sizes=[10, 5, 5])
+    assert (c.epochs, c.lr, c.sizes, c.seed, c.alignment) == (1, 1.0, (10, 5, 5), 3, "abm")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"run": "demmo"}, "did you mean 'demo'"),
+        ({"variant": "mba"}, "no variant 'mba'"),
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"epochs": "3"}, "'epochs' takes a int"),
+        ({"epochs": 0}, "at least 1"),
+        ({"image_mask": 1.0}, "between 0 and 1"),
+        ({"policy": "all"}, "findings, impression, both, longest"),
+        ({"image_size": 100}, "multiple of 'patch_size'"),
+        ({"sizes": [1, 2]}, "'sizes' takes a tuple"),
+        ({"seed": True}, "'seed' takes a int"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_a_sentence(settings, message):
+    with pytest.raises(ValueError, match=message):
+        config.load(**{"run": "demo", **settings})
+
+
+def test_the_digest_changes_with_what_can_change_a_number():
+    c = config.load("demo")
+    assert c.digest() == config.load("demo", data="/elsewhere", workers=3).digest()
+    assert c.digest() != config.load("demo", lr=2e-3).digest()
+    assert c.digest() != config.load("demo", seed=1).digest()

@@ -1,0 +1,55 @@
+"""Masks: how many, which, and that nothing but (seed, epoch, pair_id) decides."""
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcrlib.masking import dropped_patches, keep_patches, mask_tokens, pair_generator
+
+RATIO = st.floats(0.01, 0.99)
+
+
+@given(n=st.integers(2, 300), ratio=RATIO, seed=st.integers(0, 99))
+@settings(max_examples=50, deadline=None)
+def test_the_share_of_patches_is_kept_and_each_once(n, ratio, seed):
+    keep = keep_patches(n, ratio, pair_generator(seed, 0, "a"))
+    assert 1 <= len(keep) < n
+    assert abs(len(keep) - n * (1 - ratio)) <= 1
+    assert (np.diff(keep) > 0).all()
+    assert keep[0] >= 0
+    assert keep[-1] < n
+
+
+@given(maskable=st.lists(st.booleans(), min_size=1, max_size=80), ratio=RATIO)
+@settings(max_examples=50, deadline=None)
+def test_only_maskable_tokens_are_masked_and_always_one(maskable, ratio):
+    maskable = np.array(maskable)
+    masked = mask_tokens(maskable, ratio, pair_generator(0, 0, "a"))
+    assert not (masked & ~maskable).any()
+    expected = round(maskable.sum() * ratio)
+    assert masked.sum() == (max(expected, 1) if maskable.any() else 0)
+
+
+@given(n=st.integers(2, 40), pairs=st.integers(1, 5))
+@settings(max_examples=30, deadline=None)
+def test_kept_and_dropped_are_all_patches(n, pairs):
+    keep = np.stack([keep_patches(n, 0.5, pair_generator(0, 0, str(i))) for i in range(pairs)])
+    dropped = dropped_patches(torch.from_numpy(keep), n).numpy()
+    for kept, left_out in zip(keep, dropped, strict=True):
+        assert sorted([*kept, *left_out]) == list(range(n))
+
+
+def test_masks_differ_between_pairs_epochs_and_seeds_only():
+    def draw(*key):
+        return keep_patches(196, 0.5, pair_generator(*key)).tolist()
+
+    assert draw(0, 0, "a") == draw(0, 0, "a")
+    assert len({tuple(draw(*key)) for key in [(0, 0, "a"), (0, 0, "b"), (0, 1, "a"), (1, 0, "a")]}) == 4
+
+
+def test_every_patch_is_dropped_about_as_often():
+    counts = np.zeros(36)
+    for i in range(2000):
+        counts[keep_patches(36, 0.5, pair_generator(0, 0, str(i)))] += 1
+    assert abs(counts / 2000 - 0.5).max() < 0.06  # five deviations

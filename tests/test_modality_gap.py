@@ -1,0 +1,57 @@
+"""The gap's numbers on clouds whose gap is known."""
+
+import numpy as np
+import pytest
+
+from mcrlib.modality_gap import modality_gap, numbers
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def cloud():
+    return unit(np.random.default_rng(0).standard_normal((40, 8)))
+
+
+def test_without_a_gap_nothing_tells_the_modalities_apart(cloud):
+    gap = numbers(cloud, cloud)
+    assert gap["distance_of_means"] == gap["alignment"] == 0
+    assert gap["cosine_of_pairs"] == pytest.approx(1)
+    assert gap["uniformity_image"] == gap["uniformity_report"]
+    assert gap["probe_accuracy"] < 0.6
+
+
+def test_opposite_clouds_lie_far_apart():
+    centre = np.zeros(8)
+    centre[0] = 10
+    draw = np.random.default_rng(1).standard_normal((2, 40, 8))
+    gap = numbers(unit(draw[0] + centre), unit(draw[1] - centre))
+    assert gap["distance_of_means"] > 1.8
+    assert gap["cosine_of_non_pairs"] < -0.8
+    assert gap["probe_accuracy"] == 1
+
+
+def test_the_numbers_are_their_definitions_written_out(cloud):
+    other = unit(np.random.default_rng(2).standard_normal((40, 8)))
+    gap, n = numbers(cloud, other), len(cloud)
+    apart = [cloud[i] @ other[j] for i in range(n) for j in range(n) if i != j]
+    potential = [
+        np.exp(-2 * ((cloud[i] - cloud[j]) ** 2).sum()) for i in range(n) for j in range(i)
+    ]
+    assert gap["cosine_of_non_pairs"] == pytest.approx(np.mean(apart))
+    assert gap["cosine_of_pairs"] == pytest.approx(np.mean([a @ b for a, b in zip(cloud, other, strict=True)]))
+    assert gap["uniformity_image"] == pytest.approx(np.log(np.mean(potential)))
+
+
+def test_the_same_rows_give_the_same_picture(cloud):
+    first, second = modality_gap(cloud, cloud[::-1]), modality_gap(cloud, cloud[::-1])
+    assert first == second
+    assert np.shape(first["tsne"]) == (80, 2)
+    assert modality_gap(cloud, cloud)["tsne"] != first["tsne"]
+
+
+def test_too_few_pairs_are_refused(cloud):
+    with pytest.raises(ValueError, match="at least ten pairs, not 4"):
+        modality_gap(cloud[:4], cloud[:4])
