@@ -1,4 +1,4 @@
-"""Sections, cleaning and policies, on life-like made-up reports and on all of Open-i's real ones."""
+"""Sections, cleaning and policies: life-like made-up reports, and all of Open-i's real ones."""
 
 import random
 
@@ -62,16 +62,16 @@ def test_report_in_full():
         ("FINDINGS: Clear. IMPRESSION: Normal.", "Clear.", "Normal."),  # flattened
         ("Findings: Clear. Impression: Normal.", "Clear.", "Normal."),
         ("findings\nClear lungs.\n\nconclusion\nNormal.", "Clear lungs.", "Normal."),
-        ("FINDINGS  The lungs are clear.\n\nIMPRESSION  Normal.", "The lungs are clear.", "Normal."),
+        ("FINDINGS  The lungs: ok.\n\nIMPRESSION  Normal.", "The lungs: ok.", "Normal."),
         ("FINDINGS -\n\n Clear.\n\n IMPRESSON: Normal.", "Clear.", "Normal."),
         ("FINDINGS AND IMPRESSION:  Clear. Normal.", "Clear. Normal.", "Clear. Normal."),
         ("FINDINGS/IMPRESSION: Clear.\n\nIMPRESSION: Normal.", "Clear.", "Normal."),
         ("IMPRESSION: One.\n\nCOMPARISON: None.\n\nIMPRESSION: Two.", "", "One. Two."),
         ("The lungs are clear.\n\nNormal chest.", "The lungs are clear. Normal chest.", ""),
         ("Normal chest", "Normal chest", ""),
-        ("CHEST, TWO VIEWS\n\nCOMPARISON:  None.\n\nClear.\n\nIMPRESSION: Normal.", "Clear.", "Normal."),
-        ("PORTABLE CHEST:  The lungs are clear.\n\nIMPRESSION: Normal.", "The lungs are clear.", "Normal."),
-        ("FINDINGS: Clear, in all.\nThe clinical impression: pneumonia.\n", "Clear, in all. The clinical impression: pneumonia.", ""),
+        ("CHEST, TWO VIEWS\n\nCOMPARISON: No.\n\nClear.\n\nIMPRESSION: Good.", "Clear.", "Good."),
+        ("PORTABLE CHEST:  Clear lungs.\n\nIMPRESSION: Good.", "Clear lungs.", "Good."),
+        ("FINDINGS: The overall\nimpression: good.\n", "The overall impression: good.", ""),
         ("FINDINGS: Clear\n  (Over)\n\n FINAL REPORT\n (Cont)\n lungs.", "Clear lungs.", ""),
         ("FINDINGS: A well-\n expanded lung.", "A well-expanded lung.", ""),
         ("ADDENDUM: Late note.\n\nFINDINGS: Clear.", "Clear.", ""),
@@ -109,6 +109,7 @@ def test_real_reports_in_mimic_form():
         ("Compared to ___, no change.", "Compared to, no change."),
         ("The catheter (___) is XXXX.", "The catheter is."),
         ("Normal chest x-XXXX.", "Normal chest x-ray."),
+        ("Dual-XXXX pacemaker in this ___-year-old, 4XXXX.", "Dual pacemaker in this year-old, 4."),
         ("Discussed at 10:05 a.m. by phone.", "Discussed by phone."),
         ("Discussed at 10:05 a.m. The lungs are clear.", "Discussed. The lungs are clear."),
         ("Read at ___ p.m. today", "Read today"),

@@ -15,7 +15,6 @@ MIN_SIDE = 8  # pixels; below, there is no picture
 PERCENTILES = (0.5, 99.5)  # of more than eight bits without a window of their own
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses at twice this, before memory is taken
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 Source = Path | np.ndarray | Callable[[], "bytes | np.ndarray"]
 
@@ -31,12 +30,8 @@ def read(image: Source, size: int) -> np.ndarray:
     """
     content = _content(image)
     try:
-        if isinstance(content, np.ndarray):
-            grey = _window(content, PERCENTILES)
-        elif content[128:132] == b"DICM":
-            grey = _dicom(content)
-        else:
-            grey = _picture(content, size)
+        with warnings.catch_warnings(action="ignore"):  # what matters is raised
+            grey = _grey(content, size)
     except Image.DecompressionBombError:
         raise ValueError(f"image declares more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
@@ -51,6 +46,12 @@ def read(image: Source, size: int) -> np.ndarray:
     if square.min() == square.max():
         raise ValueError("image is of one grey only")
     return square
+
+
+def _grey(content: bytes | np.ndarray, size: int) -> Image.Image:
+    if isinstance(content, np.ndarray):
+        return _window(content, PERCENTILES)
+    return _dicom(content) if content[128:132] == b"DICM" else _picture(content, size)
 
 
 def _content(image: Source) -> bytes | np.ndarray:

@@ -169,7 +169,7 @@ def _reason(row: Row) -> str:
     if row.split not in ("", *SPLITS):
         return f"split {row.split!r} is none of {', '.join(SPLITS)}"
     if not row.text.strip() and not row.sections:
-        return "no report"
+        return "report is empty"
     return ""
 
 
@@ -203,14 +203,15 @@ def _assign_splits(records: list[dict]) -> dict[int, str]:
 
 
 def _draw(patients: list[str]) -> dict[str, str]:
-    """Split of each patient, a function of the id alone, but that of three or more patients the
-    ones with the lowest draws fill a test or validate split that would be empty."""
+    """Split of each patient by the hash of the id alone; where that leaves one of the splits of
+    three or more patients empty, those with the next draws go there."""
+    if len(patients) < 3:
+        return dict.fromkeys(patients, "train")
     draws = sorted((hashlib.sha256(patient.encode()).hexdigest(), patient) for patient in patients)
     shares = [int(digest[:8], 16) / 16**8 for digest, _ in draws]
-    least = int(len(patients) >= 3)
-    test = max(sum(share < 0.1 for share in shares), least)
-    validate = max(sum(share < 0.2 for share in shares) - test, least)
-    names = ["test"] * test + ["validate"] * validate + ["train"] * len(patients)
+    test = min(max(sum(share < 0.1 for share in shares), 1), len(draws) - 2)
+    validate = min(max(sum(share < 0.2 for share in shares) - test, 1), len(draws) - 1 - test)
+    names = ["test"] * test + ["validate"] * validate + ["train"] * len(draws)
     return {patient: name for (_, patient), name in zip(draws, names, strict=False)}
 
 

@@ -178,7 +178,7 @@ RULES = [
         ),
         "",
     ),
-    (re.compile(r"\bX{3,}(?:PM|AM|['’]s)?|_{2,}"), ""),
+    (re.compile(r"-?(?:X{3,}(?:PM|AM|['’]s)?|_{2,})-?"), ""),
     (re.compile(r"(?<=\d)[\s-]*(?:cms?|centimet(?:er|re)s?)\b(?:\.(?=\s+[a-z]))?"), " cm"),
     (re.compile(r"(?<=\d)[\s-]*(?:mms?|millimet(?:er|re)s?)\b(?:\.(?=\s+[a-z]))?"), " mm"),
     (re.compile(r"(?<=\d)\s*[xX×](?=\s*\d)\s*"), " x "),

@@ -69,10 +69,9 @@ def _read(config: Config) -> tuple[dict[str, str], list[dict[str, Any]]]:
             f"report; {found}."
         )
     try:
-        records = _records(path)
+        there, records = _records(path)
     except (ValueError, OSError) as error:  # the parsers' errors are kinds of these
         raise ValueError(f"{path} cannot be read as a table: {error}") from error
-    there = list(records[0]) if records else []
     columns = {name: config.columns.get(name, name) for name in KNOWN}
     missing = [name for name in columns if name in ("image", "report", *config.columns)]
     missing = [name for name in missing if columns[name] not in there]
@@ -85,18 +84,20 @@ def _read(config: Config) -> tuple[dict[str, str], list[dict[str, Any]]]:
     return {name: column for name, column in columns.items() if column in there}, records
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
+def _records(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     kind = path.suffix.lower()
     if kind == ".parquet":
-        return pq.read_table(path).to_pylist()
+        table = pq.read_table(path)
+        return table.column_names, table.to_pylist()
     text = reports.decode(path.read_bytes())
-    if kind in (".jsonl", ".ndjson", ".json"):
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    if kind not in (".csv", ".tsv", ".txt"):
+    if kind == ".jsonl":
+        records = [json.loads(line) for line in text.splitlines() if line.strip()]
+        return list(dict.fromkeys(name for record in records for name in record)), records
+    if kind not in (".csv", ".tsv"):
         raise ValueError("its name ends in none of .csv, .tsv, .parquet, .jsonl")
     separator = "," if kind == ".csv" else "\t"
-    table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
-    return table.to_dict("records")
+    frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
+    return list(frame), frame.to_dict("records")
 
 
 def _text(value: Any) -> str:

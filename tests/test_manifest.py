@@ -1,0 +1,234 @@
+"""The build: splits, counts, checksums, interruptions, full disks, any number of workers."""
+
+import dataclasses
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mimic_tree
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcrlib import config
+from mcrlib.data import manifest
+
+BUILD = """
+import sys
+from mcrlib import config
+from mcrlib.data import manifest
+manifest.build(config.load("mimic", data=sys.argv[1], cache_size=64), workers=int(sys.argv[2]))
+"""
+FILES = ("manifest.parquet", "images.npy", "excluded.csv", "dataset.json")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("release")
+    mimic_tree.write(folder, 600)
+    return folder
+
+
+def start(home, tree, workers=1, **options):
+    """The build in a process of its own, with `home` in the place of the checkout."""
+    command = [sys.executable, "-c", BUILD, str(tree), str(workers)]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    where = {"cwd": Path(__file__).parents[1], "env": os.environ | {"MCR_HOME": str(home)}}
+    return subprocess.Popen(command, **pipes, **where, **options)
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+@pytest.fixture(scope="module")
+def built(tree, tmp_path_factory):
+    """The bytes of an uninterrupted build."""
+    home = tmp_path_factory.mktemp("whole")
+    assert start(home, tree).wait() == 0
+    return contents(home / "data/mimic")
+
+
+def test_any_number_of_workers_gives_the_same_bytes(tree, built, tmp_path):
+    for workers in (2, 3):
+        assert start(tmp_path / str(workers), tree, workers).wait() == 0
+        assert contents(tmp_path / str(workers) / "data/mimic") == built
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tree, built, tmp_path):
+    """SIGKILL between the first and the last written byte; each time the next run goes on."""
+    draw, folder = random.Random(0), tmp_path / "data/mimic"
+    killed = 0
+    for moment in range(6):
+        build = start(tmp_path, tree, workers=1 + moment % 2)
+        while not (folder / "partial/journal.jsonl").exists() and build.poll() is None:
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.5))
+        killed += build.poll() is None
+        build.send_signal(signal.SIGKILL)
+        build.wait()
+        try:
+            manifest.open(folder)
+        except FileNotFoundError:
+            continue
+        assert contents(folder) == built
+    assert killed >= 3
+    assert start(tmp_path, tree, 2).wait() == 0
+    assert contents(folder) == built and not (folder / "partial").exists()
+
+
+def test_resumed_build_does_not_decode_again(tree, built, tmp_path):
+    folder = tmp_path / "data/mimic"
+    build = start(tmp_path, tree)
+    while not _journal(folder) and build.poll() is None:
+        time.sleep(0.005)
+    build.kill()
+    build.wait()
+    done = json.loads(_journal(folder)[-1])["done"]
+    assert done > 0
+    before = (folder / "partial/images.npy").stat().st_ino
+    resumed = start(tmp_path, tree)
+    _, said = resumed.communicate()
+    assert f"| {done}/" in said  # the bar starts where the last run stopped
+    assert (folder / "images.npy").stat().st_ino == before
+    assert contents(folder) == built
+
+
+def _journal(folder):
+    journal = folder / "partial/journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)[1:] if journal.exists() else []
+    return [line for line in lines if line.endswith("\n")]
+
+
+def test_kill_during_publication_is_completed_by_open(tree, built, tmp_path):
+    """Every state between two moves of the last step opens as the new data, whole."""
+    for moved in range(len(manifest.FILES)):
+        folder = tmp_path / str(moved)
+        (folder / "partial").mkdir(parents=True)
+        for i, name in enumerate(manifest.FILES):
+            (folder / name).write_bytes(b"old")
+            (folder / ("" if i < moved else "partial") / name).write_bytes(built[name])
+        assert manifest.open(folder).info["kept"] > 0
+        assert contents(folder) == built
+
+
+def test_full_disk_is_one_sentence_and_keeps_what_was_there(tree, built, tmp_path):
+    folder = tmp_path / "data/mimic"
+    folder.mkdir(parents=True)
+    for name, content in built.items():
+        (folder / name).write_bytes(content)
+
+    def little_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+
+    build = start(tmp_path, tree, preexec_fn=little_room)
+    _, said = build.communicate()
+    assert build.returncode == 1
+    assert said.splitlines()[-1].startswith("OSError: The disk is full: make room for ")
+    assert contents(folder) == built
+    assert manifest.open(folder).info["kept"] > 0
+    assert start(tmp_path, tree).wait() == 0
+    assert contents(folder) == built
+
+
+@pytest.mark.parametrize("name", ["manifest.parquet", "images.npy", "excluded.csv"])
+def test_flipped_bit_is_found(name, built, tmp_path):
+    for file, content in built.items():
+        (tmp_path / file).write_bytes(content)
+    assert manifest.open(tmp_path).info["kept"] > 0
+    damaged = bytearray(built[name])
+    damaged[random.Random(name).randrange(len(damaged))] ^= 4
+    (tmp_path / name).write_bytes(damaged)
+    with pytest.raises(ValueError, match=f"{name} is missing or not the file that was built"):
+        manifest.open(tmp_path)
+
+
+def test_changed_source_is_not_resumed(home, tmp_path):
+    mimic_tree.write(tmp_path, 200)
+    settings = config.load("mimic", data=str(tmp_path), cache_size=16)
+    settings = dataclasses.replace(settings, run="changed")
+    first = manifest.build(settings, 1)
+    partial = settings.data_folder / "partial"
+    partial.mkdir()
+    (partial / "images.npy").write_bytes(bytes(len(first.images) * 256 + 128))
+    (partial / "journal.jsonl").write_text(
+        '{"key": "another"}\n{"done": 64, "kept": 64, "failures": {}}\n'
+    )
+    again = manifest.build(settings, 1)
+    assert np.array_equal(again.images, first.images)
+
+
+def test_open_without_data(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run `make data` first"):
+        manifest.open(tmp_path)
+
+
+def test_dataset_says_what_it_holds(home, tree):
+    settings = config.load("mimic", data=str(tree), cache_size=16)
+    dataset = manifest.build(dataclasses.replace(settings, run="says"), 1)
+    info, frame = dataset.info, dataset.frame
+    assert info["policy"] == "both" and info["image_size"] == 16
+    for split in manifest.SPLITS:
+        part = frame.iloc[dataset.indices(split)]
+        assert set(part["split"]) == {split}
+        assert info["splits"][split] == {
+            "pairs": len(part),
+            "studies": part["study_id"].nunique(),
+            "patients": part["patient_id"].nunique(),
+        }
+    assert dataset.images.dtype == np.uint8 and dataset.images.shape == (len(frame), 16, 16)
+    with pytest.raises(ValueError, match="There is no split 'dev'"):
+        dataset.indices("dev")
+
+
+names = st.text("abc123", min_size=1, max_size=5)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.tuples(names, st.sampled_from(["", *manifest.SPLITS])), max_size=40))
+def test_no_patient_in_two_splits(patients):
+    records = [{"patient_id": patient, "split": split} for patient, split in patients]
+    leaks = manifest._assign_splits(records)
+    kept = [record for i, record in enumerate(records) if i not in leaks]
+    homes = pd.DataFrame(kept, columns=["patient_id", "split"]).groupby("patient_id")["split"]
+    assert (homes.nunique() == 1).all()
+    for record, (_, given_split) in zip(records, patients, strict=True):
+        assert manifest.SPLITS.index(record["split"]) >= manifest.SPLITS.index(
+            given_split or "train"
+        )
+    assert {p for p, _ in patients} == {record["patient_id"] for record in kept}
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sets(names, min_size=3, max_size=300))
+def test_drawn_splits_are_never_empty_and_do_not_depend_on_order(patients):
+    drawn = manifest._draw(sorted(patients))
+    assert set(drawn) == patients
+    assert set(drawn.values()) == set(manifest.SPLITS)
+    assert drawn == manifest._draw(sorted(patients, reverse=True))
+
+
+def test_drawn_splits_are_stable_and_near_their_shares():
+    few = manifest._draw([str(i) for i in range(5000)])
+    many = manifest._draw([str(i) for i in range(10000)])
+    assert all(many[patient] == split for patient, split in few.items())
+    shares = pd.Series(many).value_counts(normalize=True)
+    assert np.allclose(shares[list(manifest.SPLITS)], [0.8, 0.1, 0.1], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("view", "frontal"),
+    [("PA", True), ("ap", True), ("AP Supine", True), ("AP PORTABLE", True), ("unstated", True),
+     ("LATERAL", False), ("LL", False), ("AP AXIAL", False), ("AP LLD", False), ("", False),
+     ("?", False)],
+)  # fmt: skip
+def test_frontal_views(view, frontal):
+    assert bool(manifest.FRONTAL.fullmatch(view)) == frontal

@@ -1,0 +1,104 @@
+"""MIMIC-CXR's layout, on a made-up tree with every fault."""
+
+import dataclasses
+
+import mimic_tree
+import numpy as np
+import pandas as pd
+import pytest
+
+from mcrlib import config
+from mcrlib.data import manifest, mimic_cxr
+
+
+@pytest.fixture
+def mimic(home, tmp_path):
+    """A function that builds a made-up release in tmp_path."""
+
+    def build(run="mimic", workers=1, **overrides):
+        settings = config.load("mimic", **{"data": str(tmp_path), "cache_size": 32} | overrides)
+        return manifest.build(dataclasses.replace(settings, run=run), workers)
+
+    return build
+
+
+def test_every_fault_is_read_or_counted(mimic, tmp_path):
+    expected = mimic_tree.write(tmp_path, 1000)
+    dataset = mimic(workers=2)
+    info = dataset.info
+    assert dict(info["excluded"], **{"": info["kept"]}) == expected
+    assert info["seen"] == info["kept"] + sum(info["excluded"].values()) == sum(expected.values())
+    excluded = pd.read_csv(dataset.folder / "excluded.csv", dtype=str, na_filter=False)
+    assert excluded["reason"].value_counts().to_dict() == info["excluded"]
+    frame = dataset.frame
+    assert len(frame) == len(dataset.images) == frame["pair_id"].nunique() == info["kept"]
+    assert frame.groupby("patient_id")["split"].nunique().max() == 1
+    assert set(frame["split"]) == set(manifest.SPLITS)
+    assert all(image.min() < image.max() for image in dataset.images)
+    assert (frame["report"] == "Temperature 39 °C – clear.").any()
+
+
+def test_official_split_labels_and_report(mimic, tmp_path):
+    mimic_tree.write(tmp_path, 30)
+    frame = mimic().frame.set_index("study_id")
+    assert frame.loc["50000010", "split"] == "test"
+    assert frame.loc["50000012", "split"] == "validate"
+    assert frame.loc["50000010", "findings"] == "The lungs are clear at 10."
+    assert frame.loc["50000010", "impression"] == "No acute process."
+    assert frame.loc["50000010", "source"].endswith("p10/p10000010/s50000010/0000000a-00000000.jpg")
+    chexpert = pd.read_csv(tmp_path / "mimic-cxr-2.0.0-chexpert.csv.gz", index_col="study_id")
+    for study, row in frame.iterrows():
+        marks = chexpert.loc[int(study), mimic_tree.LABELS]
+        assert row["labels"] == list(marks.index[marks == 1])
+        assert row["uncertain"] == list(marks.index[marks == -1])
+
+
+def test_radiologists_labels_go_first(mimic, tmp_path):
+    mimic_tree.write(tmp_path, 30)
+    radiologists = pd.DataFrame({"study_id": [50000010], "Airspace Opacity": [1], "Edema": [0]})
+    radiologists.to_csv(tmp_path / "mimic-cxr-2.1.0-test-set-labeled.csv", index=False)
+    assert mimic().frame.set_index("study_id").loc["50000010", "labels"] == ["Lung Opacity"]
+
+
+def test_zip_folder_and_dicom_give_the_same_pairs(mimic, tmp_path):
+    forms = {"zip": {}, "folder": {"zipped": False}, "dicom": {"suffix": ".dcm"}}
+    hashes = {}
+    for form, options in forms.items():
+        (tmp_path / form).mkdir()
+        mimic_tree.write(tmp_path / form, 30, **options)
+        hashes[form] = mimic(run=form, data=str(tmp_path / form)).info
+    assert hashes["zip"]["sha256"] == hashes["folder"]["sha256"]
+    assert hashes["dicom"]["pairs_sha256"] == hashes["zip"]["pairs_sha256"]
+    assert hashes["dicom"]["sha256"] != hashes["zip"]["sha256"]
+    assert "DICOM" in hashes["dicom"]["notes"][0]
+
+
+def test_pool_of_all_frontal_images(mimic, tmp_path):
+    mimic_tree.write(tmp_path, 44)
+    study, image = mimic(), mimic(run="image", pairs="image")
+    others = study.info["excluded"]["another frontal image of the study is used"]
+    assert image.info["kept"] == study.info["kept"] + others
+    assert set(study.frame["pair_id"]) < set(image.frame["pair_id"])
+
+
+def test_what_is_missing_is_named(mimic, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no metadata, no split, no images, no reports"):
+        mimic()
+    mimic_tree.write(tmp_path, 30)
+    (tmp_path / "mimic-cxr-reports.zip").write_bytes(b"PK\x03\x04 half a zip")
+    with pytest.raises(ValueError, match="not a whole zip"):
+        mimic()
+    (tmp_path / "mimic-cxr-2.0.0-split.csv.gz").unlink()
+    with pytest.raises(FileNotFoundError, match="no split"):
+        mimic()
+
+
+def test_published_counts_are_asserted(tmp_path, monkeypatch):
+    mimic_tree.write(tmp_path, 30)
+    monkeypatch.setattr(mimic_cxr, "FULL_RELEASE", 30)
+    settings = config.load("mimic", data=str(tmp_path))
+    with pytest.raises(ValueError, match="237972"):
+        next(mimic_cxr.rows(settings))
+    table = mimic_cxr.counts(settings)
+    monkeypatch.setattr(mimic_cxr, "EXPECTED", table["found"] + np.array(20))
+    assert next(mimic_cxr.rows(settings)).pair_id == "00000000-00000000"
