@@ -195,10 +195,19 @@ class ReportEncoder(nn.Module):
         self.bert, self.mask_token = bert, mask_token
 
     def forward(self, tokens: Tensor, present: Tensor, masked: Tensor | None = None) -> Tensor:
-        """`report_tokens [B, T, D]` of ids `tokens [B, T]`; `present [B, T]` is false at padding."""
+        """`report_tokens [B, T, D]` of ids `tokens [B, T]`; `present [B, T]` is false at padding.
+
+        Batches come in the order of length, so that in each quarter little is padding (ours).
+        """
         if masked is not None:
             tokens = tokens.masked_fill(masked, self.mask_token)
-        return self.bert(tokens, attention_mask=present.long()).last_hidden_state
+        quarters = []
+        for ids, mask in zip(tokens.chunk(4), present.chunk(4), strict=True):
+            longest = int(mask.sum(dim=1).max())
+            encoded = self.bert(ids[:, :longest], attention_mask=mask[:, :longest].long())
+            padding = (0, 0, 0, tokens.shape[1] - longest)
+            quarters.append(F.pad(encoded.last_hidden_state, padding))
+        return torch.cat(quarters)
 
 
 class Head(nn.Module):
@@ -232,25 +241,27 @@ class Head(nn.Module):
 
 
 class Aggregation(nn.Module):
-    """One vector for many: attention with a learned query, mean or maximum (ours)."""
+    """One vector for many: attention with a learned query, mean or maximum (ours).
+
+    Each dimension attends for itself, with its entry of the query: 0 makes it the mean, infinity
+    the maximum. One small finding among many tokens must not drown in their mean.
+    """
 
     def __init__(self, width: int, how: str):
         super().__init__()
         self.how = how
         if how == "attention":
-            self.query = nn.Parameter(torch.zeros(width))  # at first the mean
+            self.query = nn.Parameter(torch.full((width,), 5.0))
 
     def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
         """`[B, D]` of `tokens [B, L, D]`; `present [B, L]` is false at padding."""
-        if present is None:
-            present = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
+        absent = None if present is None else ~present[..., None]
         if self.how == "max":
-            return tokens.masked_fill(~present[..., None], -torch.inf).amax(dim=1)
-        scores = tokens.new_zeros(tokens.shape[:2])
-        if self.how == "attention":
-            scores = tokens @ self.query / math.sqrt(tokens.shape[-1])
-        weights = scores.masked_fill(~present, -torch.inf).softmax(dim=1)
-        return (weights[:, None] @ tokens).squeeze(1)
+            return (tokens if absent is None else tokens.masked_fill(absent, -torch.inf)).amax(dim=1)
+        scores = tokens * self.query if self.how == "attention" else torch.zeros_like(tokens)
+        if absent is not None:
+            scores = scores.masked_fill(absent, -torch.inf)
+        return (scores.softmax(dim=1) * tokens).sum(dim=1)
 
 
 class ImageDecoder(nn.Module):

@@ -149,6 +149,16 @@ def recall_table(evaluated: dict[str, dict], policy: str = "pair") -> pd.DataFra
     return pd.DataFrame(rows)
 
 
+def text_table(records: list[dict], ks: tuple[int, ...] = (1, 5, 10)) -> pd.DataFrame:
+    """One row a model, direction and K, a column a metric (mean over k up to K), from
+    `text_metrics.curves`' records."""
+    frame = pd.DataFrame(records).rename(columns={"variant": "model", "k": "K"})
+    frame = frame[frame["K"].isin(ks)].replace({"direction": DIRECTIONS})
+    table = frame.pivot(index=["model", "direction", "K"], columns="metric", values="mean")
+    order = frame[["model", "direction", "K"]].drop_duplicates()
+    return table.loc[list(order.itertuples(index=False))].round(3).reset_index()
+
+
 def compare(run: str, reference: str = "reference") -> pd.DataFrame:
     """Recall@10 of a run beside the committed reference run's, policy `pair`, in per cent."""
     rows = []

@@ -58,6 +58,19 @@ def recall_at(ranks: Iterable[int], ks: Ks = (1, 5, 10)) -> dict[int, float]:
     return {k: float((ranks <= k).mean()) for k in ks}
 
 
+def hits(image: Matrix, report: Matrix, k: int = 10) -> dict[str, tuple[Array, Array]]:
+    """Each query's k best candidates by direction: their rows [N, k], best first, and cosines.
+
+    image [N, E] and report [N, E] belong together row by row; k is cut to the size of the pool.
+    """
+    image, report = _unit(image, "image"), _unit(report, "report")
+    found = {}
+    for way, (queries, candidates) in zip(DIRECTIONS, ((image, report), (report, image)), strict=True):
+        best = [scores.topk(min(k, len(candidates))) for _, scores in _blocks(queries, candidates)]
+        found[way] = tuple(torch.cat(parts).cpu().numpy() for parts in zip(*best, strict=True))[::-1]
+    return found
+
+
 def evaluate(
     image: Matrix,
     report: Matrix,

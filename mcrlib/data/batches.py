@@ -32,6 +32,7 @@ class Pairs(torch.utils.data.Dataset):
     """The pairs of one split, fetched a whole batch at a time.
 
     Masks and augmentation are a function of (seed, epoch, pair_id): set `epoch` before iterating.
+    A batch comes in the order of its reports' lengths, as the report encoder likes it.
     """
 
     def __init__(self, dataset: Dataset, split: str, config: Config, tokenizer: BertTokenizer):
@@ -45,7 +46,7 @@ class Pairs(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        c = self.config
+        c, indices = self.config, sorted(indices, key=lambda i: len(self.tokens[i]))
         generators = [masking.pair_generator(c.seed, self.epoch, self.pair_ids[i]) for i in indices]
         patches = (c.image_size // c.patch_size) ** 2
         keep = [masking.keep_patches(patches, c.image_mask, g) for g in generators]
@@ -88,6 +89,8 @@ class EpochOrder(torch.utils.data.Sampler):
 
 def tokenize(tokenizer: BertTokenizer, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
     """Ids of each text between [CLS] and [SEP], cut at `max_tokens` with both kept."""
+    if not len(texts):  # which the library does not take
+        return []
     return tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
 
 
