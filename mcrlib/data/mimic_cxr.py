@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 
 import pandas as pd
@@ -133,11 +133,12 @@ def _metadata(found: dict) -> pd.DataFrame:
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:
-    table = pd.read_csv(path, dtype=str, na_filter=False, encoding_errors="replace")
+    table = pd.read_csv(path, dtype=str, encoding_errors="replace").fillna("")
     missing = [column for column in columns if column not in table]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; it has {list(table)}.")
-    return table[columns].replace({r"(?i)^\s*(nan|null|none)?\s*$": "", r"\.0$": ""}, regex=True)
+    # An id column with a gap may have been written as floats.
+    return table[columns].apply(lambda column: column.str.strip().str.removesuffix(".0"))
 
 
 def _bad_id(image) -> str:
@@ -158,10 +159,10 @@ def _labels(found: dict) -> dict[str, tuple[list[str], list[str]]]:
         table = pd.read_csv(found[name], dtype=str, na_filter=False).set_index("study_id")
         table = table.drop(columns="subject_id", errors="ignore")
         table = table.rename(columns={"Airspace Opacity": "Lung Opacity"})
-        table = table.replace(r"\.0$", "", regex=True)
-        present, unsure = (table == "1").to_numpy(), (table == "-1").to_numpy()
+        names = table.columns.tolist()
+        present, unsure = (table.isin([n, f"{n}.0"]).to_numpy() for n in ("1", "-1"))
         for study, *marks in zip(table.index, present, unsure, strict=True):
-            labels[study] = tuple(table.columns[mark].tolist() for mark in marks)
+            labels[study] = tuple(list(compress(names, mark)) for mark in marks)
     return labels
 
 
