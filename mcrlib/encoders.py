@@ -1,4 +1,4 @@
-"""The two encoders and the tokenizer: pretrained from the hub or a folder, or small and from scratch."""
+"""The encoders and the tokenizer: pretrained from the hub or a folder, or small from scratch."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def language_model(config: Config, vocabulary: int) -> BertForMaskedLM:
 
 
 def _folder(name: str, hub_id: str, config: Config) -> Path:
-    """Where the pretrained encoder lies: below `config.weights`, at `hub_id`, or in the hub's cache."""
+    """Where the pretrained encoder lies: below `config.weights`, at `hub_id`, or in the cache."""
     if config.weights:
         folder = Path(config.weights) / name
         reason = f"{folder} is no folder"

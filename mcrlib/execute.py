@@ -1,4 +1,4 @@
-"""Run a notebook with papermill, its parameters checked first: `python -m mcrlib.execute IN OUT a=1`.
+"""Run a notebook with papermill, its parameters checked: `python -m mcrlib.execute IN OUT a=1`.
 
 papermill itself writes the names into code and ignores unknown ones.
 """

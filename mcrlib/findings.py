@@ -73,22 +73,25 @@ absent: no, without, free of, clear of, negative, negative for, absence of, not,
   never, removal of, been removal of, resolution of, resolved, no longer, rather than
 uncertain: possible, possibly, potentially, may, might, could, would, question, questionable,
   suspicious|worrisome|concern|concerning for, suspicion, suspected, equivocal, exclude, cannot|not
-  exclude, rule out, versus, vs, vs., suggest, suggestive, probable, probably, likely, presumed,
-  presumably, differential, consideration, evaluate|evaluation|correlate|clinically for
+  exclude, difficult to exclude, ?, rule out, versus, vs, vs., suggest, suggestive, probable,
+  probably, likely, presumed, presumably, differential, consideration, evaluate|evaluation|
+  correlate|clinically for
 history: history of, h/o, status post, s/p, prior, previous, previously seen|noted|described
 was absent: not seen|identified|visualized|present|appreciated|evident, not be demonstrated, is|are
-  absent|gone, has|have cleared|resolved, resolved, no longer, ruled out, been removed
-was uncertain: cannot be excluded, not excluded, not be excluded, is|are possible|suspected,
-  suspected, entirely|completely excluded, difficult to exclude, be a consideration
+  absent|gone, has|have cleared|resolved, resolved, no longer, ruled out, been removed, : none|
+  absent|no
+was uncertain: cannot be excluded, not excluded, not be excluded, is|are possible|suspected|
+  unlikely, suspected, entirely|completely excluded, difficult to exclude, be a consideration
 now: unchanged, stable, persist, persistent, again, remain, still, increased, decreased, improved,
   larger, smaller, redemonstrated, similar // one was uncertain: versus, vs, vs.
 nothing: prior|previous exam|examination|study|radiograph|film|ct|chest|xxxx, from|to|since|with
   prior|previous, from|to|since|with the prior|previous, no|not|without significant|interval|
   significantly change|changed, no|not|without change|changed, no|without significant interval
-  change, no increase|decrease, not only, lead to, not seen|visualized|identified on, b line, b-line
-break: ., .., ;, !, ?, but, however, although, though, except, apart|aside from, other than,
-  otherwise, which, and there|the|a, there is|are, COMMA the|a|an|there|with|mild|small|moderate|
-  stable|heart, with small|mild|moderate|large|bilateral|left|right, seen|identified|noted COMMA
+  change, no increase|decrease, not only, lead to, not seen|visualized|identified on the|prior|
+  lateral lateral|frontal|prior|previous|view|exam, b line, b-line
+break: ., .., ;, !, but, however, although, though, except, apart|aside from, other than, otherwise,
+  which, and there|the|a, there is|are, COMMA the|a|an|there|with|mild|small|moderate|stable|heart,
+  with small|mild|moderate|large|bilateral|left|right, seen|identified|noted COMMA
 """
 # Greek endings too, which library stemmers leave apart: atelectasis, atelectases, atelectatic.
 _ENDING = re.compile(
@@ -107,13 +110,13 @@ _SAID = {  # of an organ, by its quality; "-" where that denies it
 _PARENTS = {"Mass": "Lung Lesion", "Nodule": "Lung Lesion", "Pleural Thickening": "Pleural Other"}
 _VERBS = {"is", "are", "was", "were", "be", "been", "remain", "appear", "has", "have"}
 _JOINTS = {",", ";", ".", "and", "or", "nor", "/", "with", "but", "may", "might", "could"}
-_SENTENCE = re.compile(r"\S.*?(?:(?<=[.!?;])(?<!\bvs\.)(?=\s)|(?=\n\s*\n)|\Z)", re.DOTALL)
+_SENTENCE = re.compile(r"\S.*?(?:(?<=[.!;])(?<!\bvs\.)(?=\s)|(?=\n\s*\n)|\Z)", re.DOTALL)
 _STATUS = ("absent", "uncertain", "present")  # from the weakest to the strongest
 _CHEST = ("Cardiomegaly", "Lung Opacity", "Consolidation", "Infiltration", "Pneumonia", "Edema")
 _LASTING = ("Fracture", "Support Devices", "other")  # can be seen long after
 _TAGS = tuple(re.compile(rf"\b(?:{tags})", re.IGNORECASE) for tags in (
     r"(?P<left>left|lingul|l[ul]l\b)|(?P<right>right|r[uml]l\b)|(?P<bilateral>bi(la|ba|ap)|both)",
-    r"(?P<upper>upper|(bi)?api[cx]|apex|suprahil|[lr]ul\b)|(?P<middle>mid(?!line)|perihil|lingul)"
+    r"(?P<upper>upper(?! lim)|(bi)?api[cx]|apex|suprahil|[lr]ul\b)|(?P<middle>mid(?!line)|perihil|lingul)"
     r"|(?P<lower>lower|(bi)?bas[aei]|infrahil|retrocard|[lr]ll\b)",
     r"(?P<small>small|tiny|trace)|(?P<mild>mild|minim|slight|subtle|borderline)|(?P<moderate>moder)"
     r"|(?P<large>large\b|massive)|(?P<severe>severe|marked|extensive)",  # the last is the most

@@ -17,7 +17,9 @@ import torch
 def pair_generator(seed: int, epoch: int, pair_id: str) -> np.random.Generator:
     """The random numbers of one pair in one epoch: masks and augmentation draw from here (ours)."""
     name = f"{seed}/{epoch}/{pair_id}".encode()
-    return np.random.default_rng(int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "big"))
+    return np.random.default_rng(
+        int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "big")
+    )
 
 
 def keep_patches(n: int, ratio: float, generator: np.random.Generator) -> np.ndarray:

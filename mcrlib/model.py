@@ -94,7 +94,7 @@ class MCR(nn.Module):
 
     @torch.no_grad()
     def embed_images(self, pictures: Sequence, batch_size: int = 64) -> Tensor:
-        """Unit rows `[N, E]` on the CPU, of radiographs given as paths, PIL images or arrays [H, W].
+        """Unit rows `[N, E]` on the CPU, of radiographs: paths, PIL images or arrays `[H, W]`.
 
         Leaves the model in evaluation mode. Raises ValueError where a radiograph cannot be read.
         """
@@ -169,7 +169,7 @@ class ImageEncoder(nn.Module):
         self.vit, self.patch_size = vit, vit.patch_embed.patch_size[0]
 
     def forward(self, pixels: Tensor, keep: Tensor | None = None) -> Tensor:
-        """`image_tokens [B, 1+k, D]`, [CLS] first, of `pixels [B, 1, H, W]`; all n without `keep`."""
+        """`image_tokens [B, 1+k, D]`, [CLS] first, of `pixels [B, 1, H, W]`; all without `keep`."""
         patches = self.patchify(pixels)
         positions = self.vit.pos_embed.expand(len(pixels), -1, -1)
         if keep is not None:
@@ -257,7 +257,9 @@ class Aggregation(nn.Module):
         """`[B, D]` of `tokens [B, L, D]`; `present [B, L]` is false at padding."""
         absent = None if present is None else ~present[..., None]
         if self.how == "max":
-            return (tokens if absent is None else tokens.masked_fill(absent, -torch.inf)).amax(dim=1)
+            return (tokens if absent is None else tokens.masked_fill(absent, -torch.inf)).amax(
+                dim=1
+            )
         scores = tokens * self.query if self.how == "attention" else torch.zeros_like(tokens)
         if absent is not None:
             scores = scores.masked_fill(absent, -torch.inf)
@@ -274,7 +276,10 @@ class ImageDecoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.register_buffer("positions", build_sincos2d_pos_embed([side, side], width))
         self.blocks = nn.Sequential(
-            *(Block(width, config.decoder_heads, qkv_bias=True) for _ in range(config.decoder_depth))
+            *(
+                Block(width, config.decoder_heads, qkv_bias=True)
+                for _ in range(config.decoder_depth)
+            )
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)  # as in MAE
         self.pixels = nn.Linear(width, config.patch_size**2)

@@ -25,7 +25,10 @@ def publish(run: str) -> None:
         for name, file in files.items():
             with np.load(file) as rows:
                 results.save_embeddings(target / name / file.name, **rows, dtype=np.float16)
-    for record in ["data.json", *(f"{name}/{n}" for name in files for n in ("training.json", "history.csv"))]:
+    for record in [
+        "data.json",
+        *(f"{name}/{n}" for name in files for n in ("training.json", "history.csv")),
+    ]:
         results.write(target / record, (source / record).read_bytes())
 
 

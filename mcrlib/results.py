@@ -1,4 +1,4 @@
-"""Numbers and embeddings on disk: where they stand, what they were made from, how they are shown."""
+"""Numbers and embeddings on disk: where they stand, what made them, how tables show them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ def load(path: str | Path) -> dict[str, Any]:
     """What `save` wrote: `{"values": ..., "provenance": {...}}`. Raises FileNotFoundError."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There are no numbers in {path}: run the notebook that makes them.")
+        raise FileNotFoundError(
+            f"There are no numbers in {path}: run the notebook that makes them."
+        )
     return json.loads(path.read_text())
 
 
@@ -47,7 +50,7 @@ def current(path: str | Path, inputs: dict[str, str]) -> bool:
 
 
 def write(path: str | Path, data: bytes) -> None:
-    """Put `data` into `path` at once or not at all, and only where it differs from what is there."""
+    """Put `data` into `path` at once or not at all, and only where that changes its bytes."""
     path = Path(path)
     if path.is_file() and path.read_bytes() == data:
         return
@@ -157,6 +160,30 @@ def text_table(records: list[dict], ks: tuple[int, ...] = (1, 5, 10)) -> pd.Data
     table = frame.pivot(index=["model", "direction", "K"], columns="metric", values="mean")
     order = frame[["model", "direction", "K"]].drop_duplicates()
     return table.loc[list(order.itertuples(index=False))].round(3).reset_index()
+
+
+def top_hits(
+    hits: dict[str, dict[str, tuple]], frame: pd.DataFrame, queries: Iterable[int]
+) -> list[dict]:
+    """What Figure 5 shows of `queries` (rows of `frame`), from `retrieval.hits`' results by model:
+    a record a direction and query, with `pair_id`, `report` and the `hits` of each model."""
+
+    def named(row: int) -> dict[str, str]:
+        return {name: frame[name].iloc[row] for name in ("pair_id", "report")}
+
+    def found(query: int, rows: np.ndarray, scores: np.ndarray) -> list[dict]:
+        ranked = enumerate(zip(rows[query].tolist(), scores[query].tolist(), strict=True), 1)
+        return [
+            {"rank": k, "score": score, "positive": row == query, **named(row)}
+            for k, (row, score) in ranked
+        ]
+
+    return [
+        {"direction": direction, **named(query)}
+        | {"hits": {name: found(query, *by[direction]) for name, by in hits.items()}}
+        for direction in DIRECTIONS
+        for query in map(int, queries)
+    ]
 
 
 def compare(run: str, reference: str = "reference") -> pd.DataFrame:

@@ -65,9 +65,13 @@ def hits(image: Matrix, report: Matrix, k: int = 10) -> dict[str, tuple[Array, A
     """
     image, report = _unit(image, "image"), _unit(report, "report")
     found = {}
-    for way, (queries, candidates) in zip(DIRECTIONS, ((image, report), (report, image)), strict=True):
+    for way, (queries, candidates) in zip(
+        DIRECTIONS, ((image, report), (report, image)), strict=True
+    ):
         best = [scores.topk(min(k, len(candidates))) for _, scores in _blocks(queries, candidates)]
-        found[way] = tuple(torch.cat(parts).cpu().numpy() for parts in zip(*best, strict=True))[::-1]
+        found[way] = tuple(torch.cat(parts).cpu().numpy() for parts in zip(*best, strict=True))[
+            ::-1
+        ]
     return found
 
 

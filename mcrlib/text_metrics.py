@@ -64,7 +64,7 @@ def curves(
     that one of the first K hits has alone (BLEU: with pycocoevalcap's smoothing). Raises ValueError
     for hits that do not index the pool, and as `score` does.
     """
-    n = len(texts)
+    n, records = len(texts), []
     rows = {(v, way): np.asarray(hit) for v, ways in hits.items() for way, hit in ways.items()}
     for hit in rows.values():
         if hit.ndim != 2 or len(hit) != n or not np.isin(hit, np.arange(n)).all():
@@ -75,7 +75,6 @@ def curves(
     hypotheses = reports.row[np.hstack([*rows.values()])]
     parts, pair = _statistics(reports, hypotheses, reports.row[:, None], metrics, processes)
     pairs = np.split(pair, np.cumsum([hit.shape[1] for hit in rows.values()])[:-1], axis=1)
-    records = []
     for metric in metrics:
         alone = _score(metric, parts[metric])
         for (variant, direction), pair in zip(rows, pairs, strict=True):
@@ -225,18 +224,19 @@ def _rouge(r: _Reports, hypothesis: Array, reference: Array) -> Array:
                 match = row & place[word]
                 row = (row + match | row - match) & full
         common = len(words[k]) - row.bit_count()
-        recall, precision = common / max(1, len(words[k])), common / max(1, len(words[h]))
-        result.append(2.44 * precision * recall / (recall + 1.44 * precision) if common else 0)
+        result.append(2.44 * common / (len(words[h]) + 1.44 * len(words[k]) or 1))
     return np.column_stack([result, np.ones(len(result))])
 
 
 def _meteor(processes: int, r: _Reports, hypothesis: Array, reference: Array) -> Array:
-    """[P, 23]: METEOR's own statistics."""
+    """[P, 23]: METEOR's own statistics; it adds up the chunks of imperfect matches only."""
     text = [" ".join(text.split(" ")[:METEOR_WORDS]) for text in r.text]
     pairs = zip(hypothesis.tolist(), reference.tolist(), strict=True)
     lines = [f"SCORE ||| {text[k]} ||| {text[h]}" for h, k in pairs]
     with ThreadPoolExecutor(processes) as threads:
-        return np.array([answer.split() for [answer] in threads.map(_ask, lines)], float)
+        parts = np.array([answer.split() for [answer] in threads.map(_ask, lines)], float)
+    parts[:, 20] -= (parts[:, :2] == parts[:, 21:]).all(1) & (parts[:, 20] == 1)
+    return parts
 
 
 def _ask(line: str, answers: int = 1) -> list[str]:

@@ -25,6 +25,7 @@ from mcrlib.data.batches import EpochOrder, Pairs
 from mcrlib.data.manifest import Dataset
 from mcrlib.model import MCR
 
+
 def train(config: Config, dataset: Dataset) -> pd.DataFrame:
     """Train one model to `config.folder/checkpoint/final`; returns its history, a row an epoch.
 
@@ -49,8 +50,8 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
     order = EpochOrder(len(pairs), config.batch_size, config.seed)
     if not len(order):
         raise ValueError(
-            f"The training split has {len(pairs)} pairs, fewer than a batch of {config.batch_size}; "
-            "set a smaller batch_size."
+            f"The training split has {len(pairs)} pairs, fewer than a batch of "
+            f"{config.batch_size}; set a smaller batch_size."
         )
     loader = DataLoader(pairs, batch_sampler=order, collate_fn=_as_is, num_workers=config.workers)
     network, optimizer, loader = accelerator.prepare(model, _optimizer(model, config), loader)
@@ -103,7 +104,9 @@ def learning_rate(progress: float, config: Config) -> float:
 def _epoch(epoch, config, accelerator, network, optimizer, loader) -> dict[str, float]:
     network.train()
     started, sums = time.perf_counter(), {}
-    bar = tqdm(loader, f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=PLAIN in os.environ)
+    bar = tqdm(
+        loader, f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=PLAIN in os.environ
+    )
     for step, batch in enumerate(bar):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate((epoch + (step + 1) / len(loader)) / config.epochs, config)

@@ -90,7 +90,9 @@ def test_without_augmentation_a_picture_stays_as_it_is():
 def test_an_idle_warp_only_resizes():
     squares = torch.randint(0, 255, (2, 32, 32), dtype=torch.uint8)
     idle = torch.tensor([[1.0, 0, 0, 0, 1, 0]] * 2)
-    torch.testing.assert_close(to_pixels(squares, 32, idle), to_pixels(squares, 32), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        to_pixels(squares, 32, idle), to_pixels(squares, 32), atol=1e-4, rtol=0
+    )
 
 
 def test_augmentation_never_flips_and_never_leaves_the_picture():

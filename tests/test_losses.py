@@ -26,13 +26,17 @@ def test_vrc_of_indistinguishable_pairs_is_the_log_of_their_number():
 
 def test_mim_of_the_normalised_patches_is_zero_and_ignores_brightness():
     patches = torch.randn(2, 3, 16, generator=DRAW)
-    normal = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+    normal = (patches - patches.mean(-1, keepdim=True)) / (
+        patches.var(-1, keepdim=True) + 1e-6
+    ).sqrt()
     assert losses.mim(normal, patches) < 1e-10
     assert losses.mim(normal, 3 * patches + 5) < 1e-6
 
 
 def test_a_flat_patch_gives_a_finite_loss():
-    assert torch.isfinite(losses.mim(torch.randn(1, 1, 16, generator=DRAW), torch.full((1, 1, 16), 0.3)))
+    assert torch.isfinite(
+        losses.mim(torch.randn(1, 1, 16, generator=DRAW), torch.full((1, 1, 16), 0.3))
+    )
 
 
 def test_mrm_of_equal_logits_is_the_log_of_the_vocabulary():

@@ -45,7 +45,10 @@ def test_masks_differ_between_pairs_epochs_and_seeds_only():
         return keep_patches(196, 0.5, pair_generator(*key)).tolist()
 
     assert draw(0, 0, "a") == draw(0, 0, "a")
-    assert len({tuple(draw(*key)) for key in [(0, 0, "a"), (0, 0, "b"), (0, 1, "a"), (1, 0, "a")]}) == 4
+    assert (
+        len({tuple(draw(*key)) for key in [(0, 0, "a"), (0, 0, "b"), (0, 1, "a"), (1, 0, "a")]})
+        == 4
+    )
 
 
 def test_every_patch_is_dropped_about_as_often():

@@ -41,7 +41,9 @@ def test_the_numbers_are_their_definitions_written_out(cloud):
         np.exp(-2 * ((cloud[i] - cloud[j]) ** 2).sum()) for i in range(n) for j in range(i)
     ]
     assert gap["cosine_of_non_pairs"] == pytest.approx(np.mean(apart))
-    assert gap["cosine_of_pairs"] == pytest.approx(np.mean([a @ b for a, b in zip(cloud, other, strict=True)]))
+    assert gap["cosine_of_pairs"] == pytest.approx(
+        np.mean([a @ b for a, b in zip(cloud, other, strict=True)])
+    )
     assert gap["uniformity_image"] == pytest.approx(np.log(np.mean(potential)))
 
 

@@ -25,7 +25,10 @@ def test_mba_is_abm_where_the_mapping_is_linear_and_the_mean_aggregates(build):
     mba = build(alignment="mba", aggregation="mean").report_head
     abm = build(alignment="abm", aggregation="mean").report_head
     mba.map = abm.map = nn.Linear(64, 64)
-    tokens, present = torch.randn(5, 9, 64, generator=DRAW), torch.arange(9) < torch.arange(5, 10)[:, None]
+    tokens, present = (
+        torch.randn(5, 9, 64, generator=DRAW),
+        torch.arange(9) < torch.arange(5, 10)[:, None],
+    )
     torch.testing.assert_close(mba(tokens, present), abm(tokens, present), atol=1e-6, rtol=0)
 
 
@@ -82,7 +85,9 @@ def load_stock(ours, stock):
         vit.pos_embed.copy_(stock.vit.embeddings.position_embeddings)
         decoder.mask_token.copy_(stock.decoder.mask_token[0, 0])
         decoder.positions.copy_(stock.decoder.decoder_pos_embed[0, 1:])
-    vit.patch_embed.proj.load_state_dict(stock.vit.embeddings.patch_embeddings.projection.state_dict())
+    vit.patch_embed.proj.load_state_dict(
+        stock.vit.embeddings.patch_embeddings.projection.state_dict()
+    )
     vit.norm.load_state_dict(stock.vit.layernorm.state_dict())
     decoder.embed.load_state_dict(stock.decoder.decoder_embed.state_dict())
     decoder.norm.load_state_dict(stock.decoder.decoder_norm.state_dict())
@@ -137,7 +142,9 @@ def test_kept_patches_are_encoded_as_if_the_others_were_never_there(build):
     chosen = torch.cat([embedded[:, :1], gather(embedded[:, 1:], keep)], dim=1)
     expected = encoder.vit.norm(encoder.vit.blocks(chosen))
     torch.testing.assert_close(encoder(pixels, keep), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(encoder(pixels), encoder.vit.forward_features(pixels), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        encoder(pixels), encoder.vit.forward_features(pixels), atol=1e-5, rtol=0
+    )
 
 
 def test_dropped_patches_and_masked_tokens_do_not_reach_the_contrast_of_mcr(build, batch):
@@ -187,7 +194,9 @@ def test_a_saved_model_embeds_the_same(build, dataset, tmp_path):
     model.save_pretrained(tmp_path)
     again = MCR.from_pretrained(tmp_path)
     texts = dataset.frame["report"].tolist()[:20]
-    assert torch.equal(model.embed_images(dataset.images[:20]), again.embed_images(dataset.images[:20]))
+    assert torch.equal(
+        model.embed_images(dataset.images[:20]), again.embed_images(dataset.images[:20])
+    )
     assert torch.equal(model.embed_reports(texts), again.embed_reports(texts))
     assert again.config == model.config
 

@@ -1,4 +1,4 @@
-"""Numbers on disk: kept with what they were made from, harmless in every program that opens them."""
+"""Numbers on disk: kept with what made them, harmless in every program that opens them."""
 
 import csv
 import os
@@ -9,7 +9,13 @@ import pytest
 
 from mcrlib import config, results
 
-EVIL = ["=cmd|' /C calc'!A0", "<script>alert(1)</script>", r"\input{/etc/passwd}", "\x1b[31mred\x00", "50 % & $x_1$ #"]
+EVIL = [
+    "=cmd|' /C calc'!A0",
+    "<script>alert(1)</script>",
+    r"\input{/etc/passwd}",
+    "\x1b[31mred\x00",
+    "50 % & $x_1$ #",
+]
 
 
 @pytest.fixture
@@ -92,7 +98,9 @@ def test_a_user_s_method_joins_the_models_of_a_run(tmp_path, rows, monkeypatch):
 
 
 def test_text_in_a_table_stays_text(tmp_path):
-    results.save_table(tmp_path / "table", pd.DataFrame({"text": EVIL, "n": 1.0}), "100 % of a_b & c")
+    results.save_table(
+        tmp_path / "table", pd.DataFrame({"text": EVIL, "n": 1.0}), "100 % of a_b & c"
+    )
     with open(tmp_path / "table.csv", newline="") as file:
         cells = [row[0] for row in csv.reader(file)][1:]
     assert len(cells) == len(EVIL)
