@@ -63,32 +63,30 @@ other: granuloma, calcified, calcified density, scar, scarring, degenerative, os
   loss // Pleural Effusion: effusion, pleural effusion|fluid, hydropneumothorax, hemothorax
 heart: heart, cardiac, heart|cardiac size|silhouette|contour|shadow // lung: lung, lung field, chest
 cardiomediastinum: cardiomediastinal, cardiomediastinal|cardio-mediastinal silhouette|contour
-mediastinum: mediastinum, mediastinal contour|silhouette // congested: congested, engorged, increase
 vessel: vascular, vasculature, pulmonary|lung vascular|vasculature|vessel // clear: clear, clear of
-large: enlarged, enlargement, large, prominent, widened, dilated, fullness, borderline, borderline
-  enlarged|enlargement|large, increased|borderline in size
+congested: congested, engorged, increase
+large: enlarged, large, prominent, widened, dilated, fullness, borderline, borderline enlarged|
+  large, increased|borderline in size // mediastinum: mediastinum, mediastinal contour|silhouette
 normal: normal, unremarkable, within normal limit, within limits of normal, normal in size, top|
   upper normal, upper limits normal, upper limits of normal // pleura: pleura, pleural space
 absent: no, without, free of, clear of, negative, negative for, absence of, not, nor, neither,
   never, removal of, been removal of, resolution of, resolved, no longer, rather than
 uncertain: possible, possibly, potentially, may, might, could, would, question, questionable,
-  suspicious|worrisome|concern|concerning for, suspicion, suspected, equivocal, exclude, cannot|not
-  exclude, difficult to exclude, ?, rule out, versus, vs, vs., suggest, suggestive, probable,
-  probably, likely, presumed, presumably, differential, consideration, evaluate|evaluation|
-  correlate|clinically for
+  suspicious|worrisome|concern for, suspicion, suspected, equivocal, exclude, cannot|not exclude,
+  difficult to exclude, ?, rule out, versus, vs, vs., suggest, probable, probably, likely, presumed,
+  presumably, differential, consideration, evaluate|correlate|clinically for
 history: history of, h/o, status post, s/p, prior, previous, previously seen|noted|described
 was absent: not seen|identified|visualized|present|appreciated|evident, not be demonstrated, is|are
-  absent|gone, has|have cleared|resolved, resolved, no longer, ruled out, been removed, : none|
-  absent|no
+  absent|gone, has|have cleared, resolved, no longer, ruled out, been removed, : none|absent
 was uncertain: cannot be excluded, not excluded, not be excluded, is|are possible|suspected|
   unlikely, suspected, entirely|completely excluded, difficult to exclude, be a consideration
-now: unchanged, stable, persist, persistent, again, remain, still, increased, decreased, improved,
-  larger, smaller, redemonstrated, similar // one was uncertain: versus, vs, vs.
+now: unchanged, stable, persist, again, remain, still, increased, decreased, improved, larger,
+  smaller, redemonstrated, similar // one was uncertain: versus, vs, vs.
 nothing: prior|previous exam|examination|study|radiograph|film|ct|chest|xxxx, from|to|since|with
-  prior|previous, from|to|since|with the prior|previous, no|not|without significant|interval|
-  significantly change|changed, no|not|without change|changed, no|without significant interval
-  change, no increase|decrease, not only, lead to, not seen|visualized|identified on the|prior|
-  lateral lateral|frontal|prior|previous|view|exam, b line, b-line
+  prior|previous, from|to|since|with the prior|previous, no|not|without significant|interval change,
+  no|not|without change, no|without significant interval change, no increase|decrease, not only,
+  lead to, not seen|visualized|identified on the|prior|lateral lateral|frontal|prior|previous|view|
+  exam, b line, b-line
 break: ., .., ;, !, but, however, although, though, except, apart|aside from, other than, otherwise,
   which, and there|the|a, there is|are, COMMA the|a|an|there|with|mild|small|moderate|stable|heart,
   with small|mild|moderate|large|bilateral|left|right, seen|identified|noted COMMA
@@ -96,7 +94,7 @@ break: ., .., ;, !, but, however, although, though, except, apart|aside from, ot
 # Greek endings too, which library stemmers leave apart: atelectasis, atelectases, atelectatic.
 _ENDING = re.compile(
     "(?<=[a-z]{4})(as[ei]s|atic|osis|otic|(at)?ous|osity|i[ac]|is|ifi(ed|c|cation)|it(y|ies)|ing|ed"
-    "|at(e|ion|ive)|(?<=[a-z]{5})i(on|ve)|al|um|m?ent|ence|ies|[yae])?(ly|d|(?<!s)s)?$"
+    "|at(e|ion|ive)|(?<=[a-z]{5})i(on|ve)|al|um|(e?m)?ent|ence|ies|[yae])?(ly|d|(?<!s)s)?$"
 )
 _SAID = {  # of an organ, by its quality; "-" where that denies it
     "heart": {"large": "Cardiomegaly", "normal": "-Cardiomegaly"},
@@ -116,8 +114,8 @@ _CHEST = ("Cardiomegaly", "Lung Opacity", "Consolidation", "Infiltration", "Pneu
 _LASTING = ("Fracture", "Support Devices", "other")  # can be seen long after
 _TAGS = tuple(re.compile(rf"\b(?:{tags})", re.IGNORECASE) for tags in (
     r"(?P<left>left|lingul|l[ul]l\b)|(?P<right>right|r[uml]l\b)|(?P<bilateral>bi(la|ba|ap)|both)",
-    r"(?P<upper>upper(?! lim)|(bi)?api[cx]|apex|suprahil|[lr]ul\b)|(?P<middle>mid(?!line)|perihil|lingul)"
-    r"|(?P<lower>lower|(bi)?bas[aei]|infrahil|retrocard|[lr]ll\b)",
+    r"(?P<upper>upper(?! lim)|(bi)?api[cx]|apex|suprahil|[lr]ul\b)"
+    r"|(?P<middle>mid(?!line)|perihil|lingul)|(?P<lower>lower|(bi)?bas[aei]|infrah|retroc|[lr]ll\b)",
     r"(?P<small>small|tiny|trace)|(?P<mild>mild|minim|slight|subtle|borderline)|(?P<moderate>moder)"
     r"|(?P<large>large\b|massive)|(?P<severe>severe|marked|extensive)",  # the last is the most
 ))  # fmt: skip
@@ -280,7 +278,6 @@ def _paired(clause: list, words: list[str]) -> list:
 def _judged(clause: list, words: list[str]) -> list[list]:
     """[finding, status, first word, word after the last] of each mention."""
     heard, scope = [], "present"
-    lasts = any(name == "now" for *_, name in clause)
     for start, end, name in clause:
         if name == "reset":
             scope = "present"
@@ -295,7 +292,9 @@ def _judged(clause: list, words: list[str]) -> list[list]:
                 status = scope
                 if finding[0] == "-":
                     finding, status = finding[1:], "present" if scope == "absent" else "absent"
-                elif scope == "history" and (lasts or finding in _LASTING):
+                elif scope == "history" and (
+                    finding in _LASTING or any(m[2] == "now" for m in clause)
+                ):
                     status = "present"
                 heard.append([finding, status, start, end])
     return [m for m in heard if m[1] in _STATUS and (m[0] != "No Finding" or m[1] == "present")]
@@ -316,7 +315,7 @@ def _language() -> tuple[spacy.Language, PhraseMatcher]:
     matcher = PhraseMatcher(nlp.vocab, attr="NORM")
     lexicon = _LEXICON.replace("|\n  ", "|").replace("\n  ", " ").replace(" // ", "\n")
     for entry in lexicon.strip().splitlines():
-        name, phrases = entry.split(": ")
+        name, phrases = entry.split(": ", maxsplit=1)
         for phrase in phrases.split(", "):
             choices = [word.split("|") for word in phrase.replace("COMMA", ",").split()]
             matcher.add(name, [nlp.make_doc(" ".join(words)) for words in product(*choices)])

@@ -63,15 +63,12 @@ def hits(image: Matrix, report: Matrix, k: int = 10) -> dict[str, tuple[Array, A
 
     image [N, E] and report [N, E] belong together row by row; k is cut to the size of the pool.
     """
-    image, report = _unit(image, "image"), _unit(report, "report")
+    image, report = _pairs(image, report)
     found = {}
-    for way, (queries, candidates) in zip(
-        DIRECTIONS, ((image, report), (report, image)), strict=True
-    ):
-        best = [scores.topk(min(k, len(candidates))) for _, scores in _blocks(queries, candidates)]
-        found[way] = tuple(torch.cat(parts).cpu().numpy() for parts in zip(*best, strict=True))[
-            ::-1
-        ]
+    for way, sides in zip(DIRECTIONS, ((image, report), (report, image)), strict=True):
+        best = [scores.topk(min(k, len(image))) for _, scores in _blocks(*sides)]
+        cosines, rows = (torch.cat(part).cpu().numpy() for part in zip(*best, strict=True))
+        found[way] = rows, cosines
     return found
 
 
@@ -94,11 +91,8 @@ def evaluate(
     1,000 pairs `chunks_1000` has the mean recalls in pools of 1,000: consecutive chunks of a seeded
     permutation, an incomplete last one dropped. Raises ValueError as `ranks` does.
     """
-    image, report = _unit(image, "image"), _unit(report, "report")
-    if image.shape != report.shape or not len(image):
-        got = f"{list(image.shape)} and {list(report.shape)}"
-        raise ValueError(f"image and report must be [N, E] of the same N > 0 pairs: got {got}.")
-    n, report = len(image), report.to(image.device)
+    image, report = _pairs(image, report)
+    n = len(image)
     groups = {"pair": np.arange(n, dtype=np.int32)}
     if texts is not None:
         groups["report"] = _codes(same_text(text) for text in _values(texts, n, "texts"))
@@ -196,6 +190,14 @@ def _unit(rows: Matrix, name: str) -> Tensor:
     if len(bad):
         raise ValueError(f"{name} hold NaN or infinity in row {int(bad[0])}: leave that pair out.")
     return torch.nn.functional.normalize(rows.double(), dim=1, eps=1e-150).float()
+
+
+def _pairs(image: Matrix, report: Matrix) -> tuple[Tensor, Tensor]:
+    image, report = _unit(image, "image"), _unit(report, "report")
+    if image.shape != report.shape or not len(image):
+        got = f"{list(image.shape)} and {list(report.shape)}"
+        raise ValueError(f"image and report must be [N, E] of the same N > 0 pairs: got {got}.")
+    return image, report.to(image.device)
 
 
 def _values(values: Iterable, length: int, name: str) -> list:

@@ -185,6 +185,24 @@ def test_evaluate_refuses_bad_input_in_one_clear_sentence(change, says):
         retrieval.evaluate(**{"image": np.ones((3, 2)), "report": np.ones((3, 2))} | change)
 
 
+@given(pools(), st.integers(1, 14))
+@settings(max_examples=60, deadline=None)
+def test_hits_are_the_best_candidates_in_order(pool, k):
+    image, report, _ = pool
+    found = retrieval.hits(image, report, k)
+    for way, sides in zip(DIRECTIONS, ((image, report), (report, image)), strict=True):
+        rows, scores = found[way]
+        expected = cosines(*sides)
+        assert scores == pytest.approx(-np.sort(-expected, axis=1)[:, :k], abs=1e-6)
+        assert np.take_along_axis(expected, rows, axis=1) == pytest.approx(scores, abs=1e-6)
+        assert all(len(set(row)) == min(k, len(image)) for row in rows.tolist())
+
+
+def test_hits_refuse_images_and_reports_that_are_no_pairs():
+    with pytest.raises(ValueError, match="same N > 0 pairs"):
+        retrieval.hits(np.ones((3, 2)), np.ones((2, 2)))
+
+
 def test_recall_at_counts_ranks_up_to_k():
     assert retrieval.recall_at([1, 1, 2, 11], ks=(1, 2, 10)) == {1: 0.5, 2: 0.75, 10: 0.75}
     assert retrieval.recall_at(torch.tensor([6]))[5] == 0.0

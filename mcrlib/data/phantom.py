@@ -188,38 +188,38 @@ KINDS = {
     "Pneumothorax": Kind(5, BOTH, NONE, SIZES, "upper middle", "lower", _pneumothorax,
         "a {severity} {side} pneumothorax/a {severity} pneumothorax on the {side}"),
     "Consolidation": Kind(5, BOTH, ZONES, SIZES, "", "",
-        lambda f: f.lung * np.maximum(0.85 - 1.5 * f.marks, 0.4) * _step(
-            _disc(f, f.cx, f.cy, *[(0.20, 0.25, 0.32)[f.level]] * 2) - 0.25, 0.5),
+        lambda f: f.lung * np.maximum(0.9 - 1.5 * f.marks, 0.5) * _step(
+            (0.16, 0.27, 0.42)[f.level] * f.u - np.abs(f.y - f.cy) - 0.01, 0.05),
         "a {severity} consolidation in the {where}/a {severity} {where} consolidation"),
     "Lung Opacity": Kind(5, BOTH, ZONES, GRADES, "", "",
-        lambda f: (0.32, 0.46, 0.62)[f.level] * f.lung * _disc(f, f.cx, f.cy, 0.38, 0.36) ** 2,
+        lambda f: (0.36, 0.55, 0.80)[f.level] * f.lung * _disc(f, f.cx, f.cy, 0.38, 0.36) ** 2,
         "a {severity} hazy opacity in the {where}/{severity} ground-glass opacity in the {where}"),
-    "Atelectasis": Kind(4, BOTH, ("middle", "lower"), GRADES, "", "", lambda f: 0.62 * f.lung * sum(
-            _stroke(f, 0.02, (f.cx - 0.22, f.cy + y), (f.cx + 0.22, f.cy + y - 0.05 * f.side))
-            for y in (0.0, 0.11, -0.11)[:f.level + 1]),
+    "Atelectasis": Kind(4, BOTH, ("middle", "lower"), GRADES, "", "", lambda f: 0.85 * f.lung * sum(
+            _stroke(f, 0.024, (f.cx - 0.24, f.cy + y), (f.cx + 0.24, f.cy + y - 0.1 * f.side))
+            for y in (0.0, 0.13, -0.13)[:f.level + 1]),
         "{severity} linear atelectasis in the {where}/{severity} {where} atelectasis"),
     "Nodule": Kind(4, BOTH, ZONES, ("small", "large"), "", "",
-        lambda f: 0.85 * f.lung * _ball(f, (0.07, 0.11)[f.level]),
+        lambda f: 1.2 * f.lung * _ball(f, (0.07, 0.12)[f.level]),
         "a {severity} nodule in the {where}/a {severity} {where} nodule"),
     "Mass": Kind(4, BOTH, ZONES, ("", "large"), "", "",
         lambda f: 1.15 * f.lung * _ball(f, (0.17, 0.25)[f.level]),
         "a {severity} mass in the {where}/a {severity} {where} mass"),
     "Lung Lesion": Kind(3, BOTH, ZONES, NONE, "", "",
-        lambda f: f.lung * (0.9 * _ball(f, 0.18) - (f.marks + 1.0) * _ball(f, 0.13)),
+        lambda f: f.lung * (1.2 * _ball(f, 0.20) - (f.marks + 1.35) * _ball(f, 0.15)),
         "a cavitary lesion in the {where}/a thick-walled cavity in the {where}/a {where} cavity"),
     "Edema": Kind(4, NONE, NONE, GRADES, "middle", "", lambda f: f.lung * (
-            0.34, 0.55, 0.85)[f.level] * (1.0 + 0.5 * np.clip(f.cloud, -1.0, 1.0))
+            0.30, 0.58, 1.00)[f.level] * (1.0 + 0.5 * np.clip(f.cloud, -1.0, 1.0))
         * (_disc(f, -0.3, -0.05, 0.45, 0.52) ** 2 + _disc(f, 0.3, -0.05, 0.45, 0.52) ** 2),
         "{severity} pulmonary edema/{severity} interstitial edema/{severity} bilateral edema"),
     "Emphysema": Kind(3, NONE, NONE, GRADES, "upper", "",
         lambda f: -f.lung * (f.marks + (0.08, 0.15, 0.23)[f.level]) * _step(0.2 - f.y, 0.4),
         "{severity} emphysema/+{severity} emphysematous changes with hyperlucent upper lungs"),
     "Pleural Thickening": Kind(3, BOTH, ZONES, ("mild", "severe"), "", "",
-        lambda f: 0.75 * f.lung * _step((0.07, 0.13)[f.level] - f.cage, 0.03)
+        lambda f: 0.9 * f.lung * _step((0.08, 0.16)[f.level] - f.cage, 0.03)
         * _band(f.y, f.cy - 0.22, f.cy + 0.22, 0.2),
         "{severity} {side} {zone} pleural thickening/{severity} {side} {zone} pleural scarring"),
     "Fracture": Kind(4, BOTH, ZONES, NONE, "", "",
-        lambda f: (0.1 + 4.0 * f.ribs) * _disc(f, 1.15 * f.cx, f.cy, 0.17, 0.17) ** 2 * (
+        lambda f: (0.1 + 5.0 * f.ribs) * _disc(f, 1.15 * f.cx, f.cy, 0.2, 0.2) ** 2 * (
             1.0 - 1.5 * _stroke(f, 0.02, (f.cx * 1.1, f.cy - 0.2), (f.cx * 1.2, f.cy + 0.2))),
         "a {side} {zone} rib fracture/a fracture of a {zone} rib on the {side}"),
     "Support Devices/pacemaker": Kind(3, BOTH, NONE, ("pacemaker",), "upper vein", "",
@@ -297,7 +297,7 @@ def _field(a, label):
     finding, side, zone, severity = label.split("|")
     level, s, (x, y) = LABELS[label].severities.index(severity), SIDES[side], CENTRES[zone]
     rng = np.random.default_rng([*a.seed, crc32(label.encode())])
-    dx, dy = rng.uniform(-0.05, 0.05, 2).tolist()
+    dx, dy = rng.uniform(-0.04, 0.04, 2).tolist()
     f = SimpleNamespace(**vars(a) | {"side": s, "level": level, "cx": s * (x + dx), "cy": y + dy})
     f.lung = a.lung * (1.0 - 0.5 * a.core) * (s * a.x >= 0.0)
     if finding != "Support Devices":  # what grows is less regular than what is made

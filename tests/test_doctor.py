@@ -1,0 +1,43 @@
+"""What stands in a run's way is said before anything starts, in one sentence."""
+
+import pytest
+
+from mcrlib import doctor
+
+
+@pytest.mark.parametrize(
+    ("run", "data", "confirm", "said"),
+    [
+        ("reference", "", "", "use RUN=demo"),
+        ("table", "", "", "RUN=table needs DATA=... to be a CSV"),
+        ("table", "/none.csv", "", "DATA=/none.csv to be a CSV"),
+        ("openi", "", "", "Open-i's reports"),
+        ("mimic", "", "1", "the folder with MIMIC-CXR-JPG"),
+        ("mimic", ".", "", "Say CONFIRM=1"),
+    ],
+)
+def test_an_obstacle_is_named(home, run, data, confirm, said):
+    assert said in doctor.obstacle(run, data, confirm)
+
+
+@pytest.mark.parametrize(("run", "data", "confirm"), [("demo", "", ""), ("mimic", ".", "1")])
+def test_a_run_with_all_it_needs_may_start(home, run, data, confirm):
+    assert doctor.obstacle(run, data, confirm) == ""
+
+
+def test_an_unknown_run_is_refused(home):
+    with pytest.raises(ValueError, match="did you mean 'smoke'"):
+        doctor.obstacle("smok", "", "")
+
+
+def test_the_report_has_a_line_for_each_need(home):
+    lines = list(doctor.report("mimic", "", str(home)))
+    assert [line.split()[0] for line in lines] == [
+        "GPU",
+        "cores",
+        "Java",
+        "disk",
+        "data",
+        "weights",
+    ]
+    assert "vit_base_patch16_224.mae, Bio_ClinicalBERT: from the hub" in lines[-1]
