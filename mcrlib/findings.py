@@ -63,12 +63,12 @@ other: granuloma, calcified, calcified density, scar, scarring, degenerative, os
   loss // Pleural Effusion: effusion, pleural effusion|fluid, hydropneumothorax, hemothorax
 heart: heart, cardiac, heart|cardiac size|silhouette|contour|shadow // lung: lung, lung field, chest
 cardiomediastinum: cardiomediastinal, cardiomediastinal|cardio-mediastinal silhouette|contour
+pleura: pleura, pleural space
 vessel: vascular, vasculature, pulmonary|lung vascular|vasculature|vessel // clear: clear, clear of
-congested: congested, engorged, increase
 large: enlarged, large, prominent, widened, dilated, fullness, borderline, borderline enlarged|
   large, increased|borderline in size // mediastinum: mediastinum, mediastinal contour|silhouette
 normal: normal, unremarkable, within normal limit, within limits of normal, normal in size, top|
-  upper normal, upper limits normal, upper limits of normal // pleura: pleura, pleural space
+  upper normal, upper limits normal, upper limits of normal // congested: congested, increase
 absent: no, without, free of, clear of, negative, negative for, absence of, not, nor, neither,
   never, removal of, been removal of, resolution of, resolved, no longer, rather than
 uncertain: possible, possibly, potentially, may, might, could, would, question, questionable,
@@ -115,7 +115,7 @@ _LASTING = ("Fracture", "Support Devices", "other")  # can be seen long after
 _TAGS = tuple(re.compile(rf"\b(?:{tags})", re.IGNORECASE) for tags in (
     r"(?P<left>left|lingul|l[ul]l\b)|(?P<right>right|r[uml]l\b)|(?P<bilateral>bi(la|ba|ap)|both)",
     r"(?P<upper>upper(?! lim)|(bi)?api[cx]|apex|suprahil|[lr]ul\b)"
-    r"|(?P<middle>mid(?!line)|perihil|lingul)|(?P<lower>lower|(bi)?bas[aei]|infrah|retroc|[lr]ll\b)",
+    r"|(?P<middle>mid(?!line)|perihil|lingul)|(?P<lower>lower|(bi)?bas[aei]|infra|retroc|[lr]ll\b)",
     r"(?P<small>small|tiny|trace)|(?P<mild>mild|minim|slight|subtle|borderline)|(?P<moderate>moder)"
     r"|(?P<large>large\b|massive)|(?P<severe>severe|marked|extensive)",  # the last is the most
 ))  # fmt: skip
@@ -277,7 +277,7 @@ def _paired(clause: list, words: list[str]) -> list:
 
 def _judged(clause: list, words: list[str]) -> list[list]:
     """[finding, status, first word, word after the last] of each mention."""
-    heard, scope = [], "present"
+    heard, scope, lasts = [], "present", any(match[2] == "now" for match in clause)
     for start, end, name in clause:
         if name == "reset":
             scope = "present"
@@ -292,9 +292,7 @@ def _judged(clause: list, words: list[str]) -> list[list]:
                 status = scope
                 if finding[0] == "-":
                     finding, status = finding[1:], "present" if scope == "absent" else "absent"
-                elif scope == "history" and (
-                    finding in _LASTING or any(m[2] == "now" for m in clause)
-                ):
+                elif scope == "history" and (lasts or finding in _LASTING):
                     status = "present"
                 heard.append([finding, status, start, end])
     return [m for m in heard if m[1] in _STATUS and (m[0] != "No Finding" or m[1] == "present")]

@@ -19,16 +19,13 @@ def publish(run: str) -> None:
     if config.load(run).source != "phantom":
         raise ValueError(f"RUN={run} is not made of phantoms: it is never published.")
     source, target = (config.ROOT / "results" / name for name in (run, "reference"))
-    trained = {split: results.trained(run, split) for split in ("validate", "test")}
+    files = [f for split in ("validate", "test") for f in results.trained(run, split).values()]
     shutil.rmtree(target, ignore_errors=True)
-    for files in trained.values():
-        for name, file in files.items():
-            with np.load(file) as rows:
-                results.save_embeddings(target / name / file.name, **rows, dtype=np.float16)
-    for record in [
-        "data.json",
-        *(f"{name}/{n}" for name in files for n in ("training.json", "history.csv")),
-    ]:
+    for file in files:
+        with np.load(file) as rows:
+            results.save_embeddings(target / file.relative_to(source), **rows, dtype=np.float16)
+    records = {f"{f.parent.name}/{name}" for f in files for name in ("training.json", "history.csv")}
+    for record in ("data.json", *sorted(records)):
         results.write(target / record, (source / record).read_bytes())
 
 
