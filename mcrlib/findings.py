@@ -90,6 +90,12 @@ nothing: prior|previous exam|examination|study|radiograph|film|ct|chest|xxxx, fr
 break: ., .., ;, !, but, however, although, though, except, apart|aside from, other than, otherwise,
   which, and there|the|a, there is|are, COMMA the|a|an|there|with|mild|small|moderate|stable|heart,
   with small|mild|moderate|large|bilateral|left|right, seen|identified|noted COMMA
+~bilateral: bilateral, both, bibasilar, bibasal, biapical // ~small: small, tiny, trace
+~upper: upper, apex, apical, biapical, suprahilar, lul, rul // ~severe: severe, marked, extensive
+~middle: middle, mid, midlung, perihilar, lingula, lingular, rml // ~right: right, rul, rml, rll
+~lower: lower, base, basal, basilar, bibasilar, infrahilar, retrocardiac, lll, rll
+~mild: mild, minimal, slight, subtle, borderline // ~left: left, lingula, lingular, lul, lll
+~large: large, massive // ~moderate: moderate
 """
 # Greek endings too, which library stemmers leave apart: atelectasis, atelectases, atelectatic.
 _ENDING = re.compile(
@@ -105,20 +111,15 @@ _SAID = {  # of an organ, by its quality; "-" where that denies it
     "vessel": {"congested": "Edema", "large": "Edema", "normal": "-Edema"},
     "pleura": {"clear": "-Pleural Effusion"},
 }  # fmt: skip
+_QUALITIES = {quality for said in _SAID.values() for quality in said}
 _PARENTS = {"Mass": "Lung Lesion", "Nodule": "Lung Lesion", "Pleural Thickening": "Pleural Other"}
 _VERBS = {"is", "are", "was", "were", "be", "been", "remain", "appear", "has", "have"}
 _JOINTS = {",", ";", ".", "and", "or", "nor", "/", "with", "but", "may", "might", "could"}
-_SENTENCE = re.compile(r"\S.*?(?:(?<=[.!;])(?<!\bvs\.)(?=\s)|(?=\n\s*\n)|\Z)", re.DOTALL)
+_SENTENCE = re.compile(r"\S(?:[^.!;\n]+|(?<=vs)\.|[.!;](?!\s)|\n(?!\s*\n))*[.!;]?")
 _STATUS = ("absent", "uncertain", "present")  # from the weakest to the strongest
 _CHEST = ("Cardiomegaly", "Lung Opacity", "Consolidation", "Infiltration", "Pneumonia", "Edema")
 _LASTING = ("Fracture", "Support Devices", "other")  # can be seen long after
-_TAGS = tuple(re.compile(rf"\b(?:{tags})", re.IGNORECASE) for tags in (
-    r"(?P<left>left|lingul|l[ul]l\b)|(?P<right>right|r[uml]l\b)|(?P<bilateral>bi(la|ba|ap)|both)",
-    r"(?P<upper>upper(?! lim)|(bi)?api[cx]|apex|suprahil|[lr]ul\b)"
-    r"|(?P<middle>mid(?!line)|perihil|lingul)|(?P<lower>lower|(bi)?bas[aei]|infra|retroc|[lr]ll\b)",
-    r"(?P<small>small|tiny|trace)|(?P<mild>mild|minim|slight|subtle|borderline)|(?P<moderate>moder)"
-    r"|(?P<large>large\b|massive)|(?P<severe>severe|marked|extensive)",  # the last is the most
-))  # fmt: skip
+_TAGS = ("left right bilateral", "upper middle lower", "small mild moderate large severe")
 
 
 @dataclass(frozen=True)
@@ -224,19 +225,17 @@ def _read(sentence: str) -> tuple[Mention, ...]:
     nlp, matcher = _language()
     doc = nlp.make_doc(sentence)
     words = [token.norm_ for token in doc]
-    edges = [(token.idx, token.idx + len(token)) for token in doc]
     matches = [(start, end, nlp.vocab.strings[key]) for key, start, end in matcher(doc)]
-    heard = [m for clause in _clauses(matches) for m in _judged(_paired(clause, words), words)]
-    spans, near, first = sorted({(start, end) for *_, start, end in heard}), {}, 0
+    clauses = _clauses([match for match in matches if match[2][0] != "~"])
+    heard = [m for clause in clauses for m in _judged(_paired(clause, words), words)]
+    spans, where, first = sorted({(start, end) for *_, start, end in heard}), {}, 0
     for (start, end), (following, _) in pairwise([*spans, (len(words), 0)]):
         joints = [i for i in range(end, following) if words[i] in _JOINTS]
         last = joints[0] if joints and following < len(words) else following
-        near[start, end] = _tags(sentence[edges[first][0] : edges[last - 1][1]])
+        said = _described({name for at, _, name in matches if first <= at < last})
+        where[start, end] = doc[start].idx, doc[end - 1].idx + len(doc[end - 1]), *said
         first = last
-    return tuple(
-        Mention(name, status, edges[start][0], edges[end - 1][1], *near[start, end])
-        for name, status, start, end in heard
-    )
+    return tuple(Mention(name, status, *where[start, end]) for name, status, start, end in heard)
 
 
 def _clauses(matches: list[tuple[int, int, str]]) -> Iterator[list]:
@@ -263,7 +262,7 @@ def _paired(clause: list, words: list[str]) -> list:
             quality = (quality[0], end, quality[2])
         elif name in _SAID:
             organs.append((start, end, name))
-        elif any(name in said for said in _SAID.values()):  # "heart is normal"
+        elif name in _QUALITIES:  # "heart is normal"
             said = [organ for organ in organs if name in _SAID[organ[2]] and end not in terms]
             for begin, stop, organ in said:
                 if _SAID[organ][name][0] in "-N" or _VERBS & set(words[stop:start]):
@@ -288,6 +287,8 @@ def _judged(clause: list, words: list[str]) -> list[list]:
                 if mention[1] != "absent" and not _VERBS & set(words[mention[3] : start - 1]):
                     mention[1] = name.split()[-1]
         elif name != "now":
+            if words[start - 1] == "," and _VERBS & set(words[end : end + 1]):
+                scope = "present"
             for finding in name.split(","):
                 status = scope
                 if finding[0] == "-":
@@ -298,11 +299,10 @@ def _judged(clause: list, words: list[str]) -> list[list]:
     return [m for m in heard if m[1] in _STATUS and (m[0] != "No Finding" or m[1] == "present")]
 
 
-def _tags(near: str) -> tuple[str, str, str]:
-    sides, zones, grades = ({found.lastgroup for found in tags.finditer(near)} for tags in _TAGS)
+def _described(near: set[str]) -> tuple[str, str, str]:
+    sides, zones, grades = ([tag for tag in tags.split() if f"~{tag}" in near] for tags in _TAGS)
     side = "bilateral" if len(sides) > 1 else "".join(sides)
-    grade = max(grades, key=[*_TAGS[2].groupindex].index, default="")
-    return side, "".join(zones) if len(zones) == 1 else "", grade
+    return side, zones[0] if len(zones) == 1 else "", "".join(grades[-1:])
 
 
 @cache

@@ -24,7 +24,9 @@ def publish(run: str) -> None:
     for file in files:
         with np.load(file) as rows:
             results.save_embeddings(target / file.relative_to(source), **rows, dtype=np.float16)
-    records = {f"{f.parent.name}/{name}" for f in files for name in ("training.json", "history.csv")}
+    records = {
+        f"{f.parent.name}/{name}" for f in files for name in ("training.json", "history.csv")
+    }
     for record in ("data.json", *sorted(records)):
         results.write(target / record, (source / record).read_bytes())
 
