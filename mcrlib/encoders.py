@@ -57,9 +57,18 @@ def tokenizer(config: Config, reports: Sequence[str]) -> BertTokenizer:
             "No tokenizer is trained on MIMIC-CXR, whose text is credentialed; set `text` to a "
             "pretrained report encoder such as 'emilyalsentzer/Bio_ClinicalBERT'."
         )
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    # The trainer numbers the letters inside words at random, and ties of merges follow the numbers:
+    # named beforehand, they have the same ones each time.
+    letters = sorted({letter for report in reports for letter in report.lower()})
+    inside = [f"##{letter}" for letter in letters if letter.isalnum()]
     trained = BertWordPieceTokenizer(lowercase=True)
     trained.train_from_iterator(
-        reports, vocab_size=config.vocabulary, min_frequency=2, show_progress=False
+        reports,
+        vocab_size=config.vocabulary,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=special + inside,
     )
     return BertTokenizer(vocab=trained.get_vocab(), do_lower_case=True)
 
