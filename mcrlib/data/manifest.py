@@ -75,6 +75,9 @@ class Row:
     reason: str = ""  # why the source itself leaves this row out
 
 
+SAME = [name for name in SCHEMA.names if name in Row.__slots__]  # taken over as they are
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Prepared pairs: row i of `frame` belongs to image i."""
@@ -144,7 +147,7 @@ def _select(rows: Iterable[Row], config: Config) -> tuple[list[dict], list[dict]
     """Records to decode, and records excluded, by the rules that need no image."""
     kept, excluded, ids = [], [], set()
     for row in rows:
-        record = {name: getattr(row, name) for name in SCHEMA.names if hasattr(row, name)}
+        record = {name: getattr(row, name) for name in SAME}
         reason = _reason(row) or ("pair id of an earlier row" if row.pair_id in ids else "")
         ids.add(row.pair_id)
         if not reason:

@@ -186,8 +186,7 @@ RULES = [
     (re.compile(r"\s+(?=[.,;:?!)](?!\d))"), ""),
     (re.compile(r"[,;:](?=\s*[.,;](?!\d))"), ""),
     (re.compile(r"\.\s*\.+"), "."),
-    (re.compile(r"^[\s.,;:-]+|\s+$"), ""),
-    (re.compile(r"\s+"), " "),
+    (re.compile(r"^[\s.,;:-]+"), ""),
 ]
 
 
@@ -197,7 +196,7 @@ def clean(text: str) -> str:
     text = _unnumbered(text)
     for pattern, replacement in RULES:
         text = pattern.sub(replacement, text)
-    return text
+    return " ".join(text.split())
 
 
 def _unnumbered(text: str) -> str:
