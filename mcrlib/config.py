@@ -38,6 +38,7 @@ class Config:
     data_seed: int = 0  # phantom only: another seed draws another data set
     policy: str = "both"  # text used as the report: findings, impression, both, longest
     pairs: str = "study"  # one frontal image a study, or every frontal image: image
+    assert_counts: bool = True  # mimic only: stop where the official counts are not found
     cache_size: int = 256  # pixels, side of the cached square
     max_tokens: int = 256  # longer reports are cut
 

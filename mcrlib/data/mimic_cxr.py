@@ -41,7 +41,7 @@ def rows(config: Config) -> Iterator[Row]:
     """
     found = _find(config)
     images = _metadata(found)
-    if len(images) >= FULL_RELEASE and getattr(config, "assert_counts", True):
+    if len(images) >= FULL_RELEASE and config.assert_counts:
         _check(images)
     labels, read_report = _labels(found), _report_reader(found)
     tree, suffix = found["images"]
