@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import io
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from measured import row
 from PIL import Image
 
 from mcrlib.data import images
@@ -53,13 +53,6 @@ def rows() -> list[dict]:
         return [_decode(), _cached(Path(folder)), _memory(Path(folder)), *_text(Path(folder))]
 
 
-def _row(name: str, what: str, rival: str, ratios: list[float], goal: float) -> dict:
-    ratio = statistics.median(ratios)
-    spread = [round(min(ratios), 3), round(max(ratios), 3)]
-    measured = {"ratio": round(ratio, 3), "spread": spread, "goal": goal, "met": ratio >= goal}
-    return {"id": name, "what": what, "rival": rival} | measured
-
-
 def _seconds(work: Callable, *arguments) -> float:
     """Seconds of one core, whatever else the machine does."""
     began = time.process_time()
@@ -90,7 +83,7 @@ def _plain(content: bytes) -> np.ndarray:
 def _decode() -> dict:
     content = _radiograph()
     ratios = [_seconds(_plain, content) / _seconds(_ours, content) for _ in range(ROUNDS)]
-    return _row("decode", "JPEG 2544 x 3056 to 256, a core", "PIL as RGB, resize", ratios, 3.5)
+    return row("decode", "JPEG 2544 x 3056 to 256, a core", "PIL as RGB, resize", ratios, 3.5)
 
 
 def _ours(content: bytes) -> np.ndarray:
@@ -106,7 +99,7 @@ def _cached(folder: Path) -> dict:
         batches = np.sort(generator.choice(len(cache), (20, 64)))
         cached = _seconds(lambda batches: [cache[batch] for batch in batches], batches)
         ratios.append(64 * _seconds(_ours, content) / (cached / len(batches)))
-    return _row("cached batch", "64 images from the cache", "decoding them", ratios, 100)
+    return row("cached batch", "64 images from the cache", "decoding them", ratios, 100)
 
 
 def _memory(folder: Path) -> dict:
@@ -118,7 +111,7 @@ def _memory(folder: Path) -> dict:
         peaks[n] = float(_python(TABLE, folder / "pairs.csv", folder)[0])  # MiB
     what = f"peak memory of a build of 100,000 images, {peaks[100_000]:.0f} MiB"
     rival = f"of 1,000 images, {peaks[1_000]:.0f} MiB"
-    return _row("memory", what, rival, [peaks[1_000] / peaks[100_000]], 0.5)
+    return row("memory", what, rival, [peaks[1_000] / peaks[100_000]], 0.5)
 
 
 def _small() -> bytes:
@@ -164,11 +157,11 @@ def _text(folder: Path, studies: int = 227_827) -> list[dict]:
             archive.writestr(name, text)
     seconds, gigabytes = map(float, _python(TEXT, tree, folder))
     return [
-        _row("mimic text", f"{studies:,} studies, {seconds:.0f} s", "300 s", [300 / seconds], 1),
-        _row("mimic text memory", f"the same, {gigabytes:.1f} GiB", "4 GiB", [4 / gigabytes], 1),
+        row("mimic text", f"{studies:,} studies, {seconds:.0f} s", "300 s", [300 / seconds], 1),
+        row("mimic text memory", f"the same, {gigabytes:.1f} GiB", "4 GiB", [4 / gigabytes], 1),
     ]
 
 
 if __name__ == "__main__":
-    for row in rows():
-        print(row)
+    for measurement in rows():
+        print(measurement)

@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import spacy
+from measured import row
 from negspacy.negation import Negex  # noqa: F401  (registers the pipe "negex")
 from sklearn.metrics import precision_recall_fscore_support
 from spacy.tokens import Span
@@ -144,8 +145,8 @@ def agreement() -> list[dict]:
     same = score(present(texts), truth, names)["micro"]
     on_terms = f"micro F1 {same:.3f} against {theirs:.3f} on findings that a term alone can name"
     return [
-        _row("findings F1", what, "0.88", [ours / 0.88], 1),
-        _row("findings negation", on_terms, "negspacy, same terms", [same / theirs], 1),
+        row("findings F1", what, "0.88", [ours / 0.88], 1),
+        row("findings negation", on_terms, "negspacy, same terms", [same / theirs], 1),
     ]
 
 
@@ -165,8 +166,8 @@ def speed(rounds: int = 5) -> list[dict]:
         ratios.append(seconds[0] / seconds[1])
     what = f"{statistics.median(rates):,.0f} distinct reports a second on one core"
     return [
-        _row("findings speed", what, "2,000 a second", [rate / 2000 for rate in rates], 1),
-        _row("findings against negspacy", what, "negspacy, same terms", ratios, 1),
+        row("findings speed", what, "2,000 a second", [rate / 2000 for rate in rates], 1),
+        row("findings against negspacy", what, "negspacy, same terms", ratios, 1),
     ]
 
 
@@ -175,16 +176,9 @@ def rows() -> list[dict]:
     return [*speed(), *agreement()]
 
 
-def _row(name: str, what: str, rival: str, ratios: list[float], goal: float) -> dict:
-    ratio = statistics.median(ratios)
-    spread = [round(min(ratios), 2), round(max(ratios), 2)]
-    measured = {"ratio": round(ratio, 2), "spread": spread, "goal": goal, "met": ratio >= goal}
-    return {"id": name, "what": what, "rival": rival} | measured
-
-
 if __name__ == "__main__":
-    for row in rows():
-        print(row)
+    for measurement in rows():
+        print(measurement)
     reports, annotated = open_i(ODD)
-    for name, row in score(present(reports), annotated, findings.FINDINGS)["findings"].items():
-        print(f"{name:27} " + " ".join(f"{number:7.3f}" for number in row))
+    for name, found in score(present(reports), annotated, findings.FINDINGS)["findings"].items():
+        print(f"{name:27} " + " ".join(f"{number:7.3f}" for number in found))

@@ -6,13 +6,13 @@ Run as a script: prints one row a measurement. Both sides alternate in one run.
 from __future__ import annotations
 
 import resource
-import statistics
 import subprocess
 import sys
 import time
 
 import numpy as np
 import torch
+from measured import row
 
 from mcrlib import retrieval
 
@@ -67,7 +67,7 @@ def speed(n: int = 5000, rounds: int = 5) -> dict:
             seconds.append(time.perf_counter() - began)
         ratios.append(seconds[0] / seconds[1])
     what = f"both ways, both policies and intervals, {n:,} pairs"
-    return _row("ranks", what, "argsort of the whole matrix", ratios, 3.5)
+    return row("ranks", what, "argsort of the whole matrix", ratios, 3.5)
 
 
 def memory() -> dict:
@@ -76,19 +76,12 @@ def memory() -> dict:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     peak, seconds = map(float, done.stdout.split())
     what = f"the same of 50,000 pairs: {peak:.2f} GiB, {seconds:.0f} s"
-    return _row("ranks memory", what, "4 GiB", [4 / peak], 1)
+    return row("ranks memory", what, "4 GiB", [4 / peak], 1)
 
 
 def rows() -> list[dict]:
     """One dict a measurement: id, what, rival, ratio, spread, goal (least ratio), met."""
     return [speed(), memory()]
-
-
-def _row(name: str, what: str, rival: str, ratios: list[float], goal: float) -> dict:
-    ratio = statistics.median(ratios)
-    spread = [round(min(ratios), 2), round(max(ratios), 2)]
-    measured = {"ratio": round(ratio, 2), "spread": spread, "goal": goal, "met": ratio >= goal}
-    return {"id": name, "what": what, "rival": rival} | measured
 
 
 if __name__ == "__main__":
@@ -98,5 +91,5 @@ if __name__ == "__main__":
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(peak, time.perf_counter() - began)
     else:
-        for row in rows():
-            print(row)
+        for measurement in rows():
+            print(measurement)

@@ -6,12 +6,12 @@ Run as a script: prints one row a measurement. Both sides alternate in one run.
 from __future__ import annotations
 
 import importlib.util
-import statistics
 import tarfile
 import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+from measured import row
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
@@ -58,7 +58,7 @@ def figure3(n: int = 1000, rounds: int = 3) -> dict:
         text_metrics.curves(texts, hits, METRICS, nearest=0)
         ratios.append(theirs / (time.perf_counter() - began))
     what = f"Figure 3 of {n:,} queries: BLEU, ROUGE-L, CIDEr"
-    return _row("figure 3", what, "pycocoevalcap on the distinct pairs", ratios, 15)
+    return row("figure 3", what, "pycocoevalcap on the distinct pairs", ratios, 15)
 
 
 def meteor(n: int = 200, rounds: int = 3) -> dict:
@@ -72,7 +72,7 @@ def meteor(n: int = 200, rounds: int = 3) -> dict:
             text_metrics.curves(texts, hits, ["METEOR"], nearest=0, processes=processes)
             seconds.append(time.perf_counter() - began)
         ratios.append(seconds[0] / seconds[1])
-    return _row("meteor", f"{20 * n:,} pairs, two processes", "one process", ratios[1:], 1.6)
+    return row("meteor", f"{20 * n:,} pairs, two processes", "one process", ratios[1:], 1.6)
 
 
 def rows() -> list[dict]:
@@ -80,13 +80,6 @@ def rows() -> list[dict]:
     return [figure3(), meteor()]
 
 
-def _row(name: str, what: str, rival: str, ratios: list[float], goal: float) -> dict:
-    ratio = statistics.median(ratios)
-    spread = [round(min(ratios), 2), round(max(ratios), 2)]
-    measured = {"ratio": round(ratio, 2), "spread": spread, "goal": goal, "met": ratio >= goal}
-    return {"id": name, "what": what, "rival": rival} | measured
-
-
 if __name__ == "__main__":
-    for row in rows():
-        print(row)
+    for measurement in rows():
+        print(measurement)

@@ -20,6 +20,8 @@ from typing import Any
 # Where data/, results/ and figures/ stand: the checkout, whatever folder a notebook runs in.
 ROOT = Path(os.environ.get("MCR_HOME", Path(__file__).resolve().parents[1]))
 PLAIN = "MCR_PLAIN"  # in the environment where nobody watches: lines in place of progress bars
+# Settings that change no number: two runs that differ in these only are the same.
+PLACES = ("data", "weights", "workers")
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,9 @@ class Config:
         return ROOT / "data" / ("demo" if self.run == "reference" else self.run)
 
     def digest(self) -> str:
-        """Hash of every setting that can change a number (not: where files lie, worker counts)."""
+        """Hash of every setting that can change a number."""
         settings = dataclasses.asdict(self)
-        for place in ("data", "weights", "workers"):
+        for place in PLACES:
             del settings[place]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, load_model, save_file
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from mcrlib import encoders, retrieval
-from mcrlib.config import PLAIN, Config
+from mcrlib import encoders, results, retrieval
+from mcrlib.config import PLACES, PLAIN, Config
 from mcrlib.data.batches import EpochOrder, Pairs
 from mcrlib.data.manifest import Dataset
 from mcrlib.model import MCR
@@ -167,11 +167,13 @@ def _save(checkpoint, config, dataset, model, optimizer, history) -> None:
         for key, value in state.items()
     }
     save_file(moments, new / "optimizer.safetensors")
-    _write_json(new / "dataset.json", {"pairs_sha256": dataset.info["pairs_sha256"]})
+    pairs = {"pairs_sha256": dataset.info["pairs_sha256"]}
+    (new / "dataset.json").write_text(json.dumps(pairs))
     shutil.rmtree(checkpoint / name, ignore_errors=True)
     new.rename(checkpoint / name)
     best = _best(history)
-    _write_json(checkpoint / "position.json", {"last": name, "best": best, "history": history})
+    position = {"last": name, "best": best, "history": history}
+    results.write(checkpoint / "position.json", json.dumps(position, indent=1).encode())
     for folder in checkpoint.glob("epoch-*"):
         if folder.name not in (name, best):
             shutil.rmtree(folder)
@@ -202,7 +204,7 @@ def _resume(checkpoint, config, dataset, model, optimizer) -> list[dict]:
 def _check_same(folder: Path, config: Config, dataset: Dataset) -> None:
     saved = json.loads((folder / "config.json").read_text())["config"]
     for name, value in json.loads(json.dumps(dataclasses.asdict(config))).items():
-        if saved.get(name) != value and name not in ("data", "weights", "workers"):
+        if saved.get(name) != value and name not in PLACES:
             raise ValueError(
                 f"{folder} was trained with {name}={saved.get(name)!r}, asked for is {value!r}; "
                 f"remove {config.folder} to train anew, or take another seed or run."
@@ -232,9 +234,3 @@ def _finish(checkpoint: Path, config: Config, history: list[dict]) -> pd.DataFra
     for folder in checkpoint.glob("epoch-*"):
         shutil.rmtree(folder)
     return frame
-
-
-def _write_json(path: Path, record: dict) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=1))
-    partial.replace(path)
