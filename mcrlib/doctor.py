@@ -46,8 +46,7 @@ def obstacle(run: str, data: str, confirm: str) -> str:
     if run == "reference":
         return "RUN=reference is a copy that draws and never trains: use RUN=demo."
     source = config.load(run).source
-    prepared = (config.load(run).data_folder / "dataset.json").is_file()
-    if source in SOURCES and not prepared and not Path(data or "?").exists():
+    if source in SOURCES and not Path(data or "?").exists():
         return f"RUN={run} needs DATA={data or '...'} to be {SOURCES[source]}; there is none."
     if run == "mimic" and confirm != "1":
         return (
@@ -59,6 +58,9 @@ def obstacle(run: str, data: str, confirm: str) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--may-run":
-        sys.exit(obstacle(*sys.argv[2:]) or 0)
-    print("\n".join(report(*sys.argv[1:])))
+    try:
+        if sys.argv[1] == "--may-run":
+            sys.exit(obstacle(*sys.argv[2:]) or 0)
+        print("\n".join(report(*sys.argv[1:])))
+    except ValueError as error:
+        sys.exit(str(error))

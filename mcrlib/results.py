@@ -235,4 +235,7 @@ def _environment() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(compare(sys.argv[1]).to_string(index=False))
+    try:
+        print(compare(sys.argv[1]).to_string(index=False))
+    except FileNotFoundError as error:
+        sys.exit(str(error))

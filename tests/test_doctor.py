@@ -1,5 +1,8 @@
 """What stands in a run's way is said before anything starts, in one sentence."""
 
+import subprocess
+import sys
+
 import pytest
 
 from mcrlib import doctor
@@ -28,6 +31,14 @@ def test_a_run_with_all_it_needs_may_start(home, run, data, confirm):
 def test_an_unknown_run_is_refused(home):
     with pytest.raises(ValueError, match="did you mean 'smoke'"):
         doctor.obstacle("smok", "", "")
+
+
+@pytest.mark.parametrize("first", [["--may-run"], []])
+def test_an_unknown_run_is_one_sentence_on_the_command_line(first):
+    command = [sys.executable, "-m", "mcrlib.doctor", *first, "smok", "", ""]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "There is no run 'smok'; did you mean 'smoke'?\n"
 
 
 def test_the_report_has_a_line_for_each_need(home):

@@ -80,6 +80,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tree, built, tmp_path
         except FileNotFoundError:
             continue
         assert contents(folder) == built
+        (folder / "made_from").unlink(missing_ok=True)  # so that the next run builds again
     assert killed >= 3
     assert start(tmp_path, tree, 2).wait() == 0
     assert contents(folder) == built and not (folder / "partial").exists()
@@ -156,6 +157,7 @@ def test_changed_source_is_not_resumed(home, tmp_path):
     settings = config.load("mimic", data=str(tmp_path), cache_size=16)
     settings = dataclasses.replace(settings, run="changed")
     first = manifest.build(settings, 1)
+    (settings.data_folder / "made_from").unlink()
     partial = settings.data_folder / "partial"
     partial.mkdir()
     (partial / "images.npy").write_bytes(bytes(len(first.images) * 256 + 128))
@@ -164,6 +166,27 @@ def test_changed_source_is_not_resumed(home, tmp_path):
     )
     again = manifest.build(settings, 1)
     assert np.array_equal(again.images, first.images)
+
+
+def test_prepared_data_is_taken_as_it_is_until_source_settings_or_files_change(home, tmp_path):
+    mimic_tree.write(tmp_path, 200)
+    settings = config.load("mimic", data=str(tmp_path), cache_size=16)
+    settings = dataclasses.replace(settings, run="again")
+    first, images = manifest.build(settings, 1), settings.data_folder / "images.npy"
+    made = images.stat().st_ino
+    assert manifest.build(settings, 1).info == first.info
+    assert images.stat().st_ino == made
+
+    shorter = manifest.build(dataclasses.replace(settings, policy="impression"), 1)
+    assert shorter.info["policy"] == "impression"
+    back, made = manifest.build(settings, 1), images.stat().st_ino
+    assert back.info == first.info
+
+    damaged = bytearray(images.read_bytes())
+    damaged[-1] ^= 4
+    images.write_bytes(damaged)
+    assert manifest.build(settings, 1).info == first.info
+    assert images.stat().st_ino != made
 
 
 def test_open_without_data(tmp_path):

@@ -118,19 +118,26 @@ def build(config: Config, workers: int | None = None) -> Dataset:
     """Prepare the pairs of `config` in `config.data_folder`, on `workers` processes (default: one
     a core), and open them.
 
-    What was there stays until everything new is complete; after an interruption the next call
-    goes on where this one stopped. Raises ValueError where no pair is left, OSError where the disk
+    What was there stays until everything new is complete, and is taken as it is where the source
+    and the settings are those that it was made from; after an interruption the next call goes on
+    where this one stopped. Raises ValueError where no pair is left, OSError where the disk
     is full, and what the source raises where its files are not there.
     """
     source = importlib.import_module(f"mcrlib.data.{MODULES.get(config.source, config.source)}")
     folder, partial = config.data_folder, config.data_folder / "partial"
     _publish(folder)
     kept, excluded = _select(source.rows(config), config)
+    plan, made_from = _plan(kept, config), folder / "made_from"
+    inputs = _inputs(plan, kept, excluded, config)
+    if made_from.exists() and made_from.read_text() == inputs:
+        with contextlib.suppress(FileNotFoundError, ValueError):  # damaged since: made anew
+            return open(folder)
+    made_from.unlink(missing_ok=True)  # before the files that it vouches for are replaced
     with _one_sentence_if_full(folder):
         partial.mkdir(parents=True, exist_ok=True)
         failures = cache.build(
             [record["image"] for record in kept],
-            config.cache_size, partial, _plan(kept, config), workers or os.cpu_count() or 1,
+            config.cache_size, partial, plan, workers or os.cpu_count() or 1,
         )  # fmt: skip
         excluded += [_out(kept[i], reason) for i, reason in failures.items()]
         kept = [record for i, record in enumerate(kept) if i not in failures]
@@ -140,6 +147,7 @@ def build(config: Config, workers: int | None = None) -> Dataset:
         notes = source.notes(config) if hasattr(source, "notes") else []
         _write(kept, excluded, partial, config, notes)
     _publish(folder)
+    _store(made_from, inputs.encode())
     return open(folder)
 
 
@@ -236,6 +244,15 @@ def _plan(records: list[dict], config: Config) -> str:
         state = image.stat() if isinstance(image, Path) and image.exists() else None
         digest.update(f"{record['pair_id']}|{record['source']}".encode())
         digest.update(f"{state and (state.st_size, state.st_mtime_ns)}\n".encode())
+    return digest.hexdigest()
+
+
+def _inputs(plan: str, kept: list[dict], excluded: list[dict], config: Config) -> str:
+    """Hash of all that prepared data is made from: images, reports, labels, splits and rules."""
+    digest = hashlib.sha256(json.dumps([plan, RULES, config.policy, config.pairs]).encode())
+    for record in kept + excluded:
+        said = [value for name, value in record.items() if name != "image"]
+        digest.update(json.dumps(said).encode())
     return digest.hexdigest()
 
 
