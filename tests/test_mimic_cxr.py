@@ -23,7 +23,7 @@ def mimic(home, tmp_path):
 
 
 def test_every_fault_is_read_or_counted(mimic, tmp_path):
-    expected = mimic_tree.write(tmp_path, 1000)
+    expected = mimic_tree.write(tmp_path, 5000)
     dataset = mimic(workers=2)
     info = dataset.info
     assert dict(info["excluded"], **{"": info["kept"]}) == expected
