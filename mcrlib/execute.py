@@ -11,6 +11,7 @@ from pathlib import Path
 
 import papermill
 import yaml
+from traitlets.config import Config
 
 from mcrlib.config import PLAIN
 
@@ -35,6 +36,8 @@ def execute(notebook: str | Path, output: str | Path, parameters: dict) -> None:
         language="python",
         progress_bar=False,
         stdout_file=sys.stdout,
+        # Sockets of files: what a kernel prints of patients never goes over the network's ports.
+        config=Config(KernelManager={"transport": "ipc"}),
     )
 
 
