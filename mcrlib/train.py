@@ -167,7 +167,7 @@ def _save(checkpoint, config, dataset, model, optimizer, history) -> None:
         for key, value in state.items()
     }
     save_file(moments, new / "optimizer.safetensors")
-    pairs = {"pairs_sha256": dataset.info["pairs_sha256"]}
+    pairs = {"dataset_sha256": dataset.info["dataset_sha256"]}
     (new / "dataset.json").write_text(json.dumps(pairs))
     shutil.rmtree(checkpoint / name, ignore_errors=True)
     new.rename(checkpoint / name)
@@ -213,8 +213,8 @@ def _check_same(folder: Path, config: Config, dataset: Dataset) -> None:
 
 
 def _check_pairs(folder: Path, dataset: Dataset) -> None:
-    saved = json.loads((folder / "dataset.json").read_text())["pairs_sha256"]
-    if saved != dataset.info["pairs_sha256"]:
+    saved = json.loads((folder / "dataset.json").read_text())["dataset_sha256"]
+    if saved != dataset.info["dataset_sha256"]:
         raise ValueError(
             f"{folder} was trained on other pairs than {dataset.folder} holds now; remove "
             f"{folder.parents[1]} to train anew."

@@ -274,6 +274,7 @@ def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config,
     store(folder / "excluded.csv", left_out.to_csv(index=False).encode())
     frame = pd.DataFrame(kept)
     splits = {name: frame[frame["split"] == name] for name in SPLITS}
+    files = {name: _sha256(folder / name) for name in FILES[:-1]}
     info = {
         "source": config.source,
         "policy": config.policy,
@@ -294,7 +295,9 @@ def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config,
             for name, part in splits.items()
         },
         "pairs_sha256": hashlib.sha256("\n".join(frame["pair_id"]).encode()).hexdigest(),
-        "sha256": {name: _sha256(folder / name) for name in FILES[:-1]},
+        "sha256": files,
+        # What a model was trained on: the same ids can come with other images or other words.
+        "dataset_sha256": hashlib.sha256("".join(files[n] for n in FILES[:2]).encode()).hexdigest(),
         "versions": {name: version(name) for name in ("numpy", "pillow", "pydicom", "pyarrow")},
     }
     store(folder / "dataset.json", json.dumps(info, indent=1, ensure_ascii=False).encode())
