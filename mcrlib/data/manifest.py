@@ -272,7 +272,7 @@ def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config,
     # A spreadsheet must not take a name for a formula.
     left_out = left_out.replace(r"^(?=[=+\-@\t\r])", "'", regex=True)
     store(folder / "excluded.csv", left_out.to_csv(index=False).encode())
-    frame = pd.DataFrame(kept)
+    frame = pd.DataFrame(kept, columns=SCHEMA.names[:5])
     splits = {name: frame[frame["split"] == name] for name in SPLITS}
     files = {name: _sha256(folder / name) for name in FILES[:-1]}
     info = {
