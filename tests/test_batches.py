@@ -1,6 +1,7 @@
 """Batches: what is in them, and that a pair's share does not depend on its company."""
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -137,3 +138,10 @@ def test_tokens_are_made_once_and_anew_where_damaged_or_for_others(
     assert max(map(len, cached_tokens(here, "train", tokenizer, 10))) == 10
     rows(dataclasses.replace(here, info=info))
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_worker_that_gets_a_copy_of_the_pairs_gets_no_images(pairs):
+    copied = pickle.dumps(pairs)
+    assert len(copied) < pairs.images.stat().st_size / 4
+    one, other = pairs.__getitems__([3, 5, 8]), pickle.loads(copied).__getitems__([3, 5, 8])
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

@@ -42,7 +42,8 @@ class Pairs(torch.utils.data.Dataset):
 
     def __init__(self, dataset: Dataset, split: str, config: Config, tokenizer: BertTokenizer):
         self.config, self.tokenizer, self.epoch = config, tokenizer, 0
-        self.images, self.rows = dataset.images, dataset.indices(split)
+        # By its name: where workers get copies, a memory map would be copied whole.
+        self.images, self.rows = dataset.folder / "images.npy", dataset.indices(split)
         frame = dataset.frame.iloc[self.rows]
         self.pair_ids = frame["pair_id"].tolist()
         self.tokens = cached_tokens(dataset, split, tokenizer, config.max_tokens)
@@ -62,7 +63,7 @@ class Pairs(torch.utils.data.Dataset):
             masking.mask_tokens(row, c.report_mask, g)
             for row, g in zip(maskable, generators, strict=True)
         ]
-        squares = torch.from_numpy(self.images[self.rows[indices]])
+        squares = torch.from_numpy(np.load(self.images, mmap_mode="r")[self.rows[indices]])
         warp = torch.tensor(np.stack([random_warp(g) for g in generators])) if c.augment else None
         return Batch(
             pixels=to_pixels(squares, c.image_size, warp),
