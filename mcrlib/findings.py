@@ -167,6 +167,11 @@ def label_all(reports: Sequence[str]) -> list[dict[str, str]]:
     return [dict(labels[report]) for report in reports]
 
 
+def present(report: str) -> set[str]:
+    """The findings that a report asserts. TypeError as `mentions`."""
+    return {name for name, status in label(report).items() if status == "present"}
+
+
 def agreement(hypotheses: Sequence[str], references: Sequence[str]) -> dict:
     """F1 of the findings present in retrieved reports against those in the true ones, pair by pair:
     {"micro", "macro" (of findings with support), "findings": name -> {"precision", "recall",
@@ -176,7 +181,7 @@ def agreement(hypotheses: Sequence[str], references: Sequence[str]) -> dict:
         got = f"{len(hypotheses)} and {len(references)}"
         raise ValueError(f"agreement needs one hypothesis for each reference, not {got} of them.")
     found, truth = (
-        np.array([[read.get(name) == "present" for name in FINDINGS] for read in label_all(texts)])
+        np.array([[name in said for name in FINDINGS] for said in map(present, texts)])
         for texts in (hypotheses, references)
     )
     table = classification_report(
@@ -207,11 +212,6 @@ def highlights(query_report: str, hit_report: str) -> list[tuple[int, int, str]]
             spans.append((max(hit.start, at), hit.end, kind))
             at = hit.end
     return spans
-
-
-def own(report: str) -> list[tuple[int, int, str]]:
-    """Spans (start, end, "own") of what a query says itself, in order, none overlapping."""
-    return [(start, end, "own") for start, end, _ in highlights(report, report)]
 
 
 def _sentences(report: str) -> Iterator[re.Match]:
