@@ -51,7 +51,7 @@ MODALITIES = (("chest radiograph", "#E0503A", "o"), ("report", "#1F3F99", "^"))
 MARKS = {  # kind of highlight: background, slant (tells it apart without colour), words
     "own": ("#FFE58A", "normal", "the query's own findings"),
     "shared": ("#B4E2AC", "normal", "shared with the query"),
-    "other": ("#F8C3DA", "italic", "not in the query"),
+    "other": ("#F8C3DA", "italic", "not in the query, or against it"),
     None: ("none", "normal", ""),
 }
 styled = style.context(["default", STYLE])

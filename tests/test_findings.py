@@ -153,7 +153,7 @@ def test_long_text_and_emoji():
 
 
 @pytest.mark.parametrize("report", [None, float("nan"), b"Edema."])
-@pytest.mark.parametrize("read", [findings.label, findings.mentions, findings.own])
+@pytest.mark.parametrize("read", [findings.label, findings.mentions, findings.present])
 def test_what_is_not_text_is_refused(read, report):
     with pytest.raises(TypeError, match="A report is text"):
         read(report)
@@ -254,8 +254,7 @@ def test_highlights_are_in_order_and_apart(query, hit):
     assert all(start < end for start, end, _ in spans)
     assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
     assert {kind for *_, kind in spans} <= {"shared", "other"}
-    mine = [(start, end) for start, end, _ in findings.own(query)]
-    assert mine == [(start, end) for start, end, _ in findings.highlights(query, query)]
+    mine = [(start, end) for start, end, _ in findings.highlights(query, query)]
     covered = {i for start, end in mine for i in range(start, end)}
     assert covered == {i for m in findings.mentions(query) for i in range(m.start, m.end)}
 
