@@ -93,9 +93,11 @@ def _width(text, size=SIZE):  # in points, as drawn in the style's font
 
 
 def _legend(figure, handles):
-    """The figure with one legend under all panels, in as many columns as fit its width."""
+    """The figure with one legend under all panels, in even rows that fit its width."""
     columns = 72 * figure.get_figwidth() / (31 + max(_width(h.get_label(), 7) for h in handles))
-    figure.legend(handles=handles, loc="outside lower center", ncols=int(columns))
+    rows = -(-len(handles) // int(columns))
+    columns = -(-len(handles) // rows)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # drawn again, nothing moves
     return figure

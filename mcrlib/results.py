@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +89,14 @@ def pairs(run: str) -> manifest.Dataset:
     Raises ValueError where their manifest is another than `data.json` says: the same ids with other
     reports or labels would give wrong numbers without a word.
     """
-    prepared, record = manifest.open(config.load(run).data_folder), "manifest.parquet"
-    made = config.ROOT / "results" / run / "data.json"
-    if made.is_file():
-        wanted = load(made)["values"]["pairs"]["sha256"][record]
-        if prepared.info["sha256"][record] != wanted:
-            raise ValueError(
-                f"{prepared.folder} is not the data that results/{run} was made from: prepare it "
-                "with the code of that run (`git` in its training.json), or train anew."
-            )
+    prepared = manifest.open(config.load(run).data_folder)
+    file, made = "manifest.parquet", config.ROOT / "results" / run / "data.json"
+    wanted = load(made)["values"]["pairs"] if made.is_file() else prepared.info
+    if wanted["sha256"][file] != prepared.info["sha256"][file]:
+        raise ValueError(
+            f"{prepared.folder} is not the data that results/{run} was made from: prepare it with "
+            "the code of that run (`git` in its training.json), or train anew."
+        )
     return prepared
 
 
@@ -193,8 +193,8 @@ def recall_table(evaluated: dict[str, dict], policy: str = "pair") -> pd.DataFra
                     spread = f"± {high - value:.1f}" if result["seeds"] > 1 else ""
                     row[metric] = f"{value:.1f} {spread or f'[{low:.1f}, {high:.1f}]'}"
             row["median rank"] = f"{numbers['median_rank']['value']:.3g}"
-            for metric in ("precision@10", "mAP"):
-                row[metric] = f"{100 * result['labels'][direction][metric]:.1f}"
+            labels = result.get("labels", {direction: {}})[direction]
+            row |= {m: f"{100 * labels[m]:.1f}" for m in ("precision@10", "mAP") if m in labels}
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -210,7 +210,7 @@ def verdict_table(verdicts: list[dict]) -> pd.DataFrame:
             points = [f"{100 * v[x]:.1f}".replace("-", "−") for x in ("difference", "low", "high")]
             row["difference"] = "{} [{}, {}]".format(*points)
             row |= {"p": f"{v['p']:.4f}", "no loss": "yes" if v["no_loss"] else "not shown"}
-            row["detectable"] = f"{100 * v['detectable']:.1f}"
+            row |= {"detectable": f"{100 * v['detectable']:.1f}"}
         rows.append(row)
     return pd.DataFrame(rows).fillna("")
 
@@ -231,29 +231,25 @@ def top_hits(
     """What Figure 5 shows of `queries` (rows of `frame`), from `retrieval.hits`' results by model:
     a record a direction and query, with `pair_id`, `report` and the `hits` of each model."""
 
-    def named(row: int) -> dict[str, str]:
+    def pair(row: int) -> dict[str, str]:
         return {name: frame[name].iloc[row] for name in ("pair_id", "report")}
 
     def found(query: int, rows: np.ndarray, scores: np.ndarray) -> list[dict]:
-        ranked = enumerate(zip(rows[query].tolist(), scores[query].tolist(), strict=True), 1)
-        return [
-            {"rank": k, "score": score, "positive": row == query, **named(row)}
-            for k, (row, score) in ranked
-        ]
+        best = enumerate(zip(rows[query].tolist(), scores[query].tolist(), strict=True), 1)
+        return [{"rank": k, "score": s, "positive": i == query} | pair(i) for k, (i, s) in best]
 
     return [
-        {"direction": direction, **named(query)}
-        | {"hits": {name: found(query, *by[direction]) for name, by in hits.items()}}
-        for direction in DIRECTIONS
-        for query in map(int, queries)
+        {"direction": way, "hits": {name: found(query, *by[way]) for name, by in hits.items()}}
+        | pair(query)
+        for way, query in product(DIRECTIONS, map(int, queries))
     ]
 
 
 def compare(run: str, reference: str = "reference") -> pd.DataFrame:
-    """Recall@10 of a run beside the committed reference run's, policy `pair`, in per cent."""
+    """Recall@10 of a run, mean over seeds, beside the committed reference run's, in per cent."""
     rows = []
     folders = [config.ROOT / "results" / name / "retrieval.json" for name in (run, reference)]
-    ours, theirs = (load(path)["values"] for path in folders)
+    ours, theirs = (over_seeds(load(path)["values"]) for path in folders)
     for name in ours:
         for direction, shown in DIRECTIONS.items():
             pair = [
