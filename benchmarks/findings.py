@@ -108,10 +108,7 @@ def score(found: list[set[str]], truth: list[set[str]], names: tuple[str, ...]) 
 
 def present(texts: list[str]) -> list[set[str]]:
     """What our rules find."""
-    return [
-        {name for name, status in labels.items() if status == "present"}
-        for labels in findings.label_all(texts)
-    ]
+    return [findings.present(text) for text in texts]
 
 
 def with_negspacy() -> Callable[[list[str]], list[set[str]]]:
@@ -156,7 +153,7 @@ def by_finding() -> dict:
     with and without it in the annotation call it present, uncertain, absent, or do not mention it.
     """
     texts, truth = open_i(ODD)
-    read, confusion = findings.label_all(texts), {}
+    read, confusion = [findings.label(text) for text in texts], {}
     for name in findings.FINDINGS:
         said = Counter()
         for labels, annotated in zip(read, truth, strict=True):

@@ -93,12 +93,6 @@ def label(report: str) -> dict[str, str]:
     return {name: found[name] for name in FINDINGS if name in found}
 
 
-def label_all(reports: Sequence[str]) -> list[dict[str, str]]:
-    """`label` of each report; equal reports are read once."""
-    labels = {report: label(report) for report in dict.fromkeys(reports)}
-    return [dict(labels[report]) for report in reports]
-
-
 def present(report: str) -> set[str]:
     """The findings that a report asserts. TypeError as `mentions`."""
     return {name for name, status in label(report).items() if status == "present"}

@@ -39,9 +39,7 @@ def load(path: str | Path) -> dict[str, Any]:
     """What `save` wrote: `{"values": ..., "provenance": {...}}`. Raises FileNotFoundError."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"There are no numbers in {path}: run the notebook that makes them."
-        )
+        raise FileNotFoundError(f"No numbers are in {path}: run the notebook that makes them.")
     return json.loads(path.read_text())
 
 
