@@ -11,7 +11,7 @@ import pytest
 from mcrlib import config, findings, results
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-QUICK = {"depth": 2, "nearest": 3}  # of 04_text_metrics
+QUICK = {"depth": 1, "nearest": 2}  # of 04_text_metrics
 
 
 def execute(name, **parameters):
