@@ -25,8 +25,8 @@ variant   = $(firstword $(subst -seed, ,$(1)))
 seed      = $(lastword $(subst -seed, ,$(1)))
 
 .DELETE_ON_ERROR:
-.PHONY: help doctor env data train embed tables figures reproduce publish test check lab clean \
-        guard 03_retrieval 04_text_metrics 05_modality_gap 06_top3
+.PHONY: help doctor env data train embed baseline tables figures reproduce publish test check lab clean \
+        guard 03_retrieval 04_text_metrics 05_modality_gap 06_top3 09_explore
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,11 +71,14 @@ tables: 03_retrieval 04_text_metrics ## Recall@K and text metrics, from the embe
 
 figures: 03_retrieval 04_text_metrics 05_modality_gap 06_top3 ## all figures, from the same
 
-03_retrieval 04_text_metrics 05_modality_gap 06_top3: $(ENV)
+baseline: 09_explore ## a linear baseline beside the models, in every table and figure
+
+03_retrieval 04_text_metrics 05_modality_gap 06_top3 09_explore: $(ENV)
 	@$(call NOTEBOOK,$@,)
 
 reproduce: ## everything: data, training, tables, figures; then the numbers beside the reference's
 	@$(MAKE) --no-print-directory embed
+	@$(MAKE) --no-print-directory baseline
 	@$(MAKE) --no-print-directory tables figures
 	@$(PYTHON) -m mcrlib.results $(RUN)
 

@@ -3,7 +3,7 @@
 The reports are those of the Open-i collection inside the torchxrayvision wheel, read in memory. The
 rules were written on reports with an even number; the rows are about the odd ones. Speed is per
 second of processor time, so that a busy machine does not count. Run as a script: prints the rows,
-and what each finding scores on odd reports.
+and saves what each finding scores on odd reports, in numbers only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import statistics
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -25,7 +26,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from spacy.tokens import Span
 from spacy.util import filter_spans
 
-from mcrlib import findings
+from mcrlib import config, findings, results
 
 # The annotators' MeSH terms (head/qualifier/...) -> finding, fixed without a look at odd reports.
 # "round" is how they write a nodular opacity or density.
@@ -107,10 +108,7 @@ def score(found: list[set[str]], truth: list[set[str]], names: tuple[str, ...]) 
 
 def present(texts: list[str]) -> list[set[str]]:
     """What our rules find."""
-    return [
-        {name for name, status in labels.items() if status == "present"}
-        for labels in findings.label_all(texts)
-    ]
+    return [findings.present(text) for text in texts]
 
 
 def with_negspacy() -> Callable[[list[str]], list[set[str]]]:
@@ -150,6 +148,22 @@ def agreement() -> list[dict]:
     ]
 
 
+def by_finding() -> dict:
+    """Numbers of the odd reports for `04_text_metrics`: `score`'s, and by finding how many reports
+    with and without it in the annotation call it present, uncertain, absent, or do not mention it.
+    """
+    texts, truth = open_i(ODD)
+    read, confusion = [findings.label(text) for text in texts], {}
+    for name in findings.FINDINGS:
+        said = Counter()
+        for labels, annotated in zip(read, truth, strict=True):
+            side = "annotated" if name in annotated else "not annotated"
+            said[f"{side}, {labels.get(name, 'unmentioned')}"] += 1
+        confusion[name] = said
+    scores = score(present(texts), truth, findings.FINDINGS)
+    return scores | {"reports": len(texts), "least": LEAST, "confusion": confusion}
+
+
 def speed(rounds: int = 5) -> list[dict]:
     texts = list(dict.fromkeys(open_i(ODD)[0]))
     rival = with_negspacy()
@@ -179,6 +193,4 @@ def rows() -> list[dict]:
 if __name__ == "__main__":
     for measurement in rows():
         print(measurement)
-    reports, annotated = open_i(ODD)
-    for name, found in score(present(reports), annotated, findings.FINDINGS)["findings"].items():
-        print(f"{name:27} " + " ".join(f"{number:7.3f}" for number in found))
+    results.save(config.ROOT / "results" / "reference" / "openi_findings.json", by_finding())

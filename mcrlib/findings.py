@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import pairwise, product
+from pathlib import Path
 
 import numpy as np
 import spacy
@@ -28,75 +29,6 @@ FINDINGS = (
     "Fibrosis", "Pleural Thickening", "Hernia",
 )  # fmt: skip
 
-# Name: phrases; a|b are alternatives, COMMA is one, _ENDING is cut off. "other" has no name here;
-# organs and qualities meet in _SAID; cues act forward ("absent") or back ("was absent"); "now"
-# keeps history present; "nothing" hides other cues; ~ marks side, zone and severity.
-_LEXICON = """
-Cardiomegaly: cardiomegaly // Infiltration: infiltrate // Fracture: fracture // Mass: mass, tumor
-Consolidation: consolidation, consolidative opacity // Hernia: hernia, hiatal|hiatus hernia
-Pneumothorax: pneumothorax, pneumothoraces, hydropneumothorax // Fibrosis: fibrosis, fibrotic change
-Pleural Thickening: apical|pleural|fissural thickening, apical pleural thickening, thickening of the
-  pleura|fissure, apical|pleural cap|capping // Enlarged Cardiomediastinum: paratracheal prominence
-Pleural Other: pleural plaque|scar|scarring|calcification, pleural-parenchymal scar|scarring
-Nodule: nodule, dense nodule, fibronodular, nodularity // Emphysema: emphysema, emphysematous change
-Lung Opacity: opacity, haziness, nodular|round|rounded|masslike opacity, air space disease|process|
-  opacity, airspace|alveolar disease|process|density, lung|lobe|interstitial|perihilar|suprahilar|
-  retrocardiac|midlung density, density in|within|over the left|right|medial|lung|lingula
-Lung Lesion: nodular|round|rounded|masslike opacity|density, cavitation, cavity, cavitary|lung|
-  pulmonary lesion, neoplasm, malignancy // Atelectasis: atelectasis, atelectatic change, collapse
-Edema: edema, pulmonary|interstitial edema, cephalization, congestion, vascular|venous|pulmonary
-  congestion, pulmonary vascular|venous congestion|hypertension, chf, heart failure
-Support Devices: pacemaker, icd, aicd, defibrillator, stimulator, generator, lead, catheter, picc,
-  port, port-a-cath, mediport, line, central|venous|picc line, tube, tubing, drain, shunt, stent,
-  tracheostomy, coil, device, wire, clip, suture, staple, hardware, fusion, plate, screw, implant,
-  prosthesis, prosthetic, arthroplasty, valve, tip|tips in|at|over|overlying|projecting
--No Finding: acute|active|significant|cardiopulmonary|cardiothoracic|intrathoracic|thoracic|
-  pulmonary|pleural disease|abnormality|process|finding // Pneumonia: pneumonia, bronchopneumonia
-other: granuloma, calcified, calcified density, scar, scarring, degenerative, osteophyte, spurring,
-  arthritis, spondylosis, scoliosis, levoscoliosis, dextroscoliosis, kyphosis, pectus, deformity,
-  compression, sclerosis, osteopenia, demineralization, tortuous, ectatic, ectasia, unfolded,
-  dilated, atherosclerosis, copd, chronic obstructive|change, hyperinflation, hyperexpanded,
-  hyperlucent, flattened, bulla, bullae, bullous, bronchiectasis, bronchitis, low|decreased lung
-  volume, low volume, hypoinflation, hypoventilation, eventration, elevated, blunted, crowding,
-  reticular, interstitial marking|prominence|disease, adenopathy, lymphadenopathy, prominent,
-  pericardial effusion, thickened, density, lucency, cystic fibrosis, subcutaneous emphysema, volume
-  loss // Pleural Effusion: effusion, pleural effusion|fluid, hydropneumothorax, hemothorax
-heart: heart, cardiac, heart|cardiac size|silhouette|contour|shadow // lung: lung, lung field, chest
-cardiomediastinum: cardiomediastinal, cardiomediastinal|cardio-mediastinal silhouette|contour
-pleura: pleura, pleural space
-vessel: vascular, vasculature, pulmonary|lung vascular|vasculature|vessel // clear: clear, clear of
-large: enlarged, large, prominent, widened, dilated, fullness, borderline, borderline enlarged|
-  large, increased|borderline in size // mediastinum: mediastinum, mediastinal contour|silhouette
-normal: normal, unremarkable, within normal limit, within limits of normal, normal in size, top|
-  upper normal, upper limits normal, upper limits of normal // congested: congested, increase
-absent: no, without, free of, clear of, negative, negative for, absence of, not, nor, neither,
-  never, removal of, been removal of, resolution of, resolved, no longer, rather than
-uncertain: possible, possibly, potentially, may, might, could, would, question, questionable,
-  suspicious|worrisome|concern for, suspicion, suspected, equivocal, exclude, cannot|not exclude,
-  difficult to exclude, ?, rule out, versus, vs, vs., suggest, probable, probably, likely, presumed,
-  presumably, differential, consideration, evaluate|correlate|clinically for
-history: history of, h/o, status post, s/p, prior, previous, previously seen|noted|described
-was absent: not seen|identified|visualized|present|appreciated|evident, not be demonstrated, is|are
-  absent|gone, has|have cleared, resolved, no longer, ruled out, been removed, : none|absent
-was uncertain: cannot be excluded, not excluded, not be excluded, is|are possible|suspected|
-  unlikely, suspected, entirely|completely excluded, difficult to exclude, be a consideration
-now: unchanged, stable, persist, again, remain, still, increased, decreased, improved, larger,
-  smaller, redemonstrated, similar // one was uncertain: versus, vs, vs.
-nothing: prior|previous exam|examination|study|radiograph|film|ct|chest|xxxx, from|to|since|with
-  prior|previous, from|to|since|with the prior|previous, no|not|without significant|interval change,
-  no|not|without change, no|without significant interval change, no increase|decrease, not only,
-  lead to, not seen|visualized|identified on the|prior|lateral lateral|frontal|prior|previous|view|
-  exam, b line, b-line
-break: ., .., ;, !, but, however, although, though, except, apart|aside from, other than, otherwise,
-  which, and there|the|a, there is|are, COMMA the|a|an|there|with|mild|small|moderate|stable|heart,
-  with small|mild|moderate|large|bilateral|left|right, seen|identified|noted COMMA
-~bilateral: bilateral, both, bibasilar, bibasal, biapical // ~small: small, tiny, trace
-~upper: upper, apex, apical, biapical, suprahilar, lul, rul // ~severe: severe, marked, extensive
-~middle: middle, mid, midlung, perihilar, lingula, lingular, rml // ~right: right, rul, rml, rll
-~lower: lower, base, basal, basilar, bibasilar, infrahilar, retrocardiac, lll, rll
-~mild: mild, minimal, slight, subtle, borderline // ~left: left, lingula, lingular, lul, lll
-~large: large, massive // ~moderate: moderate
-"""
 # Greek endings too, which library stemmers leave apart: atelectasis, atelectases, atelectatic.
 _ENDING = re.compile(
     "(?<=[a-z]{4})(as[ei]s|atic|osis|otic|(at)?ous|osity|i[ac]|is|ifi(ed|c|cation)|it(y|ies)|ing|ed"
@@ -161,10 +93,9 @@ def label(report: str) -> dict[str, str]:
     return {name: found[name] for name in FINDINGS if name in found}
 
 
-def label_all(reports: Sequence[str]) -> list[dict[str, str]]:
-    """`label` of each report; equal reports are read once."""
-    labels = {report: label(report) for report in dict.fromkeys(reports)}
-    return [dict(labels[report]) for report in reports]
+def present(report: str) -> set[str]:
+    """The findings that a report asserts. TypeError as `mentions`."""
+    return {name for name, status in label(report).items() if status == "present"}
 
 
 def agreement(hypotheses: Sequence[str], references: Sequence[str]) -> dict:
@@ -176,7 +107,7 @@ def agreement(hypotheses: Sequence[str], references: Sequence[str]) -> dict:
         got = f"{len(hypotheses)} and {len(references)}"
         raise ValueError(f"agreement needs one hypothesis for each reference, not {got} of them.")
     found, truth = (
-        np.array([[read.get(name) == "present" for name in FINDINGS] for read in label_all(texts)])
+        np.array([[name in said for name in FINDINGS] for said in map(present, texts)])
         for texts in (hypotheses, references)
     )
     table = classification_report(
@@ -207,11 +138,6 @@ def highlights(query_report: str, hit_report: str) -> list[tuple[int, int, str]]
             spans.append((max(hit.start, at), hit.end, kind))
             at = hit.end
     return spans
-
-
-def own(report: str) -> list[tuple[int, int, str]]:
-    """Spans (start, end, "own") of what a query says itself, in order, none overlapping."""
-    return [(start, end, "own") for start, end, _ in highlights(report, report)]
 
 
 def _sentences(report: str) -> Iterator[re.Match]:
@@ -311,8 +237,8 @@ def _language() -> tuple[spacy.Language, PhraseMatcher]:
     nlp.vocab.lex_attr_getters[spacy.attrs.NORM] = lambda word: _ENDING.sub("", word.lower())
     nlp.tokenizer.rules = {}  # no abbreviations: "Mass." is no state here
     matcher = PhraseMatcher(nlp.vocab, attr="NORM")
-    lexicon = _LEXICON.replace("|\n  ", "|").replace("\n  ", " ").replace(" // ", "\n")
-    for entry in lexicon.strip().splitlines():
+    lexicon = Path(__file__).with_suffix(".txt").read_text().replace("\n  ", " ")
+    for entry in re.findall(r"^[^#\n].*", lexicon, re.MULTILINE):
         name, phrases = entry.split(": ", maxsplit=1)
         for phrase in phrases.split(", "):
             choices = [word.split("|") for word in phrase.replace("COMMA", ",").split()]

@@ -51,7 +51,7 @@ MODALITIES = (("chest radiograph", "#E0503A", "o"), ("report", "#1F3F99", "^"))
 MARKS = {  # kind of highlight: background, slant (tells it apart without colour), words
     "own": ("#FFE58A", "normal", "the query's own findings"),
     "shared": ("#B4E2AC", "normal", "shared with the query"),
-    "other": ("#F8C3DA", "italic", "not in the query"),
+    "other": ("#F8C3DA", "italic", "not in the query, or against it"),
     None: ("none", "normal", ""),
 }
 styled = style.context(["default", STYLE])
@@ -93,9 +93,11 @@ def _width(text, size=SIZE):  # in points, as drawn in the style's font
 
 
 def _legend(figure, handles):
-    """The figure with one legend under all panels, in as many columns as fit its width."""
+    """The figure with one legend under all panels, in even rows that fit its width."""
     columns = 72 * figure.get_figwidth() / (31 + max(_width(h.get_label(), 7) for h in handles))
-    figure.legend(handles=handles, loc="outside lower center", ncols=int(columns))
+    rows = -(-len(handles) // int(columns))
+    columns = -(-len(handles) // rows)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # drawn again, nothing moves
     return figure
@@ -122,8 +124,9 @@ def loss_curves(history: pd.DataFrame) -> Figure:
 @styled
 def recall_bars(evaluated: Mapping[str, Mapping], policy: str = "pair") -> Figure:
     """Recall@1/5/10 of each variant in both directions, COLUMN wide (the paper's comparison).
-    evaluated: variant -> `retrieval.evaluate`; positive is the same `pair` or the same `report`.
-    Whiskers are 95 % intervals. Raises ValueError where pools differ or lack the policy.
+    evaluated: variant -> `results.over_seeds`; positive is the same `pair` or the same `report`.
+    Whiskers are 95 % intervals, or one deviation over several seeds. Raises ValueError where pools
+    differ or lack the policy.
     """
     look, pools = looks(evaluated), {result["pool"] for result in evaluated.values()}
     if len(pools) > 1:
@@ -144,7 +147,9 @@ def recall_bars(evaluated: Mapping[str, Mapping], policy: str = "pair") -> Figur
         line = axes.hlines(100 * chance, places - 0.45, places + 0.45, "k", ":", label="chance")
         axes.set(title=results.DIRECTIONS[direction], ylabel="recall (%)")
     axes.set_xticks(places, chance.index)
-    axes.set_xlabel(f"pool of {pools.pop():,}, positive: same {policy}, 95 % intervals")
+    several = any(result["seeds"] > 1 for result in evaluated.values())
+    whiskers = "95 % intervals" + ", or ± deviation over seeds" * several
+    axes.set_xlabel(f"pool of {pools.pop():,}, positive: same {policy}\n{whiskers}")
     keys = [Line2D([], [], color=look[n]["color"], lw=5, label=_plain(n, 20)) for n in look]
     return _legend(figure, [*keys, line])
 
@@ -164,8 +169,11 @@ def curves(records: Sequence[Mapping], metrics: Sequence[str] = METRICS) -> Figu
         rows = table[table["metric"] == metric].sort_values("k")
         for (name, direction), line in rows.groupby(["variant", "direction"]):
             axes.plot(line["k"], line[kind], ls=LINES[direction], markevery=3, **look[name])
-        axes.set(title=f"{metric}, {kind} of top K", xlabel="K", xticks=[1, 4, 7, 10])
-    handles = [Line2D([], [], label=_plain(name, 20), **look[name]) for name in look]
+        axes.set(title=f"{metric}, {kind} of top K", xticks=[1, 4, 7, 10])
+        axes.set_xlabel("K" * (kind == "best"))
+    labels = {name: _plain(name, 20) for name in sorted(look, key=lambda name: name in BOUNDS)}
+    labels["ceiling"] = "ceiling (a lower bound)"
+    handles = [Line2D([], [], label=labels[n], **look[n]) for n in labels if n in look]
     handles += [Line2D([], [], color="k", ls=LINES[d], label=results.DIRECTIONS[d]) for d in LINES]
     return _legend(figure, handles)
 
@@ -190,7 +198,8 @@ def modality_gap(gaps: Mapping[str, Mapping]) -> Figure:
         axes.spines[:].set_visible(True)
         lines = [f"{key.replace('_', ' '):<20}{v:>8.3f}" for key, v in gap["numbers"].items()]
         axes.set_xlabel("\n".join(lines), family="DejaVu Sans Mono", size=6, linespacing=1.4)
-    return _legend(figure, axes.get_legend_handles_labels()[0])
+    handles = [Line2D([], [], color=c, marker=m, ls="", label=name) for name, c, m in MODALITIES]
+    return _legend(figure, handles)
 
 
 def _runs(text, spans, words):
@@ -204,6 +213,8 @@ def _runs(text, spans, words):
     while cut < len(text) and kinds[cut]:
         cut += 1
     more = bool(text[cut:].strip())
+    while more and cut and text[cut - 1] in ".,;: " and not kinds[cut - 1]:
+        cut -= 1
     text, kinds = f"{text[:cut]}…", [*kinds[:cut], None]
     groups = groupby(range(cut + more), key=kinds.__getitem__)
     return [(_plain("".join(text[i] for i in places)), kind) for kind, places in groups]
@@ -258,8 +269,8 @@ def _retrievals(queries, pictures, highlights, words):
         if missing := {pair["pair_id"] for pair in shown} - set(pictures):
             raise ValueError(f"There is no picture of {sorted(missing)}: give all that are shown.")
         own = [(start, end, "own") for start, end, _ in highlights(text, text)]
-        picture = pictures[query["pair_id"]] if from_image else None
-        first = (f"Query {_plain(query['pair_id'], 18)}", _runs(text, own, words), picture)
+        title = f"Query {'image' if from_image else 'report'}  {_plain(query['pair_id'], 16)}"
+        first = (title, _runs(text, own, words), pictures.get(query["pair_id"]))
         for variant, hits in query["hits"].items():
             rows.append([first])
             for hit in hits:
@@ -278,9 +289,10 @@ def _retrievals(queries, pictures, highlights, words):
 def top3(queries: Sequence, pictures: Mapping, highlights: Callable, words: int = 40) -> Figure:
     """Top-3 retrievals of each query, a row a variant, FULL wide (Figure 5).
     queries: `direction pair_id report hits`, hits: variant -> `pair_id rank score report positive`
-    each; pictures: pair_id -> uint8 [S, S]. highlights(query report, hit report), such as
-    `findings.highlights`, gives spans (start, end, kind of MARKS) of the latter. Reports are cut
-    after `words` words. Raises ValueError for a missing picture or a span outside its text.
+    each; pictures: pair_id -> uint8 [S, S], a query report's own picture too where it has one.
+    highlights(query report, hit report), such as `findings.highlights`, gives spans (start, end,
+    kind of MARKS) of the latter. Reports are cut after `words` words. Raises ValueError for a
+    missing picture or a span outside its text.
     """
     return _sheet(*_retrievals(queries, pictures, highlights, words))
 

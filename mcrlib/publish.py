@@ -20,15 +20,14 @@ def publish(run: str) -> None:
         raise ValueError(f"RUN={run} is not made of phantoms: it is never published.")
     source, target = (config.ROOT / "results" / name for name in (run, "reference"))
     files = [f for split in ("validate", "test") for f in results.trained(run, split).values()]
-    shutil.rmtree(target, ignore_errors=True)
+    for old in target.glob("*/"):
+        shutil.rmtree(old)
     for file in files:
         with np.load(file) as rows:
             results.save_embeddings(target / file.relative_to(source), **rows, dtype=np.float16)
-    records = {
-        f"{f.parent.name}/{name}" for f in files for name in ("training.json", "history.csv")
-    }
-    for record in ("data.json", *sorted(records)):
-        results.write(target / record, (source / record).read_bytes())
+    records = [source / "data.json", *source.glob("*/training.json"), *source.glob("*/history.csv")]
+    for record in records:
+        results.write(target / record.relative_to(source), record.read_bytes())
 
 
 if __name__ == "__main__":

@@ -9,16 +9,17 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from mcrlib import config
+from mcrlib.data import manifest
 
 PACKAGES = ("torch", "timm", "transformers", "accelerate", "numpy", "scikit-learn", "pycocoevalcap")
 DIRECTIONS = {"image_to_report": "image to report", "report_to_image": "report to image"}
@@ -38,9 +39,7 @@ def load(path: str | Path) -> dict[str, Any]:
     """What `save` wrote: `{"values": ..., "provenance": {...}}`. Raises FileNotFoundError."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"There are no numbers in {path}: run the notebook that makes them."
-        )
+        raise FileNotFoundError(f"No numbers are in {path}: run the notebook that makes them.")
     return json.loads(path.read_text())
 
 
@@ -72,13 +71,48 @@ def trained(run: str, split: str = "test") -> dict[str, Path]:
         raise FileNotFoundError(
             f"There are no embeddings in results/{run}: run `make embed RUN={run}` first."
         )
-    variants = [file.parent.name.partition("-seed")[0] for file in files]
-    named = {
-        variant if variants.count(variant) == 1 else file.parent.name: file
-        for variant, file in zip(variants, files, strict=True)
-    }
+    parts = [file.parent.name.partition("-seed") for file in files]
+    variants = [variant for variant, *_ in parts]
     order = [*config.VARIANTS, *variants]
-    return dict(sorted(named.items(), key=lambda item: order.index(item[0].partition("-seed")[0])))
+    places = [(order.index(variant), len(seed), seed) for variant, _, seed in parts]
+    return {
+        variant if variants.count(variant) == 1 else file.parent.name: file
+        for _, variant, file in sorted(zip(places, variants, files, strict=True))
+    }
+
+
+def pairs(run: str) -> manifest.Dataset:
+    """The prepared pairs that the embeddings of a run belong to.
+
+    Raises ValueError where their manifest is another than `data.json` says: the same ids with other
+    reports or labels would give wrong numbers without a word.
+    """
+    prepared = manifest.open(config.load(run).data_folder)
+    file, made = "manifest.parquet", config.ROOT / "results" / run / "data.json"
+    wanted = load(made)["values"]["pairs"] if made.is_file() else prepared.info
+    if wanted["sha256"][file] != prepared.info["sha256"][file]:
+        raise ValueError(
+            f"{prepared.folder} is not the data that results/{run} was made from: prepare it with "
+            "the code of that run (`git` in its training.json), or train anew."
+        )
+    return prepared
+
+
+def by_variant(models: Mapping[str, Any]) -> dict[str, list]:
+    """What belongs to the models of a run (`trained`), a list over seeds by variant."""
+    result: dict[str, list] = {}
+    for name, value in models.items():
+        result.setdefault(name.partition("-seed")[0], []).append(value)
+    return result
+
+
+def over_seeds(evaluated: Mapping[str, dict]) -> dict[str, dict]:
+    """`retrieval.evaluate`'s results by variant, with the number of `seeds`. Of several: their
+    means, and in place of the interval `low` and `high` one deviation (n - 1) away."""
+    return {
+        variant: {"seeds": len(seeds)} | (_mean(seeds) if len(seeds) > 1 else seeds[0])
+        for variant, seeds in by_variant(evaluated).items()
+    }
 
 
 def inputs(run: str, split: str = "test") -> dict[str, str]:
@@ -124,19 +158,28 @@ def load_embeddings(path: str | Path, pair_id: Any = None) -> tuple[np.ndarray, 
     return rows[0], rows[1]
 
 
-def save_table(stem: str | Path, frame: pd.DataFrame, caption: str) -> None:
-    """Write a table as `stem.csv` and `stem.tex` (booktabs); its text stays text in both."""
+def save_table(
+    stem: str | Path, frame: pd.DataFrame, caption: str, best: Mapping[str, int] | None = None
+) -> None:
+    """Write a table as `stem.csv` and `stem.tex` (booktabs); its text stays text in both.
+
+    best: column -> 1 or -1, where the highest or lowest value is bold in LaTeX, among the rows of
+    the same `direction` and `K`; `floor` and `ceiling` do not compete.
+    """
+    bold = _best(frame, best or {})
     frame = frame.map(lambda cell: _harmless(cell) if isinstance(cell, str) else cell)
+    frame.columns, bold.columns = (frame.columns.map(_harmless),) * 2
     stem = Path(stem)
     write(stem.with_suffix(".csv"), frame.to_csv(index=False).encode())
     latex = frame.style.hide(axis="index").format(escape="latex", precision=3)
-    latex = latex.format_index(escape="latex", axis=1)
+    latex = latex.format_index(escape="latex", axis=1).apply(lambda _: bold, axis=None)
     write(stem.with_suffix(".tex"), latex.to_latex(hrules=True, caption=_latex(caption)).encode())
 
 
 def recall_table(evaluated: dict[str, dict], policy: str = "pair") -> pd.DataFrame:
-    """One row a model and direction: Recall@K in per cent with its interval, and the median rank,
-    from `retrieval.evaluate`'s results by model name."""
+    """One row a variant and direction: Recall@K in per cent with its interval, or mean and
+    deviation over seeds, the median rank, and precision@10 and mAP in per cent where there are
+    labels; from `over_seeds`."""
     rows = []
     for name, result in evaluated.items():
         for direction, shown in DIRECTIONS.items():
@@ -144,12 +187,30 @@ def recall_table(evaluated: dict[str, dict], policy: str = "pair") -> pd.DataFra
             row = {"model": name, "direction": shown}
             for metric, n in numbers.items():
                 if metric.startswith("R@"):
-                    row[metric] = (
-                        f"{100 * n['value']:.1f} [{100 * n['low']:.1f}, {100 * n['high']:.1f}]"
-                    )
-            row["median rank"] = f"{numbers['median_rank']['value']:g}"
+                    value, low, high = (100 * n[part] for part in ("value", "low", "high"))
+                    spread = f"± {high - value:.1f}" if result["seeds"] > 1 else ""
+                    row[metric] = f"{value:.1f} {spread or f'[{low:.1f}, {high:.1f}]'}"
+            row["median rank"] = f"{numbers['median_rank']['value']:.3g}"
+            labels = result.get("labels", {direction: {}})[direction]
+            row |= {m: f"{100 * labels[m]:.1f}" for m in ("precision@10", "mAP") if m in labels}
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def verdict_table(verdicts: list[dict]) -> pd.DataFrame:
+    """One row a comparison of `retrieval.verdicts`, in points of Recall@K."""
+    rows = []
+    for v in verdicts:
+        row = {"comparison": " − ".join(v["variants"]) + " (primary)" * v["primary"]}
+        row |= {"seeds": v["seeds"], "verdict": v.get("verdict", "no seed in common")}
+        if v["seeds"]:
+            # A minus sign, not a hyphen, which a spreadsheet would take for a formula.
+            points = [f"{100 * v[x]:.1f}".replace("-", "−") for x in ("difference", "low", "high")]
+            row["difference"] = "{} [{}, {}]".format(*points)
+            row |= {"p": f"{v['p']:.4f}", "no loss": "yes" if v["no_loss"] else "not shown"}
+            row |= {"detectable": f"{100 * v['detectable']:.1f}"}
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("")
 
 
 def text_table(records: list[dict], ks: tuple[int, ...] = (1, 5, 10)) -> pd.DataFrame:
@@ -168,29 +229,25 @@ def top_hits(
     """What Figure 5 shows of `queries` (rows of `frame`), from `retrieval.hits`' results by model:
     a record a direction and query, with `pair_id`, `report` and the `hits` of each model."""
 
-    def named(row: int) -> dict[str, str]:
+    def pair(row: int) -> dict[str, str]:
         return {name: frame[name].iloc[row] for name in ("pair_id", "report")}
 
     def found(query: int, rows: np.ndarray, scores: np.ndarray) -> list[dict]:
-        ranked = enumerate(zip(rows[query].tolist(), scores[query].tolist(), strict=True), 1)
-        return [
-            {"rank": k, "score": score, "positive": row == query, **named(row)}
-            for k, (row, score) in ranked
-        ]
+        best = enumerate(zip(rows[query].tolist(), scores[query].tolist(), strict=True), 1)
+        return [{"rank": k, "score": s, "positive": i == query} | pair(i) for k, (i, s) in best]
 
     return [
-        {"direction": direction, **named(query)}
-        | {"hits": {name: found(query, *by[direction]) for name, by in hits.items()}}
-        for direction in DIRECTIONS
-        for query in map(int, queries)
+        {"direction": way, "hits": {name: found(query, *by[way]) for name, by in hits.items()}}
+        | pair(query)
+        for way, query in product(DIRECTIONS, map(int, queries))
     ]
 
 
 def compare(run: str, reference: str = "reference") -> pd.DataFrame:
-    """Recall@10 of a run beside the committed reference run's, policy `pair`, in per cent."""
+    """Recall@10 of a run, mean over seeds, beside the committed reference run's, in per cent."""
     rows = []
     folders = [config.ROOT / "results" / name / "retrieval.json" for name in (run, reference)]
-    ours, theirs = (load(path)["values"] for path in folders)
+    ours, theirs = (over_seeds(load(path)["values"]) for path in folders)
     for name in ours:
         for direction, shown in DIRECTIONS.items():
             pair = [
@@ -201,6 +258,29 @@ def compare(run: str, reference: str = "reference") -> pd.DataFrame:
     return pd.DataFrame(rows).round(1)
 
 
+def _mean(seeds: list) -> Any:
+    """One number, text or nest of them in place of the same of each seed."""
+    first = seeds[0]
+    if not isinstance(first, dict):
+        return first if {*seeds} == {first} else float(np.mean(seeds))
+    if "low" not in first:
+        return {name: _mean([seed[name] for seed in seeds]) for name in first}
+    values = [seed["value"] for seed in seeds]
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    return {"value": mean, "low": mean - deviation, "high": mean + deviation}
+
+
+def _best(frame: pd.DataFrame, best: Mapping[str, int]) -> pd.DataFrame:
+    """Styler's properties of each cell of `frame`: bold where it is the best of its group."""
+    numbers = frame[[*best]].map(lambda cell: float(str(cell).split()[0])) * pd.Series(best)
+    if best:
+        numbers[frame["model"].isin(("floor", "ceiling"))] = np.nan
+        groups = [frame[column] for column in ("direction", "K") if column in frame]
+        numbers = numbers.eq(numbers.groupby(groups).transform("max"))
+    look = numbers.replace({True: "textbf:--rwrap;", False: ""})
+    return look.reindex(columns=frame.columns, fill_value="")
+
+
 def _harmless(cell: str) -> str:
     """Text without control characters, that no spreadsheet takes for a formula."""
     cell = "".join(c for c in cell if c.isprintable() or c == " ")
@@ -208,18 +288,23 @@ def _harmless(cell: str) -> str:
 
 
 def _latex(text: str) -> str:
-    special = {"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$"}
-    return "".join(special.get(c, c) for c in text)
+    named = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum"}
+    special = {c: f"\\text{name}{{}}" for c, name in named.items()} | {
+        c: f"\\{c}" for c in "%&_#${}"
+    }
+    return "".join(special.get(c, c) for c in _harmless(text))
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
+    if hasattr(value, "tolist"):  # of numpy or torch
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is not a number, text, list or dict.")
 
 
 @functools.cache
 def _environment() -> dict[str, Any]:
+    import torch  # here, since drawing does without these seconds
+
     def git(*words: str) -> str:
         answer = subprocess.run(["git", *words], cwd=config.ROOT, capture_output=True, text=True)
         return answer.stdout.strip() if answer.returncode == 0 else "unknown"

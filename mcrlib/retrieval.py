@@ -10,7 +10,7 @@ query's own partner. `report`: any candidate whose report is the same text (`sam
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -164,6 +164,38 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted[order.argsort()].tolist()
 
 
+def verdicts(
+    ranks: Mapping[str, Array], patients: Sequence[Hashable], k: int = 10, draws: int = 10_000
+) -> list[dict]:
+    """`mcr` (else the first variant) against each other variant: records of `compare` and more.
+
+    ranks: model (VARIANT-seedS) -> [2, N], both directions. `seeds`: how many both variants have,
+    over which they are compared; where 0, the record ends there. `primary`: `mcr` minus `dual`;
+    `p` of all others is corrected by Holm among them. `verdict`: better or worse where `p` is below
+    0.05, else open.
+    """
+    of: dict[str, dict] = {}
+    for model, rows in ranks.items():
+        variant, _, seed = model.partition("-seed")
+        of.setdefault(variant, {})[seed] = rows
+    a, records = "mcr" if "mcr" in of else next(iter(of)), []
+    for b in (variant for variant in of if variant != a):
+        both = [seed for seed in of[a] if seed in of[b]]
+        record = {"variants": [a, b], "primary": (a, b) == ("mcr", "dual"), "seeds": len(both)}
+        if both:
+            sides = (np.array([of[variant][seed] for seed in both]) for variant in (a, b))
+            record |= compare(*sides, patients, k, draws)
+        records.append(record)
+    rest = [record for record in records if "p" in record and not record["primary"]]
+    for record, p in zip(rest, holm([record["p"] for record in rest]), strict=True):
+        record["p"] = p
+    for record in records:
+        if "p" in record:
+            side = "better" if record["difference"] > 0 else "worse"
+            record["verdict"] = side if record["p"] < 0.05 else "open"
+    return records
+
+
 def label_ceiling(labels: Iterable[Iterable], ks: Ks = (1, 5, 10)) -> dict[int, float]:
     """Expected Recall@K (policy `pair`) of an oracle that sees nothing but label sets.
 
@@ -296,14 +328,16 @@ def _intervals(ranks: Array, patient: Array, ks: Ks, draws: int, seed: int) -> l
 
 
 def _by_labels(image: Tensor, report: Tensor, labels: list, ks: Ks) -> dict:
-    """{direction: {"precision@1", ..., "mAP"}}; relevant is what shares a label with the query.
+    """{direction: {"precision@1", ..., "mAP", "chance"}}; relevant: what shares a label with the
+    query.
 
     Empty label sets are relevant to each other only. Ties count as in `ranks`. precision@K divides
-    by min(K, N). mAP is over the whole ranking, the query's partner included.
+    by min(K, N). mAP is over the whole ranking, the query's partner included. `chance`: the
+    precision of random retrieval.
     """
     sets = [set(given) or {None} for given in labels]
-    names = set().union(*sets)
-    has = torch.tensor([[name in given for name in names] for given in sets]).to(image)
+    every = set().union(*sets)
+    has = torch.tensor([[name in given for name in every] for given in sets]).to(image)
     place = torch.arange(1, len(sets) + 1, device=image.device)
     result = {}
     for way, sides in zip(DIRECTIONS, ((image, report), (report, image)), strict=True):
@@ -313,7 +347,8 @@ def _by_labels(image: Tensor, report: Tensor, labels: list, ks: Ks) -> dict:
             order = (scores - TOLERANCE * relevant).argsort(1, descending=True)
             hit = relevant.gather(1, order).double()
             average = (hit * hit.cumsum(1) / place).sum(1) / hit.sum(1)
-            found.append(torch.stack([*(hit[:, :k].mean(1) for k in ks), average], 1))
-        means = torch.cat(found).mean(0).tolist()
-        result[way] = dict(zip([*(f"precision@{k}" for k in ks), "mAP"], means, strict=True))
+            columns = [*(hit[:, :k].mean(1) for k in ks), average, hit.mean(1)]
+            found.append(torch.stack(columns, 1))
+        means, names = torch.cat(found).mean(0).tolist(), [f"precision@{k}" for k in ks]
+        result[way] = dict(zip([*names, "mAP", "chance"], means, strict=True))
     return result

@@ -153,7 +153,7 @@ def test_long_text_and_emoji():
 
 
 @pytest.mark.parametrize("report", [None, float("nan"), b"Edema."])
-@pytest.mark.parametrize("read", [findings.label, findings.mentions, findings.own])
+@pytest.mark.parametrize("read", [findings.label, findings.mentions, findings.present])
 def test_what_is_not_text_is_refused(read, report):
     with pytest.raises(TypeError, match="A report is text"):
         read(report)
@@ -187,12 +187,9 @@ def test_order_case_and_line_breaks_do_not_matter(sentences):
     assert findings.label("\n\n".join(sentences).upper()) == expected
 
 
-def test_label_all_is_label_of_each():
-    texts = [*SENTENCES, "", *SENTENCES]
-    labels = findings.label_all(texts)
-    assert labels == [findings.label(text) for text in texts]
-    labels[0]["Edema"] = P
-    assert labels[len(SENTENCES) + 1] == SENTENCES[texts[0]]
+def test_present_are_the_findings_that_a_report_asserts():
+    text = "Possible pneumonia. No effusion. Edema and cardiomegaly."
+    assert findings.present(text) == {"Edema", "Cardiomegaly"}
 
 
 @settings(deadline=None, max_examples=30)
@@ -254,8 +251,7 @@ def test_highlights_are_in_order_and_apart(query, hit):
     assert all(start < end for start, end, _ in spans)
     assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
     assert {kind for *_, kind in spans} <= {"shared", "other"}
-    mine = [(start, end) for start, end, _ in findings.own(query)]
-    assert mine == [(start, end) for start, end, _ in findings.highlights(query, query)]
+    mine = [(start, end) for start, end, _ in findings.highlights(query, query)]
     covered = {i for start, end in mine for i in range(start, end)}
     assert covered == {i for m in findings.mentions(query) for i in range(m.start, m.end)}
 

@@ -48,7 +48,8 @@ def evaluated(pool: int = 500, shift: float = 0.0) -> dict:
     report = {f"R@{k}": cell(0.2 + 0.03 * k - shift) for k in ks} | {"median_rank": cell(12)}
     both = {"pair": pair, "report": report}
     chance = {f"R@{k}": k / pool for k in ks}
-    return {"pool": pool, "chance": chance, "image_to_report": both, "report_to_image": both}
+    shown = {"image_to_report": both, "report_to_image": both}
+    return {"seeds": 1, "pool": pool, "chance": chance, **shown}
 
 
 def records(variants: list[str]) -> list[dict]:
@@ -232,7 +233,7 @@ def test_strange_text_stays_text_in_html():
     assert set(page.tags) <= {"table", "tbody", "tr", "td", "b", "br", "img", "span"}
     assert sum(PLAIN in data for data, _ in page.spans) == 2 * 4 - 3  # excerpts are shorter
     assert not any(character in text for character in "\x00\x1b\u202e\ud800")
-    assert text.count("<img") == text.count("data:image/png;base64,") == 1 + 3
+    assert text.count("<img") == text.count("data:image/png;base64,") == 1 + 1 + 3
 
 
 def test_strange_text_stays_text_in_figures(tmp_path):
@@ -263,6 +264,7 @@ def test_a_cut_report_ends_in_an_ellipsis_after_whole_highlights():
     at = text.index("three")
     parts = shown(text, [(at, at + len("three four five"), "shared")], 3)
     assert [part for part, _ in parts] == ["One two ", "three four five", "…"]
+    assert shown("Clear. No more.", [], 1)[0][0] == "Clear…"
     assert shown(text, [], 8)[0][0] == text == shown(text + " \n", [], 8)[0][0]
 
 
@@ -293,7 +295,9 @@ def test_recall_bars_stand_at_their_values_over_chance():
         whiskers, chance = axes.collections[0], axes.collections[-1]
         assert whiskers.get_segments()[0][:, 1] == pytest.approx([20, 27])
         assert [line[0][1] for line in chance.get_segments()] == pytest.approx([0.2, 1, 2])
-    assert "pool of 500" in axes.get_xlabel()
+    assert "pool of 500" in axes.get_xlabel() and "deviation" not in axes.get_xlabel()
+    several = plots.recall_bars({"mcr": evaluated() | {"seeds": 3}}).axes[-1].get_xlabel()
+    assert "± deviation over seeds" in several
     with pytest.raises(ValueError, match=r"\[400, 500\]"):
         plots.recall_bars({"mcr": evaluated(), "abm": evaluated(pool=400)})
     bare = evaluated()
@@ -335,7 +339,8 @@ def test_modality_gap_treats_all_panels_alike():
 def test_top3_shows_pictures_and_ticks_where_they_belong():
     figure = plots.top3(retrieved(["abm", "mcr"]), PICTURES, marks)
     pictures = [np.asarray(image.get_array()) for image in figure.axes[0].images]
-    order = ["p2", "p1", "p2", "p3", "p1", "p2", "p3"]  # the query, then three hits a variant
+    # The query image; the partner of the query report; its three hits by each variant.
+    order = ["p2", "p2", "p1", "p2", "p3", "p1", "p2", "p3"]
     assert all(np.array_equal(a, PICTURES[b]) for a, b in zip(pictures, order, strict=True))
     titles = [text.get_text() for text in figure.axes[0].texts if "#" in text.get_text()][:-1]
     assert [title for title in titles if "✓" in title] == [

@@ -91,22 +91,82 @@ def test_a_user_s_method_joins_the_models_of_a_run(tmp_path, rows, monkeypatch):
     monkeypatch.setattr(config, "ROOT", tmp_path)
     with pytest.raises(FileNotFoundError, match="make embed RUN=mine"):
         results.trained("mine")
-    for name in ("tfidf-seed0", "mcr-seed0", "mcr-seed1", "dual-seed0"):
+    for name in ("tfidf-seed0", "mcr-seed0", "mcr-seed10", "mcr-seed2", "dual-seed0"):
         results.save_embeddings(tmp_path / f"results/mine/{name}/embeddings-test.npz", *rows)
-    assert list(results.trained("mine")) == ["mcr-seed0", "mcr-seed1", "dual", "tfidf"]
+    names = ["mcr-seed0", "mcr-seed2", "mcr-seed10", "dual", "tfidf"]
+    assert list(results.trained("mine")) == names
+    seeds = results.by_variant(results.trained("mine"))
+    assert [len(files) for files in seeds.values()] == [3, 1, 1]
     assert set(results.inputs("mine")) == set(results.trained("mine"))
 
 
 def test_text_in_a_table_stays_text(tmp_path):
-    results.save_table(
-        tmp_path / "table", pd.DataFrame({"text": EVIL, "n": 1.0}), "100 % of a_b & c"
-    )
+    frame = pd.DataFrame({"text": EVIL, "n": 1.0} | dict.fromkeys(EVIL, "x"))
+    results.save_table(tmp_path / "table", frame, "100 % of a_b & c {" + "".join(EVIL))
     with open(tmp_path / "table.csv", newline="") as file:
-        cells = [row[0] for row in csv.reader(file)][1:]
-    assert len(cells) == len(EVIL)
-    assert not any(cell[:1] in "=+-@" for cell in cells)
-    assert not any(c in "".join(cells) for c in "\x00\x1b")
+        head, *rows = csv.reader(file)
+    assert len(rows) == len(EVIL)
+    for cell in [*head, *(row[0] for row in rows)]:
+        assert cell[:1] not in ("=", "+", "-", "@") and cell.isprintable()
     latex = (tmp_path / "table.tex").read_text()
-    assert r"\input" not in latex
-    assert r"100 \% of a\_b \& c" in latex
+    assert r"\input" not in latex and "\x1b" not in latex and "\x00" not in latex
+    assert r"100 \% of a\_b \& c \{" in latex
     assert r"\toprule" in latex
+
+
+def test_the_best_of_each_group_is_bold(tmp_path):
+    frame = pd.DataFrame({"model": ["a", "b", "ceiling"] * 2, "direction": [0, 0, 0, 1, 1, 1]})
+    frame["R@1"] = ["9.0 [1, 20]", "10.0 ± 2", "99.0", "3.0", "3.0", "1.0"]
+    frame["median rank"] = ["4", "12", "1", "2", "1.5", "1"]
+    results.save_table(tmp_path / "table", frame, "c", {"R@1": 1, "median rank": -1})
+    latex = (tmp_path / "table.tex").read_text()
+    bold = [part.partition("}")[0] for part in latex.split(r"\textbf{")[1:]]
+    assert bold == ["4", "10.0 ± 2", "3.0", "3.0", "1.5"]
+    results.save_table(tmp_path / "plain", frame, "c")
+    assert "textbf" not in (tmp_path / "plain.tex").read_text()
+
+
+def evaluated(value, low=0.0, high=1.0):
+    cell = {"value": value, "low": low, "high": high}
+    ways = {key: {"pair": {"R@1": cell, "median_rank": cell}} for key in results.DIRECTIONS}
+    labels = {key: {"precision@10": value, "mAP": value} for key in results.DIRECTIONS}
+    return {"pool": 7, "resampled": "patients", "labels": labels} | ways
+
+
+def test_several_seeds_become_their_mean_and_deviation():
+    runs = {"mcr-seed0": evaluated(0.2), "mcr-seed1": evaluated(0.4), "abm": evaluated(0.3)}
+    shown = results.over_seeds(runs)
+    assert shown["abm"] == evaluated(0.3) | {"seeds": 1}
+    assert {shown["mcr"][name] for name in ("pool", "resampled", "seeds")} == {7, "patients", 2}
+    cell = shown["mcr"]["image_to_report"]["pair"]["R@1"]
+    deviation = np.std([0.2, 0.4], ddof=1)
+    assert [*cell.values()] == pytest.approx([0.3, 0.3 - deviation, 0.3 + deviation])
+    table = results.recall_table(shown)
+    assert table["R@1"].tolist() == ["30.0 ± 14.1"] * 2 + ["30.0 [0.0, 100.0]"] * 2
+    assert table["mAP"].tolist() == ["30.0"] * 4
+
+
+def test_verdicts_are_no_formulas(tmp_path):
+    found = {"difference": -0.05, "low": -0.1, "high": 0.0, "p": 0.04, "no_loss": False}
+    about = {"variants": ["mcr", "dual"], "primary": True, "seeds": 1, "verdict": "worse"}
+    rows = [about | found | {"detectable": 0.06}, about | {"seeds": 0, "primary": False}]
+    del rows[1]["verdict"]
+    table = results.verdict_table(rows)
+    assert table["difference"].tolist() == ["−5.0 [−10.0, 0.0]", ""]
+    assert table["verdict"].tolist() == ["worse", "no seed in common"]
+    assert table["comparison"].tolist() == ["mcr − dual (primary)", "mcr − dual"]
+    results.save_table(tmp_path / "table", table, "c")
+    assert "'" not in (tmp_path / "table.csv").read_text()
+
+
+def test_pairs_prepared_anew_are_not_taken_for_those_of_a_run(tmp_path, dataset, monkeypatch):
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "smoke").symlink_to(dataset.folder)
+    assert len(results.pairs("smoke").frame) == len(dataset.frame)
+    results.save(tmp_path / "results/smoke/data.json", {"pairs": dataset.info})
+    assert len(results.pairs("smoke").frame) == len(dataset.frame)
+    other = {"sha256": dataset.info["sha256"] | {"manifest.parquet": "another"}}
+    results.save(tmp_path / "results/smoke/data.json", {"pairs": other})
+    with pytest.raises(ValueError, match="is not the data that results/smoke was made from"):
+        results.pairs("smoke")

@@ -34,7 +34,7 @@ def plain_ranks(queries, candidates, query_group, candidate_group):
 
 
 def plain_label_scores(queries, candidates, labels, ks):
-    precision, average = {k: [] for k in ks}, []
+    precision, average, chance = {k: [] for k in ks}, [], []
     for own, row in zip(labels, cosines(queries, candidates), strict=True):
         relevant = [bool(set(own) & set(other)) or (not own and not other) for other in labels]
         # Among equal scores what is not relevant comes first.
@@ -42,9 +42,11 @@ def plain_label_scores(queries, candidates, labels, ks):
         hits = [relevant[j] for j in order]
         for k in ks:
             precision[k].append(np.mean(hits[:k]))
+        chance.append(np.mean(hits))
         places = [i for i, hit in enumerate(hits, start=1) if hit]
         average.append(np.mean([sum(hits[:place]) / place for place in places]))
-    return {f"precision@{k}": np.mean(precision[k]) for k in ks} | {"mAP": np.mean(average)}
+    means = {"mAP": np.mean(average), "chance": np.mean(chance)}
+    return {f"precision@{k}": np.mean(precision[k]) for k in ks} | means
 
 
 @st.composite
@@ -355,6 +357,35 @@ def test_holm_is_the_textbook_correction():
     assert retrieval.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert retrieval.holm([0.9, 0.8]) == [1.0, 1.0]
     assert retrieval.holm([]) == []
+
+
+def test_verdicts_compare_the_seeds_that_two_variants_share():
+    rng = np.random.default_rng(0)
+    good, bad = (lambda: rng.integers(1, 12, (2, 300))), (lambda: rng.integers(1, 200, (2, 300)))
+    ranks = {"clip-seed0": bad(), "mcr-seed0": good(), "mcr-seed1": good(), "dual-seed1": good()}
+    ranks |= {"dual-seed0": good(), "theirs-seed0": good(), "abm-seed5": good()}
+    patients = np.arange(300) // 3
+    found = {r["variants"][1]: r for r in retrieval.verdicts(ranks, patients, draws=500)}
+    assert {name: r["seeds"] for name, r in found.items()} == {
+        "clip": 1, "dual": 2, "theirs": 1, "abm": 0,
+    }  # fmt: skip
+    assert [name for name, r in found.items() if r["primary"]] == ["dual"]
+    assert "p" not in found["abm"] and "verdict" not in found["abm"]
+    a, b = (np.array([ranks[f"{name}-seed{s}"] for s in (0, 1)]) for name in ("mcr", "dual"))
+    expected = retrieval.compare(a, b, patients, draws=500)
+    assert found["dual"] == found["dual"] | expected  # the primary one is not corrected
+    raw = [
+        retrieval.compare(
+            ranks["mcr-seed0"][None], ranks[f"{name}-seed0"][None], patients, draws=500
+        )
+        for name in ("clip", "theirs")
+    ]
+    corrected = retrieval.holm([r["p"] for r in raw])
+    assert [found["clip"]["p"], found["theirs"]["p"]] == corrected
+    assert found["clip"]["verdict"] == "better" and found["theirs"]["verdict"] == "open"
+    alone = {name: ranks[name] for name in ("dual-seed0", "clip-seed0")}
+    (only,) = retrieval.verdicts(alone, patients, draws=500)
+    assert only["variants"] == ["dual", "clip"] and not only["primary"]
 
 
 def test_label_ceiling_equals_a_simulated_oracle():

