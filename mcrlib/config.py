@@ -17,11 +17,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import yaml
+
 # Where data/, results/ and figures/ stand: the checkout, whatever folder a notebook runs in.
 ROOT = Path(os.environ.get("MCR_HOME", Path(__file__).resolve().parents[1]))
 PLAIN = "MCR_PLAIN"  # in the environment where nobody watches: lines in place of progress bars
 # Settings that change no number: two runs that differ in these only are the same.
-PLACES = ("data", "weights", "workers")
+PLACES = ("data", "weights", "workers", "save_minutes")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Config:
     workers: int = 8  # processes that prepare batches
     validate_every: int = 2  # epochs between two retrievals on the validation split
     augment: bool = True
+    save_minutes: float = 5.0  # between two saves in an epoch; each epoch ends with one
 
     @property
     def folder(self) -> Path:
@@ -179,6 +182,15 @@ def load(run: str, variant: str = "mcr", seed: int = 0, **overrides: Any) -> Con
     changes |= {"variant": variant, "seed": seed}
     changes = {name: _typed(name, value, getattr(base, name)) for name, value in changes.items()}
     return _checked(dataclasses.replace(base, **changes))
+
+
+def parse(words: list[str]) -> dict[str, Any]:
+    """`NAME=VALUE` words of a command line, values in YAML. Raises ValueError."""
+    parts = (word.partition("=") for word in words)
+    try:
+        return {name: yaml.safe_load(value) if value else "" for name, _, value in parts}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{' '.join(words)} cannot be read: {error}") from None
 
 
 def _known(name: str, names: Any, kind: str) -> str:

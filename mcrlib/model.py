@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from mcrlib import config as settings
-from mcrlib import encoders, losses
+from mcrlib import encoders, losses, processes
 from mcrlib.data import batches, images
 from mcrlib.masking import dropped_patches
 
@@ -70,7 +70,8 @@ class MCR(nn.Module):
             image, report = self.image_head(image_tokens), self.report_head(report_tokens, present)
         else:
             image, report = self.project_images(pixels), self.project_reports(tokens, present)
-        terms = {"vrc": losses.vrc(image, report, self.log_scale.exp())}  # S^v, S^r
+        image, report = processes.gathered(image), processes.gathered(report)  # S^v, S^r
+        terms = {"vrc": losses.vrc(image, report, self.log_scale.exp())}
 
         if c.mim_weight > 0:
             patches = self.image_encoder.patchify(pixels)
@@ -79,7 +80,7 @@ class MCR(nn.Module):
             terms["mim"] = losses.mim(predicted, gather(patches, dropped))
         if c.mrm_weight > 0:
             predicted = self.report_decoder(report_tokens[masked])
-            terms["mrm"] = losses.mrm(predicted, tokens[masked])
+            terms["mrm"] = losses.mrm(predicted, tokens[masked]) * processes.weight(masked.sum())
 
         loss = sum(getattr(c, f"{name}_weight") * term for name, term in terms.items())
         return {"loss": loss, **terms}
