@@ -46,7 +46,8 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
         checkpoint.tidy(final.parent)
         return pd.read_csv(log)
 
-    accelerator = Accelerator(mixed_precision=config.precision)
+    on_cpu = not torch.accelerator.is_available()  # which alone does not share it, unless told
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.precision)
     set_seed(config.seed)
     reports = dataset.frame["report"].iloc[dataset.indices("train")].tolist()
     tokenizer = encoders.tokenizer(config, reports)
