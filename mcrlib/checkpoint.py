@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file
 from transformers import BertTokenizer
 
@@ -168,13 +167,13 @@ class Saves:
     def _intact_if_full(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, SafetensorError) as error:
+        except Exception as error:  # the writers of tensors and tokenizer have errors of their own
             for partial in self.folder.glob("*.partial"):
                 shutil.rmtree(partial, ignore_errors=True)
             raise OSError(
                 f"The model could not be saved in {self.folder} ({error}): make room there and run "
                 "this again; it goes on from the save before, which has not changed."
-            ) from None
+            ) from error
 
 
 def check(folder: Path, dataset: Dataset, config: Config | None = None) -> None:

@@ -83,9 +83,8 @@ class EpochOrder(torch.utils.data.Sampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
-        for batch in range(self.first, len(self)):
-            start = batch * self.batch_size
-            yield order[start : start + self.batch_size].tolist()
+        whole = order[: len(self) * self.batch_size].reshape(-1, self.batch_size)
+        yield from whole[self.first :].tolist()
 
 
 def tokenize(tokenizer: BertTokenizer, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
