@@ -8,6 +8,7 @@ SEEDS    ?= 0
 DATA     ?=
 WEIGHTS  ?=
 SET      ?=
+PROCESSES ?= 1
 MODELS   := $(foreach s,$(SEEDS),$(VARIANTS:%=%-seed$(s)))
 EXECUTED := results/$(RUN)/executed
 
@@ -32,7 +33,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  RUN=smoke|demo|table|openi|mimic|reference   VARIANTS='mcr abm dual'   SEEDS='0 1'"
-	@echo "  DATA=file or folder   WEIGHTS=folder with the pretrained encoders   SET='epochs: 3, lr: 1.0e-4'"
+	@echo "  DATA=file or folder   WEIGHTS=folder with the pretrained encoders   PROCESSES=GPUs to share   SET='epochs: 3, lr: 1.0e-4'"
 
 doctor: $(ENV) ## what is there: GPU, Java, disk, weights, data
 	$(PYTHON) -m mcrlib.doctor "$(RUN)" "$(DATA)" "$(WEIGHTS)"
@@ -62,7 +63,7 @@ embed: $(MODELS:%=results/$(RUN)/%/embeddings-test.npz) ## embeddings of the tes
 
 # Order only: neither a checkout's timestamps nor a look at the data start a training.
 results/$(RUN)/%/checkpoint/final/model.safetensors: | data
-	@$(call NOTEBOOK,01_train,-$*) "weights=$(abspath $(WEIGHTS))" "overrides={$(SET)}" "variant=$(call variant,$*)" "seed=$(call seed,$*)"
+	@$(call NOTEBOOK,01_train,-$*) "weights=$(abspath $(WEIGHTS))" "processes=$(PROCESSES)" "overrides={$(SET)}" "variant=$(call variant,$*)" "seed=$(call seed,$*)"
 
 results/$(RUN)/%/embeddings-test.npz: results/$(RUN)/%/checkpoint/final/model.safetensors | data
 	@$(call NOTEBOOK,02_embed,-$*) "variant=$(call variant,$*)" "seed=$(call seed,$*)"

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from measured import row
@@ -120,7 +121,8 @@ class Watched:
     def __init__(self, home: Path, dataset: manifest.Dataset, minutes: float):
         self.home, self.dataset = home, dataset
         self.settings = dataclasses.replace(TINY, save_minutes=minutes)
-        self.seen = mmap.mmap(-1, 4)  # steps taken, saves begun, saves ended, steps saved
+        # Steps taken, saves begun, saves ended, steps saved; `final` counts as a save.
+        self.seen = mmap.mmap(-1, 4)
 
     def __call__(self) -> None:
         config.ROOT = self.home
@@ -136,11 +138,13 @@ class Watched:
             self.seen[2] += 1
             self.seen[3] = self.seen[0]
 
-        def kept_end(saves, position):
-            shutil.copytree(saves.folder / position.name, self.home / "last")
+        def seen_end(saves, position):
+            shutil.copytree(saves.folder / position.name, self.home / "last", dirs_exist_ok=True)
+            self.seen[1] += 1
             end(saves, position)
+            self.seen[2] += 1
 
-        Position.add, Saves.save, Saves.finish = seen_add, seen_save, kept_end
+        Position.add, Saves.save, Saves.finish = seen_add, seen_save, seen_end
         train.train(self.settings, self.dataset)
 
     def killed(self, counter: int, count: int, seconds: float) -> bool | None:
@@ -164,7 +168,7 @@ class Watched:
         return inside
 
 
-def outcome(home: Path) -> tuple[dict, dict]:
+def outcome(home: Path) -> tuple[dict, dict, str]:
     """All that a run leaves: weights, moments and history, without what the clock says."""
     (final,) = home.glob("results/*/*/checkpoint/final")
     files = [home / "last" / "model.safetensors", home / "last" / OPTIMIZER]
@@ -176,7 +180,8 @@ def outcome(home: Path) -> tuple[dict, dict]:
     position = json.loads((home / "last" / POSITION).read_text())
     for part in (*position["history"], position):
         del part["seconds"]
-    return tensors, position
+    log = pd.read_csv(final.parents[1] / "history.csv").drop(columns="seconds")
+    return tensors, position, log.to_csv()
 
 
 def kills(dataset: manifest.Dataset, home: Path, n: int) -> Iterator[dict]:
@@ -192,7 +197,7 @@ def kills(dataset: manifest.Dataset, home: Path, n: int) -> Iterator[dict]:
         equal = done = 0
         while done < n:
             trial = Watched(home / "trial", dataset, minutes)
-            at = random.randint(1, steps - 1)
+            at = random.randint(1, whole.seen[0] + inside)  # with 0 minutes, a save a step
             if trial.killed(int(inside), at, random.uniform(0, step_seconds)) is inside:
                 done += 1
                 again = Watched(trial.home, dataset, minutes)

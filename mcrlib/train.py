@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -23,10 +23,10 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from mcrlib import checkpoint, encoders, results, retrieval
-from mcrlib.checkpoint import Position, Saves
+from mcrlib.checkpoint import Saves
 from mcrlib.config import PLAIN, Config, load, parse
 from mcrlib.data import manifest
-from mcrlib.data.batches import EpochOrder, Pairs
+from mcrlib.data.batches import Batch, EpochOrder, Pairs
 from mcrlib.data.manifest import Dataset
 from mcrlib.model import MCR
 
@@ -60,12 +60,13 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
     at = saves.resume()
     if at.history or at.step:
         accelerator.print(f"going on after {at.step} steps of epoch {len(at.history) + 1}")
+    accelerator.wait_for_everyone()  # or a save might go while another process reads it
 
     for epoch in range(len(at.history), config.epochs):
         pairs.epoch, order.epoch, order.first = epoch, epoch, at.step
         network.train()
         started = time.perf_counter() - at.seconds
-        for batch in _watched(loader, at, len(order), config):
+        for batch in _watched(loader, at, len(order), config, accelerator):
             rate = learning_rate((epoch + (at.step + 1) / len(order)) / config.epochs, config)
             # Dropout's seed is of the place alone, so that a resumed run repeats an unbroken one.
             torch.manual_seed(hash((config.seed, epoch, at.step, accelerator.process_index)))
@@ -80,8 +81,8 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
         if accelerator.is_main_process:  # the others wait in the next step
             if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
                 row["validate_recall@10"] = validate(model, dataset)
-            saves.save(at)
             results.write(log, pd.DataFrame(at.history).to_csv(index=False).encode())
+            saves.save(at)
             print(_line(at.history, len(pairs), config), flush=True)
     if accelerator.is_main_process:
         saves.finish(at)
@@ -192,7 +193,7 @@ def _as_is(batch):
     return batch
 
 
-def _watched(loader: Iterable, at: Position, steps: int, config: Config) -> Iterable:
+def _watched(loader, at, steps, config, accelerator) -> Iterator[Batch]:
     """The batches, with a bar for people: pairs a second, time left, memory."""
     bar = tqdm(
         loader,
@@ -202,7 +203,7 @@ def _watched(loader: Iterable, at: Position, steps: int, config: Config) -> Iter
         unit="pairs",
         unit_scale=config.batch_size,
         leave=False,
-        disable=PLAIN in os.environ,
+        disable=PLAIN in os.environ or not accelerator.is_main_process,
     )
     for batch in bar:
         yield batch
