@@ -27,23 +27,29 @@ from mcrlib.data import images
 
 SIZE, ROUNDS = 256, 15
 
+# `ru_maxrss` would start from the parent's peak.
+PEAK = """
+from pathlib import Path
+def mebibytes():
+    return float(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+"""
 TABLE = """
-import dataclasses, resource, sys
+import dataclasses, sys
 from mcrlib import config
 from mcrlib.data import manifest
 settings = config.load("table", data=sys.argv[1], cache_size=32)
 manifest.build(dataclasses.replace(settings, run="bench"), workers=1)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(mebibytes())
 """
 TEXT = """
-import resource, sys, time
+import sys, time
 from mcrlib import config
 from mcrlib.data import manifest, mimic_cxr
 mimic_cxr.FULL_RELEASE = 10**9
 began, settings = time.perf_counter(), config.load("mimic", data=sys.argv[1])
 kept, excluded = manifest._select(mimic_cxr.rows(settings), settings)
 assert len(kept) == 227_827 and not excluded
-print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+print(time.perf_counter() - began, mebibytes() / 1024)
 """
 
 
@@ -122,7 +128,7 @@ def _small() -> bytes:
 
 
 def _python(code: str, data: Path, home: Path) -> list[str]:
-    command = [sys.executable, "-c", code, str(data)]
+    command = [sys.executable, "-c", PEAK + code, str(data)]
     done = subprocess.run(command, capture_output=True, text=True, env={"MCR_HOME": str(home)})
     if done.returncode:
         raise RuntimeError(done.stderr)

@@ -1,7 +1,7 @@
 """Saves of a run that no kill, full disk or flipped bit turns into a wrong model.
 
 A save is a folder: model, tokenizer and settings as `MCR.save_pretrained` writes them, the
-optimizer's moments, what it was trained on (`inputs.json`), how far (`position.json`), and the hash
+optimizer's moments, what it is made from (`inputs.json`), how far (`position.json`), and the hash
 of each of these files (`sha256.json`). It is filled under another name, brought to the disk,
 renamed, and only then pointed to by `saves.json` above it; a folder in use is never written to, and
 the save before stays. No random state is kept: what is random is a function of seed, epoch, step
@@ -10,13 +10,13 @@ and pair. Nothing is pickled: tensors are safetensors, the rest is JSON.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,10 +26,11 @@ from transformers import BertTokenizer
 
 from mcrlib import results
 from mcrlib.config import PLACES, Config
-from mcrlib.data.manifest import Dataset
+from mcrlib.data.manifest import Dataset, sha256
 from mcrlib.model import MCR
 
-HASHES, OPTIMIZER, POSITION = "sha256.json", "optimizer.safetensors", "position.json"
+HASHES, INPUTS, POSITION = "sha256.json", "inputs.json", "position.json"
+OPTIMIZER = "optimizer.safetensors"
 
 
 class Damaged(ValueError):
@@ -78,7 +79,8 @@ class Saves:
     def __init__(
         self, config: Config, dataset: Dataset, model: MCR, optimizer: torch.optim.Optimizer
     ):
-        self.config, self.dataset, self.model, self.optimizer = config, dataset, model, optimizer
+        self.config, self.model, self.optimizer = config, model, optimizer
+        self.inputs = _inputs(dataset, config, model.tokenizer)
         self.folder = config.folder / "checkpoint"
         self.pointer = self.folder / "saves.json"
         self.kept: dict[str, str] = {}  # name -> hash of the save's hash list
@@ -90,12 +92,11 @@ class Saves:
 
     def save(self, position: Position) -> None:
         """Write a save. Raises OSError, in one sentence, where the disk is full."""
-        with self._intact_if_full():
-            digest = _write(self.folder / position.name, lambda new: self._fill(new, position))
-            stay = {position.best, max(self.kept, default=None)}
-            self.kept = {name: old for name, old in self.kept.items() if name in stay}
-            self.kept[position.name] = digest
-            results.write(self.pointer, json.dumps(self.kept, indent=1).encode())
+        digest = _write(self.folder / position.name, lambda new: self._fill(new, position))
+        stay = {position.best, max(self.kept, default=None)}
+        self.kept = {name: old for name, old in self.kept.items() if name in stay}
+        self.kept[position.name] = digest
+        results.write(self.pointer, json.dumps(self.kept, indent=1).encode())
         for folder in self.folder.glob("epoch-*"):
             if folder.name not in self.kept:
                 shutil.rmtree(folder)
@@ -110,8 +111,7 @@ class Saves:
         folder = self._newest()
         if folder is None:
             return Position()
-        _check_settings(folder, self.config)
-        _check_inputs(folder, _inputs(self.dataset, self.model.tokenizer))
+        _check(folder, self.inputs)
         load_model(self.model, folder / "model.safetensors", strict=True)
         state: dict[int, dict] = {}
         for name, value in load_file(folder / OPTIMIZER).items():
@@ -125,11 +125,8 @@ class Saves:
         best = self.folder / position.best
         _verify(best, self.kept.get(best.name))
         left_out = shutil.ignore_patterns(HASHES, OPTIMIZER, POSITION)
-        with self._intact_if_full():
-            _write(
-                self.folder / "final",
-                lambda new: shutil.copytree(best, new, ignore=left_out, dirs_exist_ok=True),
-            )
+        copy = functools.partial(shutil.copytree, best, ignore=left_out, dirs_exist_ok=True)
+        _write(self.folder / "final", copy)
         tidy(self.folder)
 
     def _fill(self, folder: Path, position: Position) -> None:
@@ -140,8 +137,7 @@ class Saves:
             for key, value in state.items()
         }
         save_file(moments, folder / OPTIMIZER)
-        inputs = _inputs(self.dataset, self.model.tokenizer)
-        (folder / "inputs.json").write_text(json.dumps(inputs, indent=1))
+        (folder / INPUTS).write_text(json.dumps(self.inputs, indent=1))
         (folder / POSITION).write_text(json.dumps(dataclasses.asdict(position), indent=1))
 
     def _newest(self) -> Path | None:
@@ -157,34 +153,17 @@ class Saves:
                 return self.folder / name
             except Damaged as error:
                 refused = str(error)
-                print(f"{refused} The save before it is used.", flush=True)
+                print(f"{refused} The save before it is tried.", flush=True)
                 del self.kept[name]
         if refused:
             raise Damaged(f"{refused} No save is intact: remove {self.folder} to train anew.")
         return None
 
-    @contextlib.contextmanager
-    def _intact_if_full(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # the writers of tensors and tokenizer have errors of their own
-            for partial in self.folder.glob("*.partial"):
-                shutil.rmtree(partial, ignore_errors=True)
-            raise OSError(
-                f"The model could not be saved in {self.folder} ({error}): make room there and run "
-                "this again; it goes on from the save before, which has not changed."
-            ) from error
-
 
 def check(folder: Path, dataset: Dataset, config: Config | None = None) -> None:
-    """Refuse a finished model that is damaged, or of other pairs or settings than asked for.
-
-    Raises Damaged and ValueError.
-    """
+    """Refuse, with a ValueError, a finished model that is damaged or of other data or settings."""
     _verify(folder)
-    if config is not None:
-        _check_settings(folder, config)
-    _check_inputs(folder, {"pairs": dataset.info["pairs_sha256"]})
+    _check(folder, _inputs(dataset, config))
 
 
 def tidy(folder: Path) -> None:
@@ -198,13 +177,20 @@ def _write(folder: Path, fill: Callable[[Path], object]) -> str:
     """Make `folder` from what `fill` puts into it, whole or not at all; its hash list's hash."""
     new = folder.with_name(folder.name + ".partial")
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    fill(new)
-    hashes = {file.name: _sha256(file) for file in sorted(new.iterdir())}
-    (new / HASHES).write_text(json.dumps(hashes, indent=1))
-    for path in (*new.iterdir(), new):
-        results.sync(path)
-    digest = _sha256(new / HASHES)
+    try:
+        new.mkdir(parents=True)
+        fill(new)
+        hashes = {file.name: sha256(file) for file in sorted(new.iterdir())}
+        (new / HASHES).write_text(json.dumps(hashes, indent=1))
+        for path in (*new.iterdir(), new):
+            results.sync(path)
+    except Exception as error:  # the writers of tensors and tokenizer have errors of their own
+        shutil.rmtree(new, ignore_errors=True)
+        raise OSError(
+            f"{folder} could not be written ({error}): make room there and run this again; it goes "
+            "on from the save before, which has not changed."
+        ) from error
+    digest = sha256(new / HASHES)
     shutil.rmtree(folder, ignore_errors=True)  # left by a kill, or refused: nothing points to it
     new.rename(folder)
     results.sync(folder.parent)
@@ -217,45 +203,32 @@ def _verify(folder: Path, digest: str | None = None) -> None:
         listed = json.loads(hashes.read_text())
     except (FileNotFoundError, ValueError):
         listed = None
-    if listed is None or digest not in (None, _sha256(hashes)):
+    if listed is None or digest not in (None, sha256(hashes)):
         raise Damaged(f"{hashes} is missing or not the list that was saved.")
     for name, expected in listed.items():
-        if not (folder / name).is_file() or _sha256(folder / name) != expected:
+        if not (folder / name).is_file() or sha256(folder / name) != expected:
             raise Damaged(f"{folder / name} is missing or not the file that was saved.")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _inputs(
+    dataset: Dataset, config: Config | None = None, tokenizer: BertTokenizer | None = None
+) -> dict:
+    """What a model is made from, by name: settings, and hashes of dataset and tokenizer."""
+    inputs = {"dataset": dataset.info["dataset_sha256"][:16]}
+    if config is not None:
+        settings = json.loads(json.dumps(dataclasses.asdict(config)))
+        inputs |= {name: value for name, value in settings.items() if name not in PLACES}
+    if tokenizer is not None:
+        rules = tokenizer.backend_tokenizer.to_str()
+        inputs["tokenizer"] = hashlib.sha256(rules.encode()).hexdigest()[:16]
+    return inputs
 
 
-def _inputs(dataset: Dataset, tokenizer: BertTokenizer) -> dict[str, str]:
-    """Hash of each thing a model is trained on."""
-    files = dataset.info["sha256"]
-    rules = tokenizer.backend_tokenizer.to_str().encode()
-    return {
-        "pairs": dataset.info["pairs_sha256"],
-        "images": files["images.npy"],
-        "manifest": files["manifest.parquet"],
-        "tokenizer": hashlib.sha256(rules).hexdigest(),
-    }
-
-
-def _check_settings(folder: Path, config: Config) -> None:
-    saved = json.loads((folder / "config.json").read_text())["config"]
-    for name, value in json.loads(json.dumps(dataclasses.asdict(config))).items():
-        if saved.get(name) != value and name not in PLACES:
+def _check(folder: Path, inputs: dict) -> None:
+    saved = json.loads((folder / INPUTS).read_text())
+    for name, value in inputs.items():
+        if saved.get(name) != value:
             raise ValueError(
                 f"{folder} was trained with {name}={saved.get(name)!r}, asked for is {value!r}; "
-                f"remove {config.folder} to train anew, or take another seed or run."
-            )
-
-
-def _check_inputs(folder: Path, inputs: dict[str, str]) -> None:
-    saved = json.loads((folder / "inputs.json").read_text())
-    for name, digest in inputs.items():
-        if saved[name] != digest:
-            raise ValueError(
-                f"{folder} was trained with other {name} than there are now (its hash differs); "
-                f"bring the old ones back, or remove {folder.parents[1]} to train anew."
+                f"remove {folder.parents[1]} to train anew, or take another seed or run."
             )

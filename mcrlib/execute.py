@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import papermill
+from traitlets.config import Config
 
 from mcrlib.config import PLAIN, parse
 
@@ -34,6 +35,8 @@ def execute(notebook: str | Path, output: str | Path, parameters: dict) -> None:
         language="python",
         progress_bar=False,
         stdout_file=sys.stdout,
+        # Sockets of files: what a kernel prints of patients never goes over the network's ports.
+        config=Config(KernelManager={"transport": "ipc"}),
     )
 
 

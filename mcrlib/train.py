@@ -72,7 +72,7 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
             torch.manual_seed(hash((config.seed, epoch, at.step, accelerator.process_index)))
             terms = _gradient(batch, accelerator, network, config)
             if not math.isfinite(sum(terms.values())):
-                raise _not_finite(terms, at, pairs, order, config)
+                raise _not_finite(terms, at, pairs, order, config, accelerator)
             _update(optimizer, rate)
             at.add(terms, time.perf_counter() - started)
             if accelerator.is_main_process and saves.due() and at.step < len(order):
@@ -163,7 +163,7 @@ def _update(optimizer: torch.optim.Optimizer, rate: float) -> None:
     optimizer.zero_grad()
 
 
-def _not_finite(terms, at, pairs, order, config) -> FloatingPointError:
+def _not_finite(terms, at, pairs, order, config, accelerator) -> FloatingPointError:
     """The error to raise; what is needed to find its cause is written first."""
     file = config.folder / "not_finite.json"
     place = {"epoch": len(at.history) + 1, "step": at.step + 1}
@@ -171,7 +171,8 @@ def _not_finite(terms, at, pairs, order, config) -> FloatingPointError:
     pair_ids = [pairs.pair_ids[i] for i in next(iter(order))]
     values = {name: str(value) for name, value in terms.items()}  # JSON has no NaN
     record = place | {"terms": values, "pair_ids": pair_ids}
-    results.write(file, json.dumps(record, indent=1).encode())
+    if accelerator.is_main_process:
+        results.write(file, json.dumps(record, indent=1).encode())
     return FloatingPointError(
         f"The loss or its gradient is not finite in epoch {place['epoch']}, step {place['step']}: "
         f"{values}. The step is not taken and the save before is kept; {file} names the batch's "

@@ -8,7 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcrlib.data.batches import EpochOrder, Pairs, pad, random_warp, to_pixels, tokenize
+from mcrlib.data.batches import (
+    EpochOrder,
+    Pairs,
+    cached_tokens,
+    pad,
+    random_warp,
+    to_pixels,
+    tokenize,
+)
 from mcrlib.masking import pair_generator
 
 
@@ -122,3 +130,28 @@ def test_augmentation_never_flips_and_never_leaves_the_picture():
         zoom = float(np.hypot(*warp[0, :2]))
         assert 0.8 - 1e-6 <= zoom <= 1
         assert abs(warp[0, 2:4]).max() <= 1 - zoom + 1e-6
+
+
+def test_tokens_are_made_once_and_anew_where_damaged_or_for_others(
+    dataset, smoke, tokenizer, tmp_path
+):
+    info = dataset.info | {"sha256": dataset.info["sha256"] | {"manifest.parquet": "another"}}
+    here = dataclasses.replace(dataset, folder=tmp_path)
+    texts = dataset.frame["report"].iloc[dataset.indices("train")].tolist()
+    wanted = tokenize(tokenizer, texts, 20)
+
+    def rows(data):
+        return [row.tolist() for row in cached_tokens(data, "train", tokenizer, 20)]
+
+    assert rows(here) == wanted
+    (file,) = tmp_path.iterdir()
+    made, content = file.stat().st_mtime_ns, file.read_bytes()
+    assert rows(here) == wanted and file.stat().st_mtime_ns == made
+    for damaged in (
+        b"", content[:-50], content[:200] + bytes([content[200] ^ 1]) + content[201:]
+    ):  # fmt: skip
+        file.write_bytes(damaged)
+        assert rows(here) == wanted and file.read_bytes() == content
+    assert max(map(len, cached_tokens(here, "train", tokenizer, 10))) == 10
+    rows(dataclasses.replace(here, info=info))
+    assert len(list(tmp_path.iterdir())) == 3

@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import random
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -28,6 +28,12 @@ from mcrlib.data import manifest
 manifest.build(config.load("mimic", data=sys.argv[1], cache_size=64), workers=int(sys.argv[2]))
 """
 FILES = ("manifest.parquet", "images.npy", "excluded.csv", "dataset.json")
+
+
+def _build(home, tree, workers):
+    """In a process of its own."""
+    config.ROOT = home
+    manifest.build(config.load("mimic", data=str(tree), cache_size=64), workers)
 
 
 @pytest.fixture(scope="module")
@@ -64,26 +70,37 @@ def test_any_number_of_workers_gives_the_same_bytes(tree, built, tmp_path):
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tree, built, tmp_path):
-    """SIGKILL between the first and the last written byte; each time the next run goes on."""
-    draw, folder = random.Random(0), tmp_path / "data/mimic"
-    killed = 0
-    for moment in range(6):
-        build = start(tmp_path, tree, workers=1 + moment % 2)
-        while not (folder / "partial/journal.jsonl").exists() and build.poll() is None:
-            time.sleep(0.005)
-        time.sleep(draw.uniform(0, 0.5))
-        killed += build.poll() is None
-        build.send_signal(signal.SIGKILL)
-        build.wait()
+    """SIGKILL at 20 moments, uniform between the first and the last written byte."""
+    # A server that has imported everything forks each build: it starts in no time.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["mcrlib.data.manifest", "mcrlib.data.mimic_cxr"])
+
+    def run(home, workers=1, seconds=None):
+        """Build, killed so many seconds after the first byte; returns how long it wrote."""
+        build = server.Process(target=_build, args=(home, tree, workers))
+        build.start()
+        while not (home / "data/mimic/partial").exists() and build.is_alive():
+            time.sleep(0.001)
+        began = time.perf_counter()
+        build.join(seconds)
+        build.kill()
+        build.join()
+        return time.perf_counter() - began
+
+    draw, whole, unfinished = random.Random(0), run(tmp_path / "whole"), 0
+    for moment in range(20):
+        home = tmp_path / str(moment)
+        run(home, 1 if moment % 10 else 2, draw.uniform(0, whole))
         try:
-            manifest.open(folder)
+            manifest.open(home / "data/mimic")
         except FileNotFoundError:
-            continue
-        assert contents(folder) == built
-        (folder / "made_from").unlink(missing_ok=True)  # so that the next run builds again
-    assert killed >= 3
-    assert start(tmp_path, tree, 2).wait() == 0
-    assert contents(folder) == built and not (folder / "partial").exists()
+            unfinished += 1
+        else:
+            assert contents(home / "data/mimic") == built
+        run(home)
+        assert contents(home / "data/mimic") == built
+        assert not (home / "data/mimic/partial").exists()
+    assert unfinished >= 10
 
 
 def test_resumed_build_does_not_decode_again(tree, built, tmp_path):
@@ -210,6 +227,13 @@ def test_dataset_says_what_it_holds(home, tree):
     assert dataset.images.dtype == np.uint8 and dataset.images.shape == (len(frame), 16, 16)
     with pytest.raises(ValueError, match="There is no split 'dev'"):
         dataset.indices("dev")
+
+
+def test_same_images_are_found(dataset):
+    pixels = np.concatenate([dataset.images[:5], dataset.images[2:3], dataset.images[:1]])
+    pixels[6, 0, 0] ^= 1
+    numbers = dataclasses.replace(dataset, images=pixels).same_images()
+    assert numbers.tolist() == [0, 1, 2, 3, 4, 2, 5]
 
 
 names = st.text("abc123", min_size=1, max_size=5)

@@ -119,8 +119,8 @@ def test_a_finished_model_is_not_trained_again_and_not_with_other_settings(setti
     assert (settings.folder / "checkpoint/final/model.safetensors").stat().st_mtime_ns == stamp
     with pytest.raises(ValueError, match=r"trained with lr=0\.001, asked for is 0\.5"):
         train.train(dataclasses.replace(settings, lr=0.5), dataset)
-    others = dataclasses.replace(dataset, info={**dataset.info, "pairs_sha256": "0"})
-    with pytest.raises(ValueError, match="trained with other pairs"):
+    others = dataclasses.replace(dataset, info={**dataset.info, "dataset_sha256": "0"})
+    with pytest.raises(ValueError, match="trained with dataset="):
         train.trained(settings, others)
 
 

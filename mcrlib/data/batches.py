@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,7 +18,7 @@ from transformers import BertTokenizer
 
 from mcrlib import masking
 from mcrlib.config import Config
-from mcrlib.data.manifest import Dataset
+from mcrlib.data.manifest import Dataset, store
 
 PIXEL_MEAN, PIXEL_DEVIATION = 0.5, 0.25  # of grey values between 0 and 1 (ours)
 
@@ -41,7 +46,7 @@ class Pairs(torch.utils.data.Dataset):
         self.images, self.rows = dataset.images, dataset.indices(split)
         frame = dataset.frame.iloc[self.rows]
         self.pair_ids = frame["pair_id"].tolist()
-        self.tokens = tokenize(tokenizer, frame["report"].tolist(), config.max_tokens)
+        self.tokens = cached_tokens(dataset, split, tokenizer, config.max_tokens)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -94,12 +99,38 @@ def tokenize(tokenizer: BertTokenizer, texts: Sequence[str], max_tokens: int) ->
     return tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
 
 
+def cached_tokens(
+    dataset: Dataset, split: str, tokenizer: BertTokenizer, max_tokens: int
+) -> list[np.ndarray]:
+    """`tokenize` of a split's reports, done once and kept beside the manifest.
+
+    Rows are views of one array: processes that prepare batches share it. A damaged file, which
+    the archive's own checksum finds, is made anew.
+    """
+    made_of = [dataset.info["sha256"]["manifest.parquet"], split, max_tokens]
+    made_of.append(tokenizer.backend_tokenizer.to_str())
+    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+    file = dataset.folder / f"tokens-{key}.npz"
+    try:
+        with np.load(file) as saved:
+            ids, ends = saved["ids"], saved["ends"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        texts = dataset.frame["report"].iloc[dataset.indices(split)]
+        rows = tokenize(tokenizer, texts.tolist(), max_tokens)
+        ids = np.fromiter((token for row in rows for token in row), np.int32)
+        ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
+        buffer = io.BytesIO()
+        np.savez(buffer, ids=ids, ends=ends)
+        store(file, buffer.getvalue())
+    return np.split(ids, ends)[:-1]
+
+
 def pad(ids: Sequence[Sequence[int]], pad_token: int) -> tuple[Tensor, Tensor]:
     """`tokens [B, T]` and `present [B, T]` (false at padding), T the longest of `ids`."""
     lengths = torch.tensor([len(row) for row in ids])
     present = torch.arange(int(lengths.max())) < lengths[:, None]
     tokens = torch.full(present.shape, pad_token)
-    tokens[present] = torch.tensor([token for row in ids for token in row])
+    tokens[present] = torch.from_numpy(np.concatenate(ids).astype(np.int64))
     return tokens, present
 
 

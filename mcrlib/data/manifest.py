@@ -87,6 +87,10 @@ class Dataset:
     info: dict[str, Any]  # dataset.json
     folder: Path
 
+    def same_images(self) -> np.ndarray:
+        """A number for each row, int64 `[N]`, equal where the images are, to the last pixel."""
+        return pd.factorize(np.array([hashlib.sha256(i).hexdigest() for i in self.images]))[0]
+
     def indices(self, split: str) -> np.ndarray:
         """Rows of a split, int64 `[n]`, in the manifest's order."""
         if split not in SPLITS:
@@ -103,7 +107,7 @@ def open(folder: Path | str) -> Dataset:
         raise FileNotFoundError(f"There is no prepared data in {folder}: run `make data` first.")
     info = json.loads((folder / "dataset.json").read_text())
     for name in FILES[:-1]:
-        if not (folder / name).exists() or _sha256(folder / name) != info["sha256"][name]:
+        if not (folder / name).exists() or sha256(folder / name) != info["sha256"][name]:
             raise ValueError(
                 f"{folder / name} is missing or not the file that was built (its checksum "
                 "differs): run `make data` again."
@@ -147,7 +151,9 @@ def build(config: Config, workers: int | None = None) -> Dataset:
         notes = source.notes(config) if hasattr(source, "notes") else []
         _write(kept, excluded, partial, config, notes)
     _publish(folder)
-    _store(made_from, inputs.encode())
+    for tokens in folder.glob("tokens-*"):  # of the pairs before
+        tokens.unlink()
+    store(made_from, inputs.encode())
     return open(folder)
 
 
@@ -260,14 +266,15 @@ def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config,
     """The files beside images.npy, without dates: equal input gives equal bytes."""
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(kept, SCHEMA), buffer)
-    _store(folder / "manifest.parquet", buffer.getvalue())
+    store(folder / "manifest.parquet", buffer.getvalue())
     names = ["source", "pair_id", "study_id", "reason"]
     left_out = pd.DataFrame(excluded, columns=names, dtype=str)
     # A spreadsheet must not take a name for a formula.
     left_out = left_out.replace(r"^(?=[=+\-@\t\r])", "'", regex=True)
-    _store(folder / "excluded.csv", left_out.to_csv(index=False).encode())
-    frame = pd.DataFrame(kept)
+    store(folder / "excluded.csv", left_out.to_csv(index=False).encode())
+    frame = pd.DataFrame(kept, columns=SCHEMA.names[:5])
     splits = {name: frame[frame["split"] == name] for name in SPLITS}
+    files = {name: sha256(folder / name) for name in FILES[:-1]}
     info = {
         "source": config.source,
         "policy": config.policy,
@@ -288,14 +295,17 @@ def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config,
             for name, part in splits.items()
         },
         "pairs_sha256": hashlib.sha256("\n".join(frame["pair_id"]).encode()).hexdigest(),
-        "sha256": {name: _sha256(folder / name) for name in FILES[:-1]},
+        "sha256": files,
+        # What a model was trained on: the same ids can come with other images or other words.
+        "dataset_sha256": hashlib.sha256("".join(files[n] for n in FILES[:2]).encode()).hexdigest(),
         "versions": {name: version(name) for name in ("numpy", "pillow", "pydicom", "pyarrow")},
     }
-    _store(folder / "dataset.json", json.dumps(info, indent=1, ensure_ascii=False).encode())
+    store(folder / "dataset.json", json.dumps(info, indent=1, ensure_ascii=False).encode())
 
 
-def _store(path: Path, data: bytes) -> None:
-    unfinished = path.with_suffix(".unfinished")
+def store(path: Path, data: bytes) -> None:
+    """Put `data` into `path`, on the disk and at once, or not at all."""
+    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")  # several may write the same
     with unfinished.open("wb") as file:
         file.write(data)
         file.flush()
@@ -303,12 +313,10 @@ def _store(path: Path, data: bytes) -> None:
     os.replace(unfinished, path)
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
+def sha256(path: Path) -> str:
+    """Hash of a file."""
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _publish(folder: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def notes(config: Config) -> list[str]:
     return [note for name, note in assumed.items() if name not in columns]
 
 
-def _read(config: Config) -> tuple[dict[str, str], list[dict[str, Any]]]:
+def _read(config: Config) -> tuple[dict[str, str], Iterable[dict[str, Any]]]:
     """(our name -> the table's column, the table's records)."""
     path = Path(config.data)
     if not config.data or not path.is_file():
@@ -84,7 +84,7 @@ def _read(config: Config) -> tuple[dict[str, str], list[dict[str, Any]]]:
     return {name: column for name, column in columns.items() if column in there}, records
 
 
-def _records(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+def _records(path: Path) -> tuple[list[str], Iterable[dict[str, Any]]]:
     kind = path.suffix.lower()
     if kind == ".parquet":
         table = pq.read_table(path)
@@ -97,7 +97,8 @@ def _records(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         raise ValueError("its name ends in none of .csv, .tsv, .parquet, .jsonl")
     separator = "," if kind == ".csv" else "\t"
     frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
-    return list(frame), frame.to_dict("records")
+    rows = frame.itertuples(index=False, name=None)
+    return list(frame), (dict(zip(frame, row, strict=True)) for row in rows)
 
 
 def _text(value: Any) -> str:
