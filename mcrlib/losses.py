@@ -37,26 +37,21 @@ class _InfoNCE(torch.autograd.Function):
             columns = columns.logaddexp(logits.logsumexp(dim=0))
         rows = torch.cat(rows)
         ctx.save_for_backward(image, report, scale, rows, columns)
-        own = scale * (image * report).sum(dim=1)
-        return ((rows + columns) / 2 - own).mean()
+        return ((rows + columns) / 2 - scale * (image * report).sum(dim=1)).mean()
 
     @staticmethod
     def backward(ctx, gradient):
         image, report, scale, rows, columns = ctx.saved_tensors
-        weight = gradient / len(image)
-        images, reports = torch.empty_like(image), -weight * scale * image
-        scales = -weight * (image * report).sum()
-        for start, tile in zip(range(0, len(image), TILE), image.split(TILE), strict=True):
-            part = slice(start, start + TILE)
-            cosines = tile @ report.T
-            share = (scale * cosines - rows[part, None]).exp_()
-            share += (scale * cosines - columns).exp_()
-            share *= weight / 2
-            scales += (share * cosines).sum()
-            share *= scale
-            images[part] = share @ report - weight * scale * report[part]
-            reports.addmm_(share.T, tile)
-        return images, reports, scales
+        weight = gradient * scale / len(image)
+        images, reports = [], -weight * image
+        for tile, row in zip(image.split(TILE), rows.split(TILE), strict=True):
+            logits = scale * tile @ report.T
+            share = (logits - row[:, None]).exp_()
+            share += logits.sub_(columns).exp_()
+            images.append(weight / 2 * (share @ report))
+            reports.addmm_(share.T, weight / 2 * tile)
+        images = torch.cat(images).sub_(weight * report)
+        return images, reports, (image * images).sum() / scale
 
 
 def mim(predicted: Tensor, patches: Tensor) -> Tensor:
