@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 TILE = 512  # rows of the similarity matrix that L_vrc holds at a time
 
 

@@ -92,8 +92,11 @@ class MCR(nn.Module):
             predicted = self.report_decoder(report_tokens[places])
             terms["mrm"] = losses.mrm(predicted, tokens[places])
 
-        loss = sum(getattr(c, f"{name}_weight") * term for name, term in terms.items())
-        return {"loss": loss, **terms}
+        return {"loss": self.weighted(terms), **terms}
+
+    def weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        """The loss: the sum of its terms with the config's weights."""
+        return sum(getattr(self.config, f"{name}_weight") * term for name, term in terms.items())
 
     def contrast(self, image: Tensor, report: Tensor) -> Tensor:
         """L_vrc of the rows S^v and S^r `[B, E]`."""
@@ -354,9 +357,7 @@ def recompute(module: nn.Module, level: str) -> None:
     contexts = {}
     if level == "selective":
         contexts["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _kept)
-    module.forward = functools.partial(
-        checkpoint, module.forward, use_reentrant=False, **contexts
-    )
+    module.forward = functools.partial(checkpoint, module.forward, use_reentrant=False, **contexts)
 
 
 def _kept(context, operation, *arguments, **options) -> bool:

@@ -147,6 +147,27 @@ def test_kept_patches_are_encoded_as_if_the_others_were_never_there(build):
     )
 
 
+def test_masked_patches_as_tokens_are_encoded_in_their_places(build):
+    """The oracle puts the mask token into timm's own sequence, which stays in the images' order."""
+    model = build(masked_patches="token").eval()
+    encoder, vit = model.image_encoder, model.image_encoder.vit
+    pixels = torch.randn(3, 1, 96, 96, generator=DRAW)
+    keep = torch.stack([torch.randperm(36, generator=DRAW)[:18].sort().values for _ in range(3)])
+    dropped = dropped_patches(keep, 36)
+    seen = torch.zeros(3, 36, 1).scatter_(1, keep[..., None], 1)
+    embedded = vit.patch_embed(pixels) * seen + encoder.mask_token * (1 - seen)
+    expected = vit.norm(vit.blocks(vit._pos_embed(embedded)))
+    order = F.pad(torch.cat([keep, dropped], dim=1) + 1, (1, 0))
+    tokens = encoder(pixels, keep)
+    torch.testing.assert_close(tokens, gather(expected, order), atol=1e-5, rtol=0)
+
+    decoder = model.image_decoder
+    places = F.pad(decoder.positions, (0, 0, 1, 0))
+    decoded = decoder.pixels(decoder.norm(decoder.blocks(decoder.embed(expected) + places)))
+    theirs = gather(decoded[:, 1:], dropped)
+    torch.testing.assert_close(decoder(tokens, keep, dropped), theirs, atol=1e-5, rtol=0)
+
+
 def test_dropped_patches_and_masked_tokens_do_not_reach_the_contrast_of_mcr(build, batch):
     model = build().eval()
     dropped = dropped_patches(batch.keep, 36)
@@ -168,6 +189,7 @@ def test_dropped_patches_and_masked_tokens_do_not_reach_the_contrast_of_mcr(buil
     [
         ({}, {"loss", "vrc", "mim", "mrm"}),
         ({"contrast": "unmasked"}, {"loss", "vrc", "mim", "mrm"}),
+        ({"contrast": "unmasked", "masked_patches": "token"}, {"loss", "vrc", "mim", "mrm"}),
         ({"contrast": "unmasked", "mim_weight": 0.0, "mrm_weight": 0.0}, {"loss", "vrc"}),
         ({"mim_weight": 0.0}, {"loss", "vrc", "mrm"}),
         ({"mrm_weight": 0.0}, {"loss", "vrc", "mim"}),
