@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -90,12 +90,18 @@ def step(config: Config, lengths: Sequence[int]) -> dict[str, float | str]:
 
 def seconds(model: MCR, given: Batch) -> float:
     """Seconds of one step, without the optimizer, whose time does not depend on the batch."""
+    return timed(lambda: forward(model, given), model)
+
+
+def timed(loss: Callable[[], Tensor], model: nn.Module) -> float:
+    """Seconds of computing a `loss` and its gradient with respect to the model's weights."""
     _wait()
     began = time.perf_counter()
-    forward(model, given).backward()
+    loss().backward()
     _wait()
+    took = time.perf_counter() - began
     model.zero_grad()
-    return time.perf_counter() - began
+    return took
 
 
 def largest_batch(peaks: dict[int, float], room: float = 80e9) -> int:
