@@ -9,6 +9,7 @@ DATA     ?=
 WEIGHTS  ?=
 SET      ?=
 PROCESSES ?= 1
+ONLY     ?=
 MODELS   := $(foreach s,$(SEEDS),$(VARIANTS:%=%-seed$(s)))
 EXECUTED := results/$(RUN)/executed
 
@@ -26,8 +27,8 @@ variant   = $(firstword $(subst -seed, ,$(1)))
 seed      = $(lastword $(subst -seed, ,$(1)))
 
 .DELETE_ON_ERROR:
-.PHONY: help doctor env data train embed tables figures reproduce publish test check lab clean \
-        guard 03_retrieval 04_text_metrics 05_modality_gap 06_top3
+.PHONY: help doctor env data train embed tables figures reproduce efficiency bench publish test \
+        check lab clean guard 03_retrieval 04_text_metrics 05_modality_gap 06_top3 08_efficiency
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,13 +73,18 @@ tables: 03_retrieval 04_text_metrics ## Recall@K and text metrics, from the embe
 
 figures: 03_retrieval 04_text_metrics 05_modality_gap 06_top3 ## all figures, from the same
 
-03_retrieval 04_text_metrics 05_modality_gap 06_top3: $(ENV)
+03_retrieval 04_text_metrics 05_modality_gap 06_top3 08_efficiency: $(ENV)
 	@$(call NOTEBOOK,$@,)
 
 reproduce: ## everything: data, training, tables, figures; then the numbers beside the reference's
 	@$(MAKE) --no-print-directory embed
 	@$(MAKE) --no-print-directory tables figures
 	@$(PYTHON) -m mcrlib.results $(RUN)
+
+efficiency: 08_efficiency ## time and memory of a training step at the paper's size, by variant
+
+bench: $(ENV) ## speed and memory beside others' code, to results/bench.json; ONLY='7 8' prints those
+	$(PYTHON) benchmarks/run.py $(ONLY)
 
 publish: $(ENV) ## make the finished demo run the committed reference
 	$(PYTHON) -m mcrlib.publish $(RUN)

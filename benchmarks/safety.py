@@ -63,15 +63,20 @@ def finish(process: int) -> None:
 # Row 9
 
 
-def share(rank: int, processes: int, port: int, dataset: manifest.Dataset, home: Path) -> None:
-    """Write terms and gradient of one batch that `processes` share, and train an epoch with them.
+def share(
+    rank: int, processes: int, micro: int, port: int, dataset: manifest.Dataset, home: Path
+) -> None:
+    """Write terms and gradient of one batch that `processes` share, and train an epoch with them;
+    `micro` pairs at a time.
 
     Without dropout, which falls elsewhere in another process.
     """
     if processes > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-    settings = dataclasses.replace(TINY, batch_size=16, epochs=1, dropout=0.0, clip_norm=1e9)
+    settings = dataclasses.replace(
+        TINY, batch_size=16, epochs=1, dropout=0.0, clip_norm=1e9, micro_batch=micro
+    )
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == processes
     model = fresh(settings, dataset)
@@ -94,21 +99,22 @@ def fresh(settings: config.Config, dataset: manifest.Dataset) -> MCR:
     return MCR(settings, tokenizer, encoders.vit(settings), language_model)
 
 
-def shared(dataset: manifest.Dataset, home: Path) -> dict:
+def shared(dataset: manifest.Dataset, home: Path, micro: int) -> dict:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     found = []
-    for processes in (1, 2):
-        folder = home / f"{processes}"
+    for processes, parts in ((1, 0), (2, micro)):
+        folder = home / f"{processes}-{micro}"
         folder.mkdir()
-        work = [(rank, processes, port, dataset, folder) for rank in range(processes)]
+        work = [(rank, processes, parts, port, dataset, folder) for rank in range(processes)]
         for child in [forked(lambda one=one: share(*one)) for one in work]:
             finish(child)
         found.append(load_file(folder / "numbers.safetensors"))
     one, two = found
     worst = max(float((one[name] - two[name]).abs().max()) for name in one)
-    what = f"loss and gradient of a batch that two gloo processes share: within {worst:.1e}"
+    how = f"share, {micro} pairs at a time" if micro else "share"
+    what = f"loss and gradient of a batch that two gloo processes {how}: within {worst:.1e}"
     return row("9", what, "one process; 1e-5", [1e-5 / max(worst, 1e-12)], 1)
 
 
@@ -275,7 +281,8 @@ def main(n: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         home = config.ROOT = Path(name)
         dataset = manifest.build(TINY, workers=1)
-        print(json.dumps(shared(dataset, home)), flush=True)
+        for micro in (0, 4):
+            print(json.dumps(shared(dataset, home, micro)), flush=True)
         for measured in kills(dataset, home, n):
             print(json.dumps(measured), flush=True)
         print(json.dumps(damaged(dataset, home, max(n // 3, 1))), flush=True)

@@ -29,6 +29,7 @@ from mcrlib.data import manifest
 from mcrlib.data.batches import Batch, EpochOrder, Pairs
 from mcrlib.data.manifest import Dataset
 from mcrlib.model import MCR
+from mcrlib.step import two_pass
 
 
 def train(config: Config, dataset: Dataset) -> pd.DataFrame:
@@ -147,9 +148,13 @@ def _gradient(batch, accelerator, network, config) -> dict[str, float]:
     """Forward, backward and clipping; the loss, its terms and the gradient's length, over all
     processes. Reading them makes the device wait: only so no weight is ever changed by a loss that
     is not finite."""
-    with accelerator.autocast():
-        terms = network(send_to_device(batch, accelerator.device))
-    accelerator.backward(terms["loss"])
+    batch = send_to_device(batch, accelerator.device)
+    if config.micro_batch:
+        terms = two_pass(network, batch, config.micro_batch, accelerator)
+    else:
+        with accelerator.autocast():
+            terms = network(batch)
+        accelerator.backward(terms["loss"])
     means = accelerator.reduce(torch.stack([term.detach() for term in terms.values()]), "mean")
     length = accelerator.clip_grad_norm_(network.parameters(), config.clip_norm)
     values = torch.cat([means, length[None]]).tolist()

@@ -17,5 +17,5 @@ def test_shared_killed_and_damaged_runs_end_as_an_unbroken_one(tmp_path):
         check=True,
     )
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["id"] for row in rows] == ["9", "10", "10", "11"]
+    assert [row["id"] for row in rows] == ["9", "9", "10", "10", "11"]
     assert all(row["met"] for row in rows), rows
