@@ -197,7 +197,7 @@ def kills(dataset: manifest.Dataset, home: Path, n: int) -> Iterator[dict]:
     steps, expected = whole.seen[0], outcome(whole.home)
     step_seconds = (time.perf_counter() - started) / steps  # with the start: a little long
     for inside, what, minutes in (
-        (False, "in mid-epoch", 0.003),
+        (False, "in mid-epoch", 0.001),
         (True, "inside a save", 0.0),
     ):
         equal = done = 0
