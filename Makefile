@@ -8,6 +8,8 @@ SEEDS    ?= 0
 DATA     ?=
 WEIGHTS  ?=
 SET      ?=
+PROCESSES ?= 1
+ONLY     ?=
 MODELS   := $(foreach s,$(SEEDS),$(VARIANTS:%=%-seed$(s)))
 EXECUTED := results/$(RUN)/executed
 
@@ -25,14 +27,15 @@ variant   = $(firstword $(subst -seed, ,$(1)))
 seed      = $(lastword $(subst -seed, ,$(1)))
 
 .DELETE_ON_ERROR:
-.PHONY: help doctor env data train embed baseline tables figures reproduce publish test check lab clean \
-        guard 03_retrieval 04_text_metrics 05_modality_gap 06_top3 09_explore
+.PHONY: help doctor env data train embed baseline tables figures reproduce efficiency bench publish \
+        test check lab clean guard 03_retrieval 04_text_metrics 05_modality_gap 06_top3 08_efficiency \
+        09_explore
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  RUN=smoke|demo|table|openi|mimic|reference   VARIANTS='mcr abm dual'   SEEDS='0 1'"
-	@echo "  DATA=file or folder   WEIGHTS=folder with the pretrained encoders   SET='epochs: 3, lr: 1.0e-4'"
+	@echo "  DATA=file or folder   WEIGHTS=folder with the pretrained encoders   PROCESSES=GPUs to share   SET='epochs: 3, lr: 1.0e-4'"
 
 doctor: $(ENV) ## what is there: GPU, Java, disk, weights, data
 	$(PYTHON) -m mcrlib.doctor "$(RUN)" "$(DATA)" "$(WEIGHTS)"
@@ -62,7 +65,7 @@ embed: $(MODELS:%=results/$(RUN)/%/embeddings-test.npz) ## embeddings of the tes
 
 # Order only: neither a checkout's timestamps nor a look at the data start a training.
 results/$(RUN)/%/checkpoint/final/model.safetensors: | data
-	@$(call NOTEBOOK,01_train,-$*) "weights=$(abspath $(WEIGHTS))" "overrides={$(SET)}" "variant=$(call variant,$*)" "seed=$(call seed,$*)"
+	@$(call NOTEBOOK,01_train,-$*) "weights=$(abspath $(WEIGHTS))" "processes=$(PROCESSES)" "overrides={$(SET)}" "variant=$(call variant,$*)" "seed=$(call seed,$*)"
 
 results/$(RUN)/%/embeddings-test.npz: results/$(RUN)/%/checkpoint/final/model.safetensors | data
 	@$(call NOTEBOOK,02_embed,-$*) "variant=$(call variant,$*)" "seed=$(call seed,$*)"
@@ -73,7 +76,7 @@ figures: 03_retrieval 04_text_metrics 05_modality_gap 06_top3 ## all figures, fr
 
 baseline: 09_explore ## a linear baseline beside the models, in every table and figure
 
-03_retrieval 04_text_metrics 05_modality_gap 06_top3 09_explore: $(ENV)
+03_retrieval 04_text_metrics 05_modality_gap 06_top3 08_efficiency 09_explore: $(ENV)
 	@$(call NOTEBOOK,$@,)
 
 reproduce: ## everything: data, training, tables, figures; then the numbers beside the reference's
@@ -81,6 +84,11 @@ reproduce: ## everything: data, training, tables, figures; then the numbers besi
 	@$(MAKE) --no-print-directory baseline
 	@$(MAKE) --no-print-directory tables figures
 	@$(PYTHON) -m mcrlib.results $(RUN)
+
+efficiency: 08_efficiency ## time and memory of a training step at the paper's size, by variant
+
+bench: $(ENV) ## speed and memory beside others' code, to results/bench.json; ONLY='7 8' prints those
+	$(PYTHON) benchmarks/run.py $(ONLY)
 
 publish: $(ENV) ## make the finished demo run the committed reference
 	$(PYTHON) -m mcrlib.publish $(RUN)

@@ -17,11 +17,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import yaml
+
 # Where data/, results/ and figures/ stand: the checkout, whatever folder a notebook runs in.
 ROOT = Path(os.environ.get("MCR_HOME", Path(__file__).resolve().parents[1]))
 PLAIN = "MCR_PLAIN"  # in the environment where nobody watches: lines in place of progress bars
 # Settings that change no number: two runs that differ in these only are the same.
-PLACES = ("data", "weights", "workers")
+PLACES = ("data", "weights", "workers", "recompute", "save_minutes")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Config:
     image_mask: float = 0.5  # the paper: share of patches dropped
     report_mask: float = 0.25  # the paper: share of tokens replaced by [MASK]
     contrast: str = "masked"  # what contrast sees: masked (MCR) or unmasked (the usual framework)
+    masked_patches: str = "dropped"  # before the encoder, as in MAE, or encoded as a mask: token
 
     # alignment and decoders
     alignment: str = "mba"  # map before aggregation (the paper), or aggregate before mapping: abm
@@ -89,9 +92,12 @@ class Config:
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = 1.0  # gradients longer than this are shortened to it
     precision: str = "bf16"  # or "no", fp32
+    recompute: str = "none"  # what the backward pass computes again: none, selective, full
+    micro_batch: int = 0  # pairs that pass the encoders at once, the contrast of all; 0 = all
     workers: int = 8  # processes that prepare batches
     validate_every: int = 2  # epochs between two retrievals on the validation split
     augment: bool = True
+    save_minutes: float = 5.0  # between two saves in an epoch; each epoch ends with one
 
     @property
     def folder(self) -> Path:
@@ -143,6 +149,7 @@ VARIANTS = MappingProxyType({
     "mcr": {},
     "abm": {"alignment": "abm"},
     "dual": {"contrast": "unmasked"},  # the usual framework, Figure 1a
+    "dual-token": {"contrast": "unmasked", "masked_patches": "token"},
     "clip": {"contrast": "unmasked", "mim_weight": 0.0, "mrm_weight": 0.0},
     "flip": {"mim_weight": 0.0, "mrm_weight": 0.0},
     "no-mim": {"mim_weight": 0.0},
@@ -160,9 +167,11 @@ _CHOICES = {
     "policy": ("findings", "impression", "both", "longest"),
     "pairs": ("study", "image"),
     "contrast": ("masked", "unmasked"),
+    "masked_patches": ("dropped", "token"),
     "alignment": ("mba", "abm"),
     "aggregation": ("attention", "mean", "max"),
     "precision": ("no", "bf16"),
+    "recompute": ("none", "selective", "full"),
 }
 
 
@@ -179,6 +188,15 @@ def load(run: str, variant: str = "mcr", seed: int = 0, **overrides: Any) -> Con
     changes |= {"variant": variant, "seed": seed}
     changes = {name: _typed(name, value, getattr(base, name)) for name, value in changes.items()}
     return _checked(dataclasses.replace(base, **changes))
+
+
+def parse(words: list[str]) -> dict[str, Any]:
+    """`NAME=VALUE` words of a command line, values in YAML. Raises ValueError."""
+    parts = (word.partition("=") for word in words)
+    try:
+        return {name: yaml.safe_load(value) if value else "" for name, _, value in parts}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{' '.join(words)} cannot be read: {error}") from None
 
 
 def _known(name: str, names: Any, kind: str) -> str:

@@ -50,9 +50,9 @@ def obstacle(run: str, data: str, confirm: str) -> str:
         return f"RUN={run} needs DATA={data or '...'} to be {SOURCES[source]}; there is none."
     if run == "mimic" and confirm != "1":
         return (
-            "RUN=mimic caches 16 GB of images, writes 4 GB of checkpoints a model and trains each "
-            "for 50 epochs of 213,000 pairs, which nobody has timed yet: a day or more a model on "
-            "one GPU is our guess. Say CONFIRM=1 to go on."
+            "RUN=mimic caches 16 GB of images, writes 10 GB of saves while a model trains, of "
+            "which 1 GB stays, and trains each for 50 epochs of 213,000 pairs, which nobody has "
+            "timed yet: a day or more a model on one GPU is our guess. Say CONFIRM=1 to go on."
         )
     return ""
 

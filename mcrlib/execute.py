@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 import papermill
-import yaml
 from traitlets.config import Config
 
-from mcrlib.config import PLAIN
+from mcrlib.config import PLAIN, parse
 
 
 def execute(notebook: str | Path, output: str | Path, parameters: dict) -> None:
@@ -45,14 +44,12 @@ def main(arguments: list[str]) -> int:
     """`NOTEBOOK OUTPUT NAME=VALUE...`, values in YAML; returns the exit code."""
     notebook, output, *pairs = arguments
     try:
-        parts = (pair.partition("=") for pair in pairs)
-        given = {name: yaml.safe_load(value) if value else "" for name, _, value in parts}
-        execute(notebook, output, given)
+        execute(notebook, output, parse(pairs))
     except papermill.PapermillExecutionError as error:
         print(f"{notebook}: {error.ename}: {error.evalue}", file=sys.stderr)
         print(f"The executed copy with the traceback: {output}", file=sys.stderr)
         return 1
-    except (ValueError, OSError, yaml.YAMLError) as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -6,16 +6,51 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TILE = 512  # rows of the similarity matrix that L_vrc holds at a time
+
 
 def vrc(image: Tensor, report: Tensor, scale: Tensor | float) -> Tensor:
     """L_vrc, cross-modal consistency: symmetric InfoNCE (Figure 2; the form is ours).
 
     `image [B, E]` and `report [B, E]` are unit rows, row i of one belongs to row i of the other;
-    `scale` is one over the temperature.
+    `scale` is one over the temperature. The similarities `[B, B]` are never held at once, and
+    stay in the rows' precision.
     """
-    logits = scale * image @ report.T
-    partner = torch.arange(len(image), device=image.device)
-    return (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2
+    with torch.autocast(image.device.type, enabled=False):
+        return _InfoNCE.apply(image, report, torch.as_tensor(scale).to(image))
+
+
+class _InfoNCE(torch.autograd.Function):
+    """Tiles of rows, computed anew in the backward pass; between the passes stay two sums a pair.
+
+    A pair's loss is minus its own logit, plus the logarithms of its row's and its column's summed
+    exponentials, by halves.
+    """
+
+    @staticmethod
+    def forward(ctx, image, report, scale):
+        rows, columns = [], image.new_full([len(report)], -torch.inf)
+        for tile in image.split(TILE):
+            logits = scale * tile @ report.T
+            rows.append(logits.logsumexp(dim=1))
+            columns = columns.logaddexp(logits.logsumexp(dim=0))
+        rows = torch.cat(rows)
+        ctx.save_for_backward(image, report, scale, rows, columns)
+        return ((rows + columns) / 2 - scale * (image * report).sum(dim=1)).mean()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        image, report, scale, rows, columns = ctx.saved_tensors
+        weight = gradient * scale / len(image)
+        images, reports = [], -weight * image
+        for tile, row in zip(image.split(TILE), rows.split(TILE), strict=True):
+            logits = scale * tile @ report.T
+            share = (logits - row[:, None]).exp_()
+            share += logits.sub_(columns).exp_()
+            images.append(weight / 2 * (share @ report))
+            reports.addmm_(share.T, weight / 2 * tile)
+        images = torch.cat(images).sub_(weight * report)
+        return images, reports, (image * images).sum() / scale
 
 
 def mim(predicted: Tensor, patches: Tensor) -> Tensor:

@@ -45,6 +45,5 @@ def mask_tokens(maskable: np.ndarray, ratio: float, generator: np.random.Generat
 
 def dropped_patches(keep: torch.Tensor, n: int) -> torch.Tensor:
     """Indices [B, n - k] of the patches that `keep [B, k]` leaves out, in ascending order."""
-    left_out = torch.ones(len(keep), n, dtype=torch.bool, device=keep.device)
-    left_out.scatter_(1, keep, False)
-    return left_out.nonzero()[:, 1].view(len(keep), n - keep.shape[1])
+    kept = torch.zeros(len(keep), n, device=keep.device).scatter_(1, keep, 1)
+    return kept.argsort(dim=1, stable=True)[:, : n - keep.shape[1]]

@@ -8,9 +8,10 @@ D an encoder's width and E the common space's. Masks have the polarity of `mcrli
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,11 @@ from safetensors.torch import load_model, save_model
 from timm.layers import build_sincos2d_pos_embed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from mcrlib import config as settings
-from mcrlib import encoders, losses
+from mcrlib import encoders, losses, processes
 from mcrlib.data import batches, images
 from mcrlib.masking import dropped_patches
 
@@ -45,7 +47,7 @@ class MCR(nn.Module):
     ):
         super().__init__()
         self.config, self.tokenizer, self.bert = config, tokenizer, language_model.config
-        self.image_encoder = ImageEncoder(vit)  # E_v
+        self.image_encoder = ImageEncoder(vit, config.masked_patches)  # E_v
         self.report_encoder = ReportEncoder(language_model.bert, tokenizer.mask_token_id)  # E_r
         self.image_head = Head(vit.embed_dim, config)  # F_v->s, aggregation
         self.report_head = Head(self.bert.hidden_size, config)  # F_r->s, aggregation
@@ -54,23 +56,31 @@ class MCR(nn.Module):
         if config.mrm_weight > 0:
             self.report_decoder = language_model.cls  # D_r, tied to the token embeddings
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        if config.recompute != "none":
+            decoder = self.image_decoder.blocks if config.mim_weight > 0 else []
+            heads = [self.image_head, self.report_head]
+            for block in [*vit.blocks, *language_model.bert.encoder.layer, *decoder, *heads]:
+                recompute(block, config.recompute)
 
-    def forward(self, batch: batches.Batch) -> dict[str, Tensor]:
+    def forward(
+        self, batch: batches.Batch, contrast: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """The terms of the loss, `vrc`, `mim`, `mrm`, and their weighted sum `loss` (Figure 2).
 
         The usual framework (Figure 1a, variant `dual`) differs in the contrast only: it encodes
         the unmasked input once more. A term without weight is neither computed nor returned.
+        `contrast(S^v, S^r)` takes the place of L_vrc (`mcrlib.step`).
         """
         c, (pixels, tokens, present, keep, masked) = self.config, batch
+        if c.contrast == "unmasked":
+            image, report = self.project(batch)
         if c.contrast == "masked" or c.mim_weight > 0 or c.mrm_weight > 0:
             image_tokens = self.image_encoder(pixels, keep)  # f^v
             report_tokens = self.report_encoder(tokens, present, masked)  # f^r
 
         if c.contrast == "masked":
             image, report = self.image_head(image_tokens), self.report_head(report_tokens, present)
-        else:
-            image, report = self.project_images(pixels), self.project_reports(tokens, present)
-        terms = {"vrc": losses.vrc(image, report, self.log_scale.exp())}  # S^v, S^r
+        terms = {"vrc": (contrast or self.contrast)(image, report)}  # S^v, S^r
 
         if c.mim_weight > 0:
             patches = self.image_encoder.patchify(pixels)
@@ -78,19 +88,39 @@ class MCR(nn.Module):
             predicted = self.image_decoder(image_tokens, keep, dropped)
             terms["mim"] = losses.mim(predicted, gather(patches, dropped))
         if c.mrm_weight > 0:
-            predicted = self.report_decoder(report_tokens[masked])
-            terms["mrm"] = losses.mrm(predicted, tokens[masked])
+            places = masked.nonzero(as_tuple=True)
+            predicted = self.report_decoder(report_tokens[places])
+            terms["mrm"] = losses.mrm(predicted, tokens[places])
+            if contrast is None:  # or the step weighs the parts itself
+                terms["mrm"] = terms["mrm"] * processes.weight(masked.sum())
 
-        loss = sum(getattr(c, f"{name}_weight") * term for name, term in terms.items())
-        return {"loss": loss, **terms}
+        return {"loss": self.weighted(terms), **terms}
 
-    def project_images(self, pixels: Tensor) -> Tensor:
-        """Unit rows S^v `[B, E]` of unmasked `pixels [B, 1, H, W]`."""
-        return self.image_head(self.image_encoder(pixels))
+    def weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        """The loss: the sum of its terms with the config's weights."""
+        return sum(getattr(self.config, f"{name}_weight") * term for name, term in terms.items())
 
-    def project_reports(self, tokens: Tensor, present: Tensor) -> Tensor:
-        """Unit rows S^r `[B, E]` of unmasked `tokens [B, T]`, `present [B, T]` false at padding."""
-        return self.report_head(self.report_encoder(tokens, present), present)
+    def contrast(self, image: Tensor, report: Tensor) -> Tensor:
+        """L_vrc of the rows S^v and S^r `[B, E]`, and of those of the other processes."""
+        image, report = processes.gathered(image), processes.gathered(report)
+        return losses.vrc(image, report, self.log_scale.exp())
+
+    def project(self, batch: batches.Batch) -> tuple[Tensor, Tensor]:
+        """The unit rows S^v and S^r `[B, E]` that the contrast sees."""
+        pixels, tokens, present, keep, masked = batch
+        if self.config.contrast == "unmasked":
+            keep = masked = None
+        return self.project_images(pixels, keep), self.project_reports(tokens, present, masked)
+
+    def project_images(self, pixels: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Unit rows S^v `[B, E]` of `pixels [B, 1, H, W]`, unmasked without `keep`."""
+        return self.image_head(self.image_encoder(pixels, keep))
+
+    def project_reports(
+        self, tokens: Tensor, present: Tensor, masked: Tensor | None = None
+    ) -> Tensor:
+        """Unit rows S^r `[B, E]` of `tokens [B, T]`, `present [B, T]` false at padding."""
+        return self.report_head(self.report_encoder(tokens, present, masked), present)
 
     @torch.no_grad()
     def embed_images(self, pictures: Sequence, batch_size: int = 64) -> Tensor:
@@ -164,22 +194,30 @@ class MCR(nn.Module):
 class ImageEncoder(nn.Module):
     """E_v: a timm Vision Transformer that computes the kept patches only (MAE's way; ours)."""
 
-    def __init__(self, vit: VisionTransformer):
+    def __init__(self, vit: VisionTransformer, masked_patches: str):
         super().__init__()
         self.vit, self.patch_size = vit, vit.patch_embed.patch_size[0]
+        if masked_patches == "token":
+            self.mask_token = nn.Parameter(torch.zeros(vit.embed_dim))
+            nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, pixels: Tensor, keep: Tensor | None = None) -> Tensor:
-        """`image_tokens [B, 1+k, D]`, [CLS] first, of `pixels [B, 1, H, W]`; all without `keep`."""
-        patches = self.patchify(pixels)
-        positions = self.vit.pos_embed.expand(len(pixels), -1, -1)
+        """`image_tokens [B, 1+k, D]`, [CLS] first, of `pixels [B, 1, H, W]`; all without `keep`.
+
+        Where masked patches are tokens, `[B, 1+n, D]`: the others follow those kept.
+        """
+        patches, (start, positions) = self.patchify(pixels), self.vit.pos_embed[0].tensor_split([1])
         if keep is not None:
             patches = gather(patches, keep)
-            positions = torch.cat([positions[:, :1], gather(positions[:, 1:], keep)], dim=1)
         # On whole patches the convolution is a matrix product: only the kept ones are embedded.
         projection = self.vit.patch_embed.proj
         tokens = F.linear(patches, projection.weight.flatten(1), projection.bias)
-        tokens = torch.cat([self.vit.cls_token.expand(len(pixels), -1, -1), tokens], dim=1)
-        return self.vit.norm(self.vit.blocks(tokens + positions))
+        tokens = tokens + (positions if keep is None else positions[keep])
+        if keep is not None and hasattr(self, "mask_token"):
+            masked = positions[dropped_patches(keep, len(positions))] + self.mask_token
+            tokens = torch.cat([tokens, masked], dim=1)
+        start = (self.vit.cls_token + start).expand(len(pixels), -1, -1)
+        return self.vit.norm(self.vit.blocks(torch.cat([start, tokens], dim=1)))
 
     def patchify(self, pixels: Tensor) -> Tensor:
         """`[B, n, P]`, the pixels of each patch, both in rows."""
@@ -202,8 +240,9 @@ class ReportEncoder(nn.Module):
         if masked is not None:
             tokens = tokens.masked_fill(masked, self.mask_token)
         quarters = []
-        for ids, mask in zip(tokens.chunk(4), present.chunk(4), strict=True):
-            longest = int(mask.sum(dim=1).max())
+        lengths = present.sum(dim=1).cpu()  # at once: each look makes a GPU wait
+        for ids, mask, n in zip(tokens.chunk(4), present.chunk(4), lengths.chunk(4), strict=True):
+            longest = int(n.max())
             encoded = self.bert(ids[:, :longest], attention_mask=mask[:, :longest].long())
             padding = (0, 0, 0, tokens.shape[1] - longest)
             quarters.append(F.pad(encoded.last_hidden_state, padding))
@@ -273,7 +312,6 @@ class ImageDecoder(nn.Module):
         super().__init__()
         side, width = config.image_size // config.patch_size, config.decoder_width
         self.embed = nn.Linear(encoder_width, width)
-        self.mask_token = nn.Parameter(torch.zeros(width))
         self.register_buffer("positions", build_sincos2d_pos_embed([side, side], width))
         self.blocks = nn.Sequential(
             *(
@@ -283,25 +321,53 @@ class ImageDecoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)  # as in MAE
         self.pixels = nn.Linear(width, config.patch_size**2)
-        nn.init.normal_(self.mask_token, std=0.02)
+        if config.masked_patches == "dropped":
+            self.mask_token = nn.Parameter(torch.zeros(width))
+            nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, image_tokens: Tensor, keep: Tensor, dropped: Tensor) -> Tensor:
-        """Pixels `[B, m, P]` of the patches `dropped [B, m]`, from `image_tokens [B, 1+k, D]`.
+        """Pixels `[B, m, P]` of the patches `dropped [B, m]`, from the encoder's `image_tokens`.
 
         Attention does not care for order: kept and dropped stand one after the other, each with
         its place's position, so that nothing is shuffled back and only dropped ones are decoded.
         """
-        kept = self.embed(image_tokens)
-        tokens = torch.cat(
-            [
-                kept[:, :1],
-                kept[:, 1:] + self.positions[keep],
-                self.mask_token + self.positions[dropped],
-            ],
-            dim=1,
-        )
+        tokens = self.embed(image_tokens)
+        if hasattr(self, "mask_token"):
+            masked = self.mask_token.expand(*dropped.shape, -1)
+            tokens = torch.cat([tokens, masked.to(tokens.dtype)], dim=1)
+        places = F.pad(self.positions[torch.cat([keep, dropped], dim=1)], (0, 0, 1, 0))
+        tokens = tokens + places
         decoded = self.blocks(tokens)[:, -dropped.shape[1] :]
         return self.pixels(self.norm(decoded))
+
+
+_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+}
+_PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
+
+
+def recompute(module: nn.Module, level: str) -> None:
+    """Let `module` keep less for its backward pass, which computes the rest again (ours).
+
+    `full` keeps the input. `selective` keeps what is dear to compute and small: results of
+    attention and matrix products, but not a perceptron's hidden layer, four times as wide as the
+    others together with its activation twice that. Losses and gradients stay what they are.
+    """
+    contexts = {}
+    if level == "selective":
+        contexts["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _kept)
+    module.forward = functools.partial(checkpoint, module.forward, use_reentrant=False, **contexts)
+
+
+def _kept(context, operation, *arguments, **options) -> bool:
+    if operation in _PRODUCTS:
+        inside, outside = arguments[-1].shape
+        return outside < 4 * inside
+    return operation in _ATTENTION
 
 
 def gather(rows: Tensor, index: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -28,9 +29,7 @@ DIRECTIONS = {"image_to_report": "image to report", "report_to_image": "report t
 def save(path: str | Path, values: Any, **provenance: Any) -> None:
     """Write `values` (JSON-able) with a provenance block: what is given, and the code, packages
     and device that made them."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes, or KiB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    memory = {"peak_memory_gb": round(peak / 1e9, 2)}
+    memory = {"peak_memory_gb": round(peak_memory(), 2)}
     record = {"values": values, "provenance": provenance | memory | _environment()}
     write(path, json.dumps(record, indent=1, default=_plain, allow_nan=False).encode() + b"\n")
 
@@ -56,7 +55,28 @@ def write(path: str | Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(data)
+    sync(partial)
     partial.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or a folder's list of files, to the disk: a power cut leaves it whole."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def peak_memory() -> float:
+    """Most gigabytes so far: of the GPU's allocator where there is one, else of this process."""
+    import torch  # here, since drawing does without these seconds
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes, or KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def trained(run: str, split: str = "test") -> dict[str, Path]:
@@ -303,7 +323,7 @@ def _plain(value: Any) -> Any:
 
 @functools.cache
 def _environment() -> dict[str, Any]:
-    import torch  # here, since drawing does without these seconds
+    import torch
 
     def git(*words: str) -> str:
         answer = subprocess.run(["git", *words], cwd=config.ROOT, capture_output=True, text=True)

@@ -1,71 +1,94 @@
-"""Training: optimiser, schedule, epochs, the best model on the validation split, and resuming."""
+"""Training: optimiser, schedule, epochs, the best model on the validation split, and resuming.
+
+On several GPUs or nodes: `accelerate launch -m mcrlib.train run=mimic variant=mcr seed=0`, with any
+other setting as NAME=VALUE. The batch is shared among the processes; their number changes nothing
+but the order in which floating-point numbers are added, and where dropout falls.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
-import shutil
+import sys
 import time
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from safetensors.torch import load_file, load_model, save_file
+from accelerate.utils import send_to_device, set_seed
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from mcrlib import encoders, results, retrieval
-from mcrlib.config import PLACES, PLAIN, Config
-from mcrlib.data.batches import EpochOrder, Pairs
+from mcrlib import checkpoint, encoders, results, retrieval
+from mcrlib.checkpoint import Saves
+from mcrlib.config import PLAIN, Config, load, parse
+from mcrlib.data import manifest
+from mcrlib.data.batches import Batch, EpochOrder, Pairs
 from mcrlib.data.manifest import Dataset
 from mcrlib.model import MCR
+from mcrlib.step import two_pass
 
 
 def train(config: Config, dataset: Dataset) -> pd.DataFrame:
     """Train one model to `config.folder/checkpoint/final`; returns its history, a row an epoch.
 
-    Goes on where an earlier call stopped, to the epoch. `final` is the epoch with the best mean
-    Recall@10 of both directions on the validation split; the test split is never looked at.
-    Raises ValueError where the folder holds a model of other settings or data, or where the
-    training split is smaller than a batch, FloatingPointError where the loss is not finite.
+    Goes on where an earlier call stopped, from the step of its last save. `final` is the epoch with
+    the best mean Recall@10 of both directions on the validation split; the test split is never
+    looked at. Raises ValueError where the folder holds a model of other settings or data or no save
+    that is intact, or where the batch does not fit the training split or the processes,
+    FloatingPointError where loss or gradient is not finite, OSError where the disk is full.
     """
-    checkpoint = config.folder / "checkpoint"
-    if (checkpoint / "final").is_dir():
-        _check_same(checkpoint / "final", config, dataset)
-        return pd.read_csv(config.folder / "history.csv")
+    final, log = config.folder / "checkpoint" / "final", config.folder / "history.csv"
+    if final.is_dir():
+        checkpoint.check(final, dataset, config)
+        checkpoint.tidy(final.parent)
+        return pd.read_csv(log)
 
-    accelerator = Accelerator(mixed_precision=config.precision)
+    on_cpu = not torch.accelerator.is_available()  # which alone does not share it, unless told
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.precision)
     set_seed(config.seed)
     reports = dataset.frame["report"].iloc[dataset.indices("train")].tolist()
     tokenizer = encoders.tokenizer(config, reports)
     model = MCR(
         config, tokenizer, encoders.vit(config), encoders.language_model(config, len(tokenizer))
     )
-    pairs = Pairs(dataset, "train", config, tokenizer)
-    order = EpochOrder(len(pairs), config.batch_size, config.seed)
-    if not len(order):
-        raise ValueError(
-            f"The training split has {len(pairs)} pairs, fewer than a batch of "
-            f"{config.batch_size}; set a smaller batch_size."
-        )
-    loader = DataLoader(pairs, batch_sampler=order, collate_fn=_as_is, num_workers=config.workers)
-    network, optimizer, loader = accelerator.prepare(model, _optimizer(model, config), loader)
-    history = _resume(checkpoint, config, dataset, model, optimizer)
-    for epoch in range(len(history), config.epochs):
-        pairs.epoch = order.epoch = epoch
-        torch.manual_seed(hash((config.seed, epoch)))  # dropout, the same after a resume
-        row = _epoch(epoch, config, accelerator, network, optimizer, loader)
-        if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
-            row["validate_recall@10"] = validate(model, dataset)
-        history.append(row)
-        _save(checkpoint, config, dataset, model, optimizer, history)
-        print(_line(row, config, history), flush=True)
-    return _finish(checkpoint, config, history)
+    network, optimizer = accelerator.prepare(model, _optimizer(model, config))
+    pairs, order, loader = _batches(config, dataset, tokenizer, accelerator)
+    saves = Saves(config, dataset, model, optimizer)
+    at = saves.resume()
+    if at.history or at.step:
+        accelerator.print(f"going on after {at.step} steps of epoch {len(at.history) + 1}")
+    accelerator.wait_for_everyone()  # or a save might go while another process reads it
+
+    for epoch in range(len(at.history), config.epochs):
+        pairs.epoch, order.epoch, order.first = epoch, epoch, at.step
+        network.train()
+        started = time.perf_counter() - at.seconds
+        for batch in _watched(loader, at, len(order), config, accelerator):
+            rate = learning_rate((epoch + (at.step + 1) / len(order)) / config.epochs, config)
+            # Dropout's seed is of the place alone, so that a resumed run repeats an unbroken one.
+            torch.manual_seed(hash((config.seed, epoch, at.step, accelerator.process_index)))
+            terms = _gradient(batch, accelerator, network, config)
+            if not math.isfinite(sum(terms.values())):
+                raise _not_finite(terms, at, pairs, order, config, accelerator)
+            _update(optimizer, rate)
+            at.add(terms, time.perf_counter() - started)
+            if accelerator.is_main_process and saves.due() and at.step < len(order):
+                saves.save(at)
+        row = at.end_epoch()
+        if accelerator.is_main_process:  # the others wait in the next step
+            if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
+                row["validate_recall@10"] = validate(model, dataset)
+            results.write(log, pd.DataFrame(at.history).to_csv(index=False).encode())
+            saves.save(at)
+            print(_line(at.history, len(pairs), config), flush=True)
+    if accelerator.is_main_process:
+        saves.finish(at)
+    accelerator.wait_for_everyone()
+    return pd.DataFrame(at.history)
 
 
 def validate(model: MCR, dataset: Dataset) -> float:
@@ -81,7 +104,8 @@ def validate(model: MCR, dataset: Dataset) -> float:
 def trained(config: Config, dataset: Dataset) -> MCR:
     """The finished model of (run, variant, seed), in evaluation mode.
 
-    Raises FileNotFoundError where it is not trained, ValueError where it was on other pairs.
+    Raises FileNotFoundError where it is not trained, ValueError where it was on other pairs or one
+    of its files is damaged.
     """
     final = config.folder / "checkpoint" / "final"
     if not final.is_dir():
@@ -89,7 +113,7 @@ def trained(config: Config, dataset: Dataset) -> MCR:
             f"There is no trained model in {final}: run `make train RUN={config.run} "
             f"VARIANTS={config.variant} SEEDS={config.seed}` first."
         )
-    _check_pairs(final, dataset)
+    checkpoint.check(final, dataset)
     return MCR.from_pretrained(final)
 
 
@@ -101,30 +125,64 @@ def learning_rate(progress: float, config: Config) -> float:
     return config.lr * (1 + math.cos(math.pi * (progress - warmup) / max(1 - warmup, 1e-9))) / 2
 
 
-def _epoch(epoch, config, accelerator, network, optimizer, loader) -> dict[str, float]:
-    network.train()
-    started, sums = time.perf_counter(), {}
-    bar = tqdm(
-        loader, f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=PLAIN in os.environ
-    )
-    for step, batch in enumerate(bar):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate((epoch + (step + 1) / len(loader)) / config.epochs, config)
+def _batches(config, dataset, tokenizer, accelerator) -> tuple[Pairs, EpochOrder, DataLoader]:
+    """This process's share of each batch; which pairs a batch has, all processes agree on."""
+    pairs = Pairs(dataset, "train", config, tokenizer)
+    pairs.share = slice(accelerator.process_index, None, accelerator.num_processes)
+    order = EpochOrder(len(pairs), config.batch_size, config.seed)
+    if not len(order):
+        raise ValueError(
+            f"The training split has {len(pairs)} pairs, fewer than a batch of "
+            f"{config.batch_size}; set a smaller batch_size."
+        )
+    if config.batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"A batch of {config.batch_size} cannot be shared equally by "
+            f"{accelerator.num_processes} processes; set a batch_size that is a multiple of them."
+        )
+    loader = DataLoader(pairs, batch_sampler=order, collate_fn=_as_is, num_workers=config.workers)
+    return pairs, order, loader
+
+
+def _gradient(batch, accelerator, network, config) -> dict[str, float]:
+    """Forward, backward and clipping; the loss, its terms and the gradient's length, over all
+    processes. Reading them makes the device wait: only so no weight is ever changed by a loss that
+    is not finite."""
+    batch = send_to_device(batch, accelerator.device)
+    if config.micro_batch:
+        terms = two_pass(network, batch, config.micro_batch, accelerator)
+    else:
         with accelerator.autocast():
             terms = network(batch)
         accelerator.backward(terms["loss"])
-        accelerator.clip_grad_norm_(network.parameters(), config.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        for name, term in terms.items():
-            sums[name] = sums.get(name, 0) + term.detach()
-    means = {name: float(total) / len(loader) for name, total in sums.items()}
-    if not math.isfinite(means["loss"]):
-        raise FloatingPointError(
-            f"The loss is not finite in epoch {epoch + 1} ({means}); the checkpoint of the epoch "
-            "before is kept. Lower the learning rate `lr`."
-        )
-    return {"epoch": epoch + 1, **means, "seconds": time.perf_counter() - started}
+    means = accelerator.reduce(torch.stack([term.detach() for term in terms.values()]), "mean")
+    length = accelerator.clip_grad_norm_(network.parameters(), config.clip_norm)
+    values = torch.cat([means, length[None]]).tolist()
+    return dict(zip([*terms, "gradient_norm"], values, strict=True))
+
+
+def _update(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _not_finite(terms, at, pairs, order, config, accelerator) -> FloatingPointError:
+    """The error to raise; what is needed to find its cause is written first."""
+    file = config.folder / "not_finite.json"
+    place = {"epoch": len(at.history) + 1, "step": at.step + 1}
+    order.first = at.step
+    pair_ids = [pairs.pair_ids[i] for i in next(iter(order))]
+    values = {name: str(value) for name, value in terms.items()}  # JSON has no NaN
+    record = place | {"terms": values, "pair_ids": pair_ids}
+    if accelerator.is_main_process:
+        results.write(file, json.dumps(record, indent=1).encode())
+    return FloatingPointError(
+        f"The loss or its gradient is not finite in epoch {place['epoch']}, step {place['step']}: "
+        f"{values}. The step is not taken and the save before is kept; {file} names the batch's "
+        "pairs. Lower the learning rate `lr`."
+    )
 
 
 def _optimizer(model: MCR, config: Config) -> torch.optim.AdamW:
@@ -141,96 +199,46 @@ def _as_is(batch):
     return batch
 
 
-def _line(row: dict, config: Config, history: list[dict]) -> str:
+def _watched(loader, at, steps, config, accelerator) -> Iterator[Batch]:
+    """The batches, with a bar for people: pairs a second, time left, memory."""
+    bar = tqdm(
+        loader,
+        f"epoch {len(at.history) + 1}/{config.epochs}",
+        total=steps,
+        initial=at.step,
+        unit="pairs",
+        unit_scale=config.batch_size,
+        leave=False,
+        disable=PLAIN in os.environ or not accelerator.is_main_process,
+    )
+    for batch in bar:
+        yield batch
+        bar.set_postfix_str(f"{results.peak_memory():.1f} GB")
+
+
+def _line(history: list[dict], pairs: int, config: Config) -> str:
+    """An epoch in one line: where output is kept, it does not grow with the steps."""
+    row = history[-1]
     terms = "  ".join(f"{k} {row[k]:.3f}" for k in ("loss", "vrc", "mim", "mrm") if k in row)
     recall = row.get("validate_recall@10")
     shown = "" if recall is None else f"  validation Recall@10 {recall:.3f}"
     left = (config.epochs - row["epoch"]) * np.mean([r["seconds"] for r in history]) / 60
     return (
-        f"epoch {row['epoch']:>2}/{config.epochs}  {terms}{shown}  "
-        f"{row['seconds']:.0f} s, {left:.0f} min left"
+        f"epoch {row['epoch']:>2}/{config.epochs}  {terms}{shown}  {pairs / row['seconds']:.0f} "
+        f"pairs/s, {row['seconds']:.0f} s, {left:.0f} min left, {results.peak_memory():.1f} GB"
     )
 
 
-# A checkpoint folder is written under another name, renamed, and only then pointed to by
-# `position.json`; no folder in use is ever written to.
+def main(arguments: list[str]) -> int:
+    """`NAME=VALUE...`: a run, a variant, a seed and any other setting; returns the exit code."""
+    try:
+        settings = load(**{"run": "demo"} | parse(arguments))
+        train(settings, manifest.open(settings.data_folder))
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
-def _save(checkpoint, config, dataset, model, optimizer, history) -> None:
-    name = f"epoch-{len(history):04d}"
-    new = checkpoint / f"{name}.partial"
-    shutil.rmtree(new, ignore_errors=True)
-    model.save_pretrained(new)
-    moments = {
-        f"{index}.{key}": torch.as_tensor(value).clone()
-        for index, state in optimizer.state_dict()["state"].items()
-        for key, value in state.items()
-    }
-    save_file(moments, new / "optimizer.safetensors")
-    pairs = {"dataset_sha256": dataset.info["dataset_sha256"]}
-    (new / "dataset.json").write_text(json.dumps(pairs))
-    shutil.rmtree(checkpoint / name, ignore_errors=True)
-    new.rename(checkpoint / name)
-    best = _best(history)
-    position = {"last": name, "best": best, "history": history}
-    results.write(checkpoint / "position.json", json.dumps(position, indent=1).encode())
-    for folder in checkpoint.glob("epoch-*"):
-        if folder.name not in (name, best):
-            shutil.rmtree(folder)
-
-
-def _best(history: list[dict]) -> str:
-    row = max(history, key=lambda row: row.get("validate_recall@10", -1.0))
-    return f"epoch-{row['epoch']:04d}"
-
-
-def _resume(checkpoint, config, dataset, model, optimizer) -> list[dict]:
-    """Load what `_save` wrote, if anything; returns the history so far."""
-    if not (checkpoint / "position.json").is_file():
-        return []
-    position = json.loads((checkpoint / "position.json").read_text())
-    last = checkpoint / position["last"]
-    _check_same(last, config, dataset)
-    load_model(model, last / "model.safetensors", strict=True)
-    state: dict[int, dict] = {}
-    for name, value in load_file(last / "optimizer.safetensors").items():
-        index, key = name.split(".")
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    print(f"going on after epoch {len(position['history'])} of {config.epochs}", flush=True)
-    return position["history"]
-
-
-def _check_same(folder: Path, config: Config, dataset: Dataset) -> None:
-    saved = json.loads((folder / "config.json").read_text())["config"]
-    for name, value in json.loads(json.dumps(dataclasses.asdict(config))).items():
-        if saved.get(name) != value and name not in PLACES:
-            raise ValueError(
-                f"{folder} was trained with {name}={saved.get(name)!r}, asked for is {value!r}; "
-                f"remove {config.folder} to train anew, or take another seed or run."
-            )
-    _check_pairs(folder, dataset)
-
-
-def _check_pairs(folder: Path, dataset: Dataset) -> None:
-    saved = json.loads((folder / "dataset.json").read_text())["dataset_sha256"]
-    if saved != dataset.info["dataset_sha256"]:
-        raise ValueError(
-            f"{folder} was trained on other pairs than {dataset.folder} holds now; remove "
-            f"{folder.parents[1]} to train anew."
-        )
-
-
-def _finish(checkpoint: Path, config: Config, history: list[dict]) -> pd.DataFrame:
-    frame = pd.DataFrame(history)
-    frame.to_csv(config.folder / "history.csv", index=False)
-    final = checkpoint / "final.partial"
-    shutil.rmtree(final, ignore_errors=True)
-    shutil.copytree(
-        checkpoint / _best(history), final, ignore=shutil.ignore_patterns("optimizer.safetensors")
-    )
-    final.rename(checkpoint / "final")
-    (checkpoint / "position.json").unlink()
-    for folder in checkpoint.glob("epoch-*"):
-        shutil.rmtree(folder)
-    return frame
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

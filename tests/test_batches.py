@@ -50,6 +50,22 @@ def test_a_pair_s_masks_and_pixels_do_not_depend_on_its_batch(pairs):
     assert torch.equal(together.masked[place, :length], alone.masked[0])
 
 
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_shares_of_processes_make_up_the_batch(dataset, smoke, tokenizer, processes):
+    pairs = Pairs(dataset, "train", smoke, tokenizer)
+    whole = pairs.__getitems__(list(range(12)))
+    for process in range(processes):
+        pairs.share = slice(process, None, processes)
+        part = pairs.__getitems__(list(range(12)))
+        length = part.tokens.shape[1]
+        assert len(part.tokens) == 12 // processes
+        for name in ("tokens", "masked", "present"):
+            expected = getattr(whole, name)[process::processes, :length]
+            assert torch.equal(getattr(part, name), expected)
+        for name in ("pixels", "keep"):
+            assert torch.equal(getattr(part, name), getattr(whole, name)[process::processes])
+
+
 def test_each_epoch_and_seed_brings_new_masks(dataset, smoke, tokenizer):
     first = Pairs(dataset, "train", smoke, tokenizer)
     second = Pairs(dataset, "train", smoke, tokenizer)
@@ -72,6 +88,8 @@ def test_an_epoch_visits_full_batches_of_different_pairs(n, size, epoch):
     assert len(set(visited)) == len(visited)
     assert set(visited) <= set(range(n))
     assert list(order) == batches
+    order.first = len(order) // 2
+    assert list(order) == batches[len(order) // 2 :]
 
 
 @given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=12), min_size=1, max_size=9))

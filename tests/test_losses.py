@@ -2,6 +2,8 @@
 
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mcrlib import losses
 
@@ -22,6 +24,49 @@ def test_vrc_is_the_mean_of_both_directions_written_out():
 def test_vrc_of_indistinguishable_pairs_is_the_log_of_their_number():
     rows = F.normalize(torch.ones(7, 4), dim=1)
     torch.testing.assert_close(losses.vrc(rows, rows, 14.0), torch.tensor(7.0).log())
+
+
+@given(
+    n=st.integers(1, 70),
+    tile=st.integers(1, 80),
+    scale=st.floats(0.5, 100),
+    alike=st.booleans(),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_vrc_in_tiles_has_the_gradient_of_the_full_matrix(n, tile, scale, alike, seed):
+    draw = torch.Generator().manual_seed(seed)
+
+    def rows():
+        spread = 1e-3 if alike else 1.0
+        return F.normalize(1 + spread * torch.randn(n, 6, generator=draw), dim=1)
+
+    image, report = (rows().double().requires_grad_() for _ in range(2))
+    scale = torch.tensor(scale, dtype=torch.float64, requires_grad=True)
+    logits, partner = scale * image @ report.T, torch.arange(n)
+    full = (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2
+    whole, losses.TILE = losses.TILE, tile
+    tiled = losses.vrc(image, report, scale)
+    ours = torch.autograd.grad(3 * tiled, (image, report, scale))
+    losses.TILE = whole
+    torch.testing.assert_close(tiled, full)
+    for a, b in zip(ours, torch.autograd.grad(3 * full, (image, report, scale)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-6)
+
+
+def test_vrc_stays_finite_where_no_exponential_would():
+    image = F.normalize(torch.randn(9, 8, generator=DRAW), dim=1).requires_grad_()
+    loss = losses.vrc(image, -image, 1000.0)
+    loss.backward()
+    assert 0 < loss < 2000
+    assert torch.isfinite(image.grad).all()
+
+
+def test_vrc_is_not_rounded_by_autocast():
+    image, report = (F.normalize(torch.randn(9, 8, generator=DRAW), dim=1) for _ in range(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = losses.vrc(image, report, 14.0)
+    assert torch.equal(rounded, losses.vrc(image, report, 14.0))
 
 
 def test_mim_of_the_normalised_patches_is_zero_and_ignores_brightness():

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import stock
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import nn
-from transformers import BertForMaskedLM, ViTMAEConfig, ViTMAEForPreTraining
+from transformers import BertForMaskedLM
 
 from mcrlib import losses
 from mcrlib.masking import dropped_patches
@@ -61,57 +62,13 @@ def test_padding_changes_no_aggregate(build, aggregation):
 def stock_mae(build):
     """A stock ViTMAE and an MCR that hold the same weights."""
     ours = build(mim_weight=1.0)
-    c = ours.config
-    stock = ViTMAEForPreTraining(
-        ViTMAEConfig(
-            hidden_size=c.vision_width, num_hidden_layers=c.vision_depth,
-            num_attention_heads=c.vision_heads, intermediate_size=4 * c.vision_width,
-            image_size=c.image_size, patch_size=c.patch_size, num_channels=1,
-            decoder_hidden_size=c.decoder_width, decoder_num_hidden_layers=c.decoder_depth,
-            decoder_num_attention_heads=c.decoder_heads,
-            decoder_intermediate_size=4 * c.decoder_width, mask_ratio=c.image_mask,
-            norm_pix_loss=True, layer_norm_eps=1e-6,
-        )
-    )  # fmt: skip
-    load_stock(ours, stock)
-    return ours, stock.eval()
-
-
-def load_stock(ours, stock):
-    """Copy a stock ViTMAE's weights into MCR's image encoder and decoder, one to one."""
-    vit, decoder = ours.image_encoder.vit, ours.image_decoder
-    with torch.no_grad():
-        vit.cls_token.copy_(stock.vit.embeddings.cls_token)
-        vit.pos_embed.copy_(stock.vit.embeddings.position_embeddings)
-        decoder.mask_token.copy_(stock.decoder.mask_token[0, 0])
-        decoder.positions.copy_(stock.decoder.decoder_pos_embed[0, 1:])
-    vit.patch_embed.proj.load_state_dict(
-        stock.vit.embeddings.patch_embeddings.projection.state_dict()
-    )
-    vit.norm.load_state_dict(stock.vit.layernorm.state_dict())
-    decoder.embed.load_state_dict(stock.decoder.decoder_embed.state_dict())
-    decoder.norm.load_state_dict(stock.decoder.decoder_norm.state_dict())
-    decoder.pixels.load_state_dict(stock.decoder.decoder_pred.state_dict())
-    layers = [*stock.vit.layers, *stock.decoder.decoder_layers]
-    for block, layer in zip([*vit.blocks, *decoder.blocks], layers, strict=True):
-        load_stock_layer(block, layer)
-
-
-def load_stock_layer(block, layer):
-    attention = layer.attention
-    projections = [attention.q_proj, attention.k_proj, attention.v_proj]
-    with torch.no_grad():
-        block.attn.qkv.weight.copy_(torch.cat([p.weight for p in projections]))
-        block.attn.qkv.bias.copy_(torch.cat([p.bias for p in projections]))
-    block.attn.proj.load_state_dict(attention.o_proj.state_dict())
-    block.norm1.load_state_dict(layer.layernorm_before.state_dict())
-    block.norm2.load_state_dict(layer.layernorm_after.state_dict())
-    block.mlp.fc1.load_state_dict(layer.mlp.fc1.state_dict())
-    block.mlp.fc2.load_state_dict(layer.mlp.fc2.state_dict())
+    theirs = stock.mae(ours.config)
+    stock.load_mae(ours, theirs)
+    return ours, theirs.eval()
 
 
 def test_mim_equals_the_stock_loss(stock_mae):
-    ours, stock = stock_mae
+    ours, theirs = stock_mae
     pixels = torch.randn(4, 1, 96, 96, generator=DRAW)
     noise = torch.rand(4, 36, generator=DRAW)
     keep = noise.argsort(dim=1)[:, :18].sort(dim=1).values
@@ -119,17 +76,17 @@ def test_mim_equals_the_stock_loss(stock_mae):
     dropped = dropped_patches(keep, 36)
     patches = gather(ours.image_encoder.patchify(pixels), dropped)
     loss = losses.mim(ours.image_decoder(image_tokens, keep, dropped), patches)
-    torch.testing.assert_close(loss, stock(pixels, noise=noise).loss, atol=1e-5, rtol=0)
+    torch.testing.assert_close(loss, theirs(pixels, noise=noise).loss, atol=1e-5, rtol=0)
 
 
 def test_mrm_equals_the_stock_loss(build, batch):
     model = build().eval()
-    stock = BertForMaskedLM(model.bert).eval()
-    stock.bert.load_state_dict(model.report_encoder.bert.state_dict())
-    stock.cls.load_state_dict(model.report_decoder.state_dict())
+    whole = BertForMaskedLM(model.bert).eval()
+    whole.bert.load_state_dict(model.report_encoder.bert.state_dict())
+    whole.cls.load_state_dict(model.report_decoder.state_dict())
     labels = batch.tokens.masked_fill(~batch.masked, -100)
     shown = batch.tokens.masked_fill(batch.masked, model.tokenizer.mask_token_id)
-    theirs = stock(shown, attention_mask=batch.present.long(), labels=labels).loss
+    theirs = whole(shown, attention_mask=batch.present.long(), labels=labels).loss
     torch.testing.assert_close(model(batch)["mrm"], theirs, atol=1e-5, rtol=0)
 
 
@@ -145,6 +102,27 @@ def test_kept_patches_are_encoded_as_if_the_others_were_never_there(build):
     torch.testing.assert_close(
         encoder(pixels), encoder.vit.forward_features(pixels), atol=1e-5, rtol=0
     )
+
+
+def test_masked_patches_as_tokens_are_encoded_in_their_places(build):
+    """The oracle puts the mask token into timm's own sequence, which stays in the images' order."""
+    model = build(masked_patches="token").eval()
+    encoder, vit = model.image_encoder, model.image_encoder.vit
+    pixels = torch.randn(3, 1, 96, 96, generator=DRAW)
+    keep = torch.stack([torch.randperm(36, generator=DRAW)[:18].sort().values for _ in range(3)])
+    dropped = dropped_patches(keep, 36)
+    seen = torch.zeros(3, 36, 1).scatter_(1, keep[..., None], 1)
+    embedded = vit.patch_embed(pixels) * seen + encoder.mask_token * (1 - seen)
+    expected = vit.norm(vit.blocks(vit._pos_embed(embedded)))
+    order = F.pad(torch.cat([keep, dropped], dim=1) + 1, (1, 0))
+    tokens = encoder(pixels, keep)
+    torch.testing.assert_close(tokens, gather(expected, order), atol=1e-5, rtol=0)
+
+    decoder = model.image_decoder
+    places = F.pad(decoder.positions, (0, 0, 1, 0))
+    decoded = decoder.pixels(decoder.norm(decoder.blocks(decoder.embed(expected) + places)))
+    theirs = gather(decoded[:, 1:], dropped)
+    torch.testing.assert_close(decoder(tokens, keep, dropped), theirs, atol=1e-5, rtol=0)
 
 
 def test_dropped_patches_and_masked_tokens_do_not_reach_the_contrast_of_mcr(build, batch):
@@ -168,6 +146,7 @@ def test_dropped_patches_and_masked_tokens_do_not_reach_the_contrast_of_mcr(buil
     [
         ({}, {"loss", "vrc", "mim", "mrm"}),
         ({"contrast": "unmasked"}, {"loss", "vrc", "mim", "mrm"}),
+        ({"contrast": "unmasked", "masked_patches": "token"}, {"loss", "vrc", "mim", "mrm"}),
         ({"contrast": "unmasked", "mim_weight": 0.0, "mrm_weight": 0.0}, {"loss", "vrc"}),
         ({"mim_weight": 0.0}, {"loss", "vrc", "mrm"}),
         ({"mrm_weight": 0.0}, {"loss", "vrc", "mim"}),

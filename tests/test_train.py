@@ -2,14 +2,19 @@
 
 import dataclasses
 import json
+import math
 import shutil
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mcrlib import train
+from mcrlib.checkpoint import Damaged, Saves
 from mcrlib.config import load
+from mcrlib.data.batches import EpochOrder
 
 
 @pytest.fixture
@@ -25,6 +30,10 @@ def weights(c, dataset):
     return train.trained(c, dataset).state_dict()
 
 
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
 def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -34,7 +43,7 @@ def test_training_lowers_every_term_and_leaves_a_model_that_opens(settings, data
     for term in ("vrc", "mim", "mrm", "loss"):
         assert history[term].iloc[-1] < history[term].iloc[0]
     assert history["validate_recall@10"].between(0, 1).all()
-    assert sorted(f.name for f in (settings.folder / "checkpoint").iterdir()) == ["final"]
+    assert names(settings.folder / "checkpoint") == ["final"]
     pd.testing.assert_frame_equal(pd.read_csv(settings.folder / "history.csv"), history)
 
 
@@ -49,26 +58,51 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(settings, dat
     assert not equal(weights(other, dataset), first)
 
 
-def test_a_stopped_run_ends_as_an_unbroken_one(settings, dataset, monkeypatch):
-    c = dataclasses.replace(settings, epochs=3)
+def test_a_stopped_run_goes_on_in_mid_epoch_and_its_history_grows(settings, dataset, monkeypatch):
+    c = dataclasses.replace(settings, epochs=3, save_minutes=0.0)
     train.train(c, dataset)
     unbroken = weights(c, dataset)
     shutil.rmtree(c.folder)
 
-    save = train._save
+    save, seen = Saves.save, []
 
-    def save_and_stop(*args):
-        save(*args)
-        raise KeyboardInterrupt
+    def save_and_stop(saves, position):
+        save(saves, position)
+        seen.append(position.name)
+        if len(seen) in (3, 6):  # a batch before the epoch's end, and in the next epoch
+            raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "_save", save_and_stop)
-        for _ in range(2):
-            with pytest.raises(KeyboardInterrupt):
-                train.train(c, dataset)
+    monkeypatch.setattr(Saves, "save", save_and_stop)
+    for finished in (0, 1):
+        with pytest.raises(KeyboardInterrupt):
+            train.train(c, dataset)
+        log = c.folder / "history.csv"
+        assert (len(pd.read_csv(log)) if log.exists() else 0) == finished
     history = train.train(c, dataset)
+    assert seen == sorted(set(seen))  # no step was taken twice
     assert history["epoch"].tolist() == [1, 2, 3]
     assert equal(weights(c, dataset), unbroken)
+
+
+def test_data_that_vanished_is_one_sentence_and_the_saves_stay(
+    settings, dataset, monkeypatch, capsys
+):
+    words = ["run=smoke", f"seed={settings.seed}", "epochs=2", "save_minutes=0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Saves, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train.main(words)
+    saved = sorted(settings.folder.rglob("*"))
+    away = dataset.folder.rename(dataset.folder.with_name("away"))
+    try:
+        assert train.main(words) == 1
+    finally:
+        away.rename(dataset.folder)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"There is no prepared data in {dataset.folder}: run `make data` first."
+    assert sorted(settings.folder.rglob("*")) == saved
+    assert train.main(words) == 0
+    assert names(settings.folder / "checkpoint") == ["final"]
 
 
 def test_the_final_model_is_the_best_on_validation(settings, dataset):
@@ -86,18 +120,48 @@ def test_a_finished_model_is_not_trained_again_and_not_with_other_settings(setti
     with pytest.raises(ValueError, match=r"trained with lr=0\.001, asked for is 0\.5"):
         train.train(dataclasses.replace(settings, lr=0.5), dataset)
     others = dataclasses.replace(dataset, info={**dataset.info, "dataset_sha256": "0"})
-    with pytest.raises(ValueError, match="other pairs"):
+    with pytest.raises(ValueError, match="trained with dataset="):
         train.trained(settings, others)
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_epoch(settings, dataset):
-    c = dataclasses.replace(settings, epochs=3, lr=1e9, clip_norm=1e9)
-    with pytest.raises(FloatingPointError, match="not finite in epoch"):
+def test_a_loss_that_is_not_finite_stops_in_its_step_and_names_the_pairs(settings, dataset):
+    c = dataclasses.replace(settings, epochs=3, lr=1e30, clip_norm=1e30, save_minutes=0.0)
+    with pytest.raises(FloatingPointError, match=r"not finite in epoch 1, step \d+"):
         train.train(c, dataset)
+    record = json.loads((c.folder / "not_finite.json").read_text())
+    assert not all(math.isfinite(float(value)) for value in record["terms"].values())
+    assert set(record["terms"]) == {"loss", "vrc", "mim", "mrm", "gradient_norm"}
+    pairs = dataset.frame["pair_id"].iloc[dataset.indices("train")]
+    order = EpochOrder(len(pairs), c.batch_size, c.seed)
+    order.epoch = record["epoch"] - 1
+    assert record["pair_ids"] == pairs.iloc[list(order)[record["step"] - 1]].tolist()
+    *_, last = sorted((c.folder / "checkpoint").glob("epoch-*"))
+    assert last.name == f"epoch-{record['epoch'] - 1:04d}-step-{record['step'] - 1:06d}"
+    tensors = load_file(last / "model.safetensors")
+    assert all(value.isfinite().all() for value in tensors.values())
     assert not (c.folder / "checkpoint/final").exists()
-    position = c.folder / "checkpoint/position.json"
-    if position.exists():
-        assert all(pd.notna(row["loss"]) for row in json.loads(position.read_text())["history"])
+
+
+def test_a_damaged_model_is_not_opened(settings, dataset):
+    train.train(settings, dataset)
+    file = settings.folder / "checkpoint/final/model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    for use in (train.train, train.trained):
+        with pytest.raises(Damaged, match=r"final/model\.safetensors is missing or not the file"):
+            use(settings, dataset)
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_one_sentence(settings, dataset, tokenizer):
+    three = SimpleNamespace(process_index=0, num_processes=3)
+    with pytest.raises(ValueError, match="batch of 32 cannot be shared equally by 3 processes"):
+        train._batches(settings, dataset, tokenizer, three)
+
+
+def test_a_setting_that_does_not_exist_is_one_sentence(home, capsys):
+    assert train.main(["run=smoke", "epoch=3"]) == 1
+    assert capsys.readouterr().err == "There is no setting 'epoch'; did you mean 'epochs'?\n"
 
 
 def test_too_few_pairs_for_a_batch_is_one_sentence(settings, dataset):

@@ -37,11 +37,12 @@ class Pairs(torch.utils.data.Dataset):
     """The pairs of one split, fetched a whole batch at a time.
 
     Masks and augmentation are a function of (seed, epoch, pair_id): set `epoch` before iterating.
-    A batch comes in the order of its reports' lengths, as the report encoder likes it.
+    A batch comes in the order of its reports' lengths, as the report encoder likes it; `share` is
+    the part of it that this process takes: every P-th pair, so that all have equal lengths.
     """
 
     def __init__(self, dataset: Dataset, split: str, config: Config, tokenizer: BertTokenizer):
-        self.config, self.tokenizer, self.epoch = config, tokenizer, 0
+        self.config, self.tokenizer, self.epoch, self.share = config, tokenizer, 0, slice(None)
         # By its name: where workers get copies, a memory map would be copied whole.
         self.images, self.rows = dataset.folder / "images.npy", dataset.indices(split)
         frame = dataset.frame.iloc[self.rows]
@@ -52,7 +53,7 @@ class Pairs(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        c, indices = self.config, sorted(indices, key=lambda i: len(self.tokens[i]))
+        c, indices = self.config, sorted(indices, key=lambda i: len(self.tokens[i]))[self.share]
         generators = [masking.pair_generator(c.seed, self.epoch, self.pair_ids[i]) for i in indices]
         patches = (c.image_size // c.patch_size) ** 2
         keep = [masking.keep_patches(patches, c.image_mask, g) for g in generators]
@@ -77,20 +78,19 @@ class Pairs(torch.utils.data.Dataset):
 class EpochOrder(torch.utils.data.Sampler):
     """Batches of indices in an order that is a function of (seed, epoch); a last short one is left.
 
-    Set `epoch` before iterating.
+    Set `epoch`, and `first`, the batch to begin with, before iterating.
     """
 
     def __init__(self, n: int, batch_size: int, seed: int):
-        self.n, self.batch_size, self.seed, self.epoch = n, batch_size, seed, 0
-        self.drop_last = True
+        self.n, self.batch_size, self.seed, self.epoch, self.first = n, batch_size, seed, 0, 0
 
     def __len__(self) -> int:
         return self.n // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield order[start : start + self.batch_size].tolist()
+        whole = order[: len(self) * self.batch_size].reshape(-1, self.batch_size)
+        yield from whole[self.first :].tolist()
 
 
 def tokenize(tokenizer: BertTokenizer, texts: Sequence[str], max_tokens: int) -> list[list[int]]:

@@ -107,7 +107,7 @@ def open(folder: Path | str) -> Dataset:
         raise FileNotFoundError(f"There is no prepared data in {folder}: run `make data` first.")
     info = json.loads((folder / "dataset.json").read_text())
     for name in FILES[:-1]:
-        if not (folder / name).exists() or _sha256(folder / name) != info["sha256"][name]:
+        if not (folder / name).exists() or sha256(folder / name) != info["sha256"][name]:
             raise ValueError(
                 f"{folder / name} is missing or not the file that was built (its checksum "
                 "differs): run `make data` again."
@@ -274,7 +274,7 @@ def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config,
     store(folder / "excluded.csv", left_out.to_csv(index=False).encode())
     frame = pd.DataFrame(kept, columns=SCHEMA.names[:5])
     splits = {name: frame[frame["split"] == name] for name in SPLITS}
-    files = {name: _sha256(folder / name) for name in FILES[:-1]}
+    files = {name: sha256(folder / name) for name in FILES[:-1]}
     info = {
         "source": config.source,
         "policy": config.policy,
@@ -313,12 +313,10 @@ def store(path: Path, data: bytes) -> None:
     os.replace(unfinished, path)
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
+def sha256(path: Path) -> str:
+    """Hash of a file."""
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _publish(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Speed and memory of the data side: decoding, cached batches, flat memory, MIMIC's text.
 
-`python benchmarks/data.py` prints a line a measurement. Rivals are timed in turn with ours, round
+`python benchmarks/preparation.py` prints a line a measurement. Rivals are timed in turn with ours, round
 by round, so that both see the same machine; a ratio is the median over the rounds, its spread the
 lowest and highest.
 """

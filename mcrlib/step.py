@@ -1,0 +1,61 @@
+"""The gradient of a large batch in the memory of a small one: two-pass cached contrast.
+
+L_vrc needs the rows of all pairs, but nothing behind them. A first pass embeds micro batches and
+keeps no graph; the gradient of L_vrc is taken for all rows at once; a second pass repeats each
+micro batch with its graph and carries its rows' gradient on to the weights (Gao et al., 2021).
+Masks come with the batch, and dropout draws the same in both passes.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from mcrlib import processes
+from mcrlib.data.batches import Batch
+
+
+def two_pass(
+    network: nn.Module, batch: Batch, size: int, accelerator: Accelerator
+) -> dict[str, Tensor]:
+    """Add the gradient of the whole batch's loss to the weights of `network`, which is what
+    `accelerator` made of an MCR, with `size` pairs at a time; returns the terms, as
+    `MCR.forward` does."""
+    model = accelerator.unwrap_model(network)
+    parts = [Batch(*part) for part in zip(*(side.split(size) for side in batch), strict=True)]
+    seeds = torch.randint(2**62, (len(parts),)).tolist()
+    rows = []
+    for part, seed in zip(parts, seeds, strict=True):
+        torch.manual_seed(seed)
+        with torch.no_grad(), accelerator.autocast():
+            rows.append(model.project(part))
+
+    image, report = (torch.cat(side).requires_grad_() for side in zip(*rows, strict=True))
+    terms = {"vrc": model.contrast(image, report)}
+    *pulls, pull = torch.autograd.grad(terms["vrc"], (image, report, model.log_scale))
+
+    masked = batch.masked.sum()
+    for part, seed, *pulled in zip(parts, seeds, *(p.split(size) for p in pulls), strict=True):
+        torch.manual_seed(seed)
+        carry = functools.partial(_carry, *pulled, model.log_scale * pull / len(parts))
+        with accelerator.autocast():
+            found = network(part, carry)
+        # Means over a part's images and masked tokens become shares of the means over all.
+        shares = {
+            "vrc": 1,
+            "mim": len(part.pixels) / len(batch.pixels),
+            "mrm": part.masked.sum() / masked * processes.weight(masked),
+        }
+        found = {name: shares[name] * term for name, term in found.items() if name != "loss"}
+        accelerator.backward(model.weighted(found))
+        for name in found.keys() - {"vrc"}:
+            terms[name] = terms.get(name, 0) + found[name].detach()
+    return {"loss": model.weighted(terms), **terms}
+
+
+def _carry(image_pull, report_pull, scale_pull, image: Tensor, report: Tensor) -> Tensor:
+    """A stand-in for L_vrc with its gradient."""
+    return (image * image_pull).sum() + (report * report_pull).sum() + scale_pull
