@@ -1,8 +1,8 @@
 """Speed and memory of the data side: decoding, cached batches, flat memory, MIMIC's text.
 
-`python benchmarks/preparation.py` prints a line a measurement. Rivals are timed in turn with ours, round
-by round, so that both see the same machine; a ratio is the median over the rounds, its spread the
-lowest and highest.
+`python benchmarks/preparation.py` prints a line a measurement. Rivals are timed in turn with ours,
+round by round, so that both see the same machine; a ratio is the median over the rounds, its spread
+the lowest and highest.
 """
 
 from __future__ import annotations
