@@ -27,6 +27,8 @@ def publish(run: str) -> None:
     records = {
         f"{f.parent.name}/{name}" for f in files for name in ("training.json", "history.csv")
     }
+    if (source / "efficiency.json").is_file():  # made on its own, by `make efficiency`
+        records.add("efficiency.json")
     for record in ("data.json", *sorted(records)):
         results.write(target / record, (source / record).read_bytes())
 
