@@ -219,6 +219,8 @@ def _checked(config: Config) -> Config:
     for name in ("batch_size", "epochs", "validate_every", "max_tokens", "embed_dim"):
         if getattr(config, name) < 1:
             raise ValueError(f"Setting {name!r} is at least 1, not {getattr(config, name)}.")
+    if config.micro_batch < 0:
+        raise ValueError(f"Setting 'micro_batch' is at least 0, not {config.micro_batch}.")
     if config.image_size % config.patch_size:
         raise ValueError(
             f"Setting 'image_size' ({config.image_size}) is a multiple of 'patch_size' "

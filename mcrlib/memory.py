@@ -89,11 +89,13 @@ def step(config: Config, lengths: Sequence[int]) -> dict[str, float | str]:
     }  # fmt: skip
 
 
-def steps(configs: Sequence[Config], tokens: int, pairs: tuple[int, int] = (16, 64)) -> list[dict]:
+def steps(
+    configs: Sequence[Config], tokens: int, pairs: tuple[int, int] = (16, 64), processes: int = -1
+) -> list[dict]:
     """`step` of each config with the larger number of pairs, all reports `tokens` long, and the
-    `largest_batch` in 80 GB by both numbers; on all cores, a row a config."""
+    `largest_batch` in 80 GB by both numbers; a row a config, on all cores where simulated."""
     jobs = [(c, [tokens] * n) for c in configs for n in pairs]
-    processes = 1 if torch.cuda.is_available() else -1
+    processes = 1 if torch.cuda.is_available() else processes
     done = Parallel(n_jobs=processes)(delayed(step)(*job) for job in jobs)
     return [
         {"variant": c.variant, "level": c.recompute, "tokens": tokens, "pairs": pairs[1], **many}

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import AutocastKwargs, set_seed
 from safetensors.torch import load_file, load_model, save_file
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -24,6 +24,7 @@ from mcrlib.config import PLACES, PLAIN, Config
 from mcrlib.data.batches import EpochOrder, Pairs
 from mcrlib.data.manifest import Dataset
 from mcrlib.model import MCR
+from mcrlib.step import two_pass
 
 
 def train(config: Config, dataset: Dataset) -> pd.DataFrame:
@@ -39,7 +40,9 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
         _check_same(checkpoint / "final", config, dataset)
         return pd.read_csv(config.folder / "history.csv")
 
-    accelerator = Accelerator(mixed_precision=config.precision)
+    # A weight's cast must not be kept for later blocks where blocks are computed again.
+    cast = AutocastKwargs(cache_enabled=config.recompute == "none")
+    accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[cast])
     set_seed(config.seed)
     reports = dataset.frame["report"].iloc[dataset.indices("train")].tolist()
     tokenizer = encoders.tokenizer(config, reports)
@@ -110,9 +113,12 @@ def _epoch(epoch, config, accelerator, network, optimizer, loader) -> dict[str, 
     for step, batch in enumerate(bar):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate((epoch + (step + 1) / len(loader)) / config.epochs, config)
-        with accelerator.autocast():
-            terms = network(batch)
-        accelerator.backward(terms["loss"])
+        if config.micro_batch:
+            terms = two_pass(network, batch, config.micro_batch, accelerator)
+        else:
+            with accelerator.autocast():
+                terms = network(batch)
+            accelerator.backward(terms["loss"])
         accelerator.clip_grad_norm_(network.parameters(), config.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
