@@ -90,8 +90,10 @@ class Config:
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = 1.0  # gradients longer than this are shortened to it
     precision: str = "bf16"  # or "no", fp32
-    recompute: str = "none"  # what the backward pass computes again: none, selective, full
-    micro_batch: int = 0  # pairs that pass the encoders at once, the contrast of all; 0 = all
+    # What the backward pass computes again, for memory: none, selective or full. None is fastest,
+    # and the paper's batch takes 50 GB (25 if selective; simulated, notebook 08).
+    recompute: str = "none"
+    micro_batch: int = 0  # pairs in the encoders at a time, the contrast being of all; 0 = all
     workers: int = 8  # processes that prepare batches
     validate_every: int = 2  # epochs between two retrievals on the validation split
     augment: bool = True

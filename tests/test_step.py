@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mcrlib import train
@@ -116,7 +117,15 @@ def test_attention_is_fused_everywhere(build, batch):
     assert model.bert._attn_implementation == "sdpa"
 
 
-def test_training_takes_both_switches(smoke, dataset):
+@pytest.fixture
+def new_accelerator():
+    """A process has one precision, unless it forgets it."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_training_takes_both_switches(smoke, dataset, new_accelerator):
     """In bf16, where casts of weights are what breaks."""
     c = dataclasses.replace(
         smoke, seed=77, epochs=1, precision="bf16", recompute="selective", micro_batch=12
