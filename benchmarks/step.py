@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import statistics
 
-import numpy as np
 from measured import interleaved, row
 from stock import Composition
 
@@ -27,12 +26,10 @@ def settings(variant: str, level: str = "none", precision: str = "no") -> config
 @functools.cache
 def times() -> dict[tuple[str, str], list[float]]:
     """Seconds a round, by variant and level."""
-    sides = [(v, "none") for v in ("mcr", "dual", "dual-token")]
+    sides = [(variant, "none") for variant in ("mcr", "dual", "dual-token")]
     sides += [("mcr", "selective"), ("dual", "selective")]
-    models = {side: memory.build(settings(*side)) for side in sides}
-    given = memory.batch(settings("mcr"), [TOKENS] * PAIRS)
-    work = {side: functools.partial(memory.seconds, model, given) for side, model in models.items()}
-    return interleaved(work, ROUNDS)
+    took = memory.seconds([settings(*side) for side in sides], [TOKENS] * PAIRS, ROUNDS)
+    return dict(zip(sides, took, strict=True))
 
 
 @functools.cache
@@ -68,16 +65,16 @@ def lean() -> list[dict]:
 
 def composition() -> list[dict]:
     """Reports as long as real ones: 60 tokens in the mean, 128 at most."""
-    drawn = np.random.default_rng(0).normal(60, 27, size=PAIRS - 1).clip(16, TOKENS).astype(int)
-    lengths = [TOKENS, *drawn.tolist()]
+    lengths = [128, 92, 71, 57, 46, 38, 28, 20]
     c = settings("mcr")
     ours, given = memory.build(c), memory.batch(c, lengths)
     theirs = Composition(ours).train()
 
-    def naive() -> float:
-        return memory.timed(lambda: theirs(given), theirs)
-
-    seconds = interleaved({"ours": lambda: memory.seconds(ours, given), "naive": naive}, ROUNDS)
+    sides = {
+        "ours": lambda: memory.timed(lambda: memory.forward(ours, given), ours),
+        "naive": lambda: memory.timed(lambda: theirs(given), theirs),
+    }
+    seconds = interleaved(sides, ROUNDS)
     ratios = [b / a for a, b in zip(seconds["ours"], seconds["naive"], strict=True)]
     kept = []
     for work in (lambda: ours(given)["loss"], lambda: theirs(given)):

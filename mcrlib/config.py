@@ -92,8 +92,10 @@ class Config:
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float = 1.0  # gradients longer than this are shortened to it
     precision: str = "bf16"  # or "no", fp32
-    recompute: str = "none"  # what the backward pass computes again: none, selective, full
-    micro_batch: int = 0  # pairs that pass the encoders at once, the contrast of all; 0 = all
+    # What the backward pass computes again, for memory: none, selective or full. None is fastest,
+    # and the paper's batch takes 50 GB (25 if selective; simulated, notebook 08).
+    recompute: str = "none"
+    micro_batch: int = 0  # pairs in the encoders at a time, the contrast being of all; 0 = all
     workers: int = 8  # processes that prepare batches
     validate_every: int = 2  # epochs between two retrievals on the validation split
     augment: bool = True
@@ -231,6 +233,8 @@ def _checked(config: Config) -> Config:
     for name in ("batch_size", "epochs", "validate_every", "max_tokens", "embed_dim"):
         if getattr(config, name) < 1:
             raise ValueError(f"Setting {name!r} is at least 1, not {getattr(config, name)}.")
+    if config.micro_batch < 0:
+        raise ValueError(f"Setting 'micro_batch' is at least 0, not {config.micro_batch}.")
     if config.image_size % config.patch_size:
         raise ValueError(
             f"Setting 'image_size' ({config.image_size}) is a multiple of 'patch_size' "

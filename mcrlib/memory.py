@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -88,9 +89,39 @@ def step(config: Config, lengths: Sequence[int]) -> dict[str, float | str]:
     }  # fmt: skip
 
 
-def seconds(model: MCR, given: Batch) -> float:
-    """Seconds of one step, without the optimizer, whose time does not depend on the batch."""
-    return timed(lambda: forward(model, given), model)
+def steps(
+    configs: Sequence[Config], tokens: int, pairs: tuple[int, int] = (16, 64), processes: int = -1
+) -> list[dict]:
+    """`step` of each config with the larger number of pairs, all reports `tokens` long, and the
+    `largest_batch` in 80 GB by both numbers; a row a config, on all cores where simulated."""
+    jobs = [(c, [tokens] * n) for c in configs for n in pairs]
+    processes = 1 if torch.cuda.is_available() else processes
+    done = Parallel(n_jobs=processes)(delayed(step)(*job) for job in jobs)
+    return [
+        {"variant": c.variant, "level": c.recompute, "tokens": tokens, "pairs": pairs[1], **many}
+        | {"largest_batch": largest_batch({pairs[0]: few["peak"], pairs[1]: many["peak"]})}
+        for c, few, many in zip(configs, done[::2], done[1::2], strict=True)
+    ]
+
+
+def seconds(configs: Sequence[Config], lengths: Sequence[int], rounds: int) -> list[list[float]]:
+    """Seconds of `rounds` steps of each config, in turn after one that does not count, on the CPU
+    or a GPU; without the optimizer, whose time does not depend on the batch.
+
+    The models share their weights, so that several of the paper's size fit into memory.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    given = Batch(*(part.to(device) for part in batch(configs[0], lengths)))
+    models, weights = [], {}
+    for config in configs:
+        models.append(build(config).to(device))
+        models[-1].load_state_dict(weights, strict=False, assign=True)
+        weights |= models[-1].state_dict()
+    took = [
+        [timed(lambda model=model: forward(model, given), model) for model in models]
+        for _ in range(1 + rounds)
+    ]
+    return [list(times) for times in zip(*took[1:], strict=True)]
 
 
 def timed(loss: Callable[[], Tensor], model: nn.Module) -> float:

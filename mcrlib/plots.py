@@ -339,3 +339,21 @@ def lengths(frame: pd.DataFrame) -> Figure:
         axes.grid(False)
     label = f"median of {words.median():.0f} words"
     return _legend(figure, [panels["words"].axvline(words.median(), color="k", label=label)])
+
+
+@styled
+def time_and_memory(steps: Sequence[Mapping]) -> Figure:
+    """Time over saved activations of a training step, a line a variant, COLUMN wide (ours).
+    steps: `variant level time activations` each, the last two as shares of one baseline's.
+    """
+    table, look = pd.DataFrame(steps), looks(step["variant"] for step in steps)
+    figure = Figure((COLUMN, 6.5 / 2.54), layout="constrained")
+    axes = figure.subplots()
+    for name, line in table.groupby("variant", sort=False):
+        axes.plot(line["activations"], line["time"], label=_plain(name, 20), **look[name])
+        for point in line.itertuples():
+            place = (point.activations, point.time)
+            axes.annotate(point.level, place, (3, 3), textcoords="offset points", size=6)
+    axes.set(xlim=(0, None), ylim=(0, None))
+    axes.set(xlabel="activations, dual without recomputation = 1", ylabel="time, the same = 1")
+    return _legend(figure, axes.get_lines())

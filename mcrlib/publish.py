@@ -25,7 +25,9 @@ def publish(run: str) -> None:
     for file in files:
         with np.load(file) as rows:
             results.save_embeddings(target / file.relative_to(source), **rows, dtype=np.float16)
-    records = [source / "data.json", *source.glob("*/training.json"), *source.glob("*/history.csv")]
+    # `efficiency.json` is made on its own, by `make efficiency`
+    records = [source / "data.json", *source.glob("efficiency.json")]
+    records += [*source.glob("*/training.json"), *source.glob("*/history.csv")]
     for record in records:
         results.write(target / record.relative_to(source), record.read_bytes())
 

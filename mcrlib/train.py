@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device, set_seed
+from accelerate.utils import AutocastKwargs, send_to_device, set_seed
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -48,7 +48,9 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
         return pd.read_csv(log)
 
     on_cpu = not torch.accelerator.is_available()  # which alone does not share it, unless told
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.precision)
+    # A weight's cast must not be kept for later blocks where blocks are computed again.
+    cast = AutocastKwargs(cache_enabled=config.recompute == "none")
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.precision, kwargs_handlers=[cast])
     set_seed(config.seed)
     reports = dataset.frame["report"].iloc[dataset.indices("train")].tolist()
     tokenizer = encoders.tokenizer(config, reports)

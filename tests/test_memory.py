@@ -7,7 +7,7 @@ import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.weak import WeakIdKeyDictionary
 
-from mcrlib import config, memory
+from mcrlib import config, memory, plots
 
 LENGTHS = [9, 12, 20, 20, 31, 40]
 
@@ -86,3 +86,30 @@ def test_a_gpu_is_read_by_its_allocator(monkeypatch):
 
 def test_the_largest_batch_is_on_the_line():
     assert memory.largest_batch({8: 3e9 + 8e8, 32: 3e9 + 32e8}, room=80e9) == 770
+
+
+def test_steps_give_a_row_a_config_with_the_batch_that_would_fit(small):
+    configs = [dataclasses.replace(small, variant=v, **config.VARIANTS[v]) for v in ("mcr", "dual")]
+    rows = memory.steps(configs, tokens=16, pairs=(2, 6), processes=1)
+    assert [row["variant"] for row in rows] == ["mcr", "dual"]
+    assert rows[0]["activations"] == memory.step(configs[0], [16] * 6)["activations"]
+    assert rows[0]["largest_batch"] > 1.2 * rows[1]["largest_batch"]
+
+
+def test_models_are_timed_in_turn_and_share_their_weights(small):
+    configs = [dataclasses.replace(small, recompute=level) for level in ("none", "full")]
+    took = memory.seconds(configs, LENGTHS, rounds=2)
+    assert [len(times) for times in took] == [2, 2]
+    assert min(map(min, took)) > 0
+
+
+def test_each_variant_is_a_line_and_each_level_a_named_point():
+    steps = [
+        {"variant": variant, "level": level, "time": x, "activations": 2 * x}
+        for variant in ("mcr", "dual")
+        for level, x in (("none", 0.3), ("full", 0.4))
+    ]
+    (axes,) = plots.time_and_memory(steps).axes
+    assert [line.get_label() for line in axes.lines] == ["mcr", "dual"]
+    assert axes.lines[1].get_xydata().tolist() == [[0.6, 0.3], [0.8, 0.4]]
+    assert [text.get_text() for text in axes.texts] == ["none", "full"] * 2

@@ -1,10 +1,15 @@
 """What saves memory or time in a step changes neither its loss nor its gradient."""
 
+import dataclasses
+import shutil
+
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mcrlib import train
 from mcrlib.data.batches import Batch
 from mcrlib.model import MCR
 from mcrlib.step import two_pass
@@ -110,3 +115,24 @@ def test_attention_is_fused_everywhere(build, batch):
         model(batch)["loss"].backward()
     assert all(block.attn.fused_attn for block in [*model.image_encoder.vit.blocks])
     assert model.bert._attn_implementation == "sdpa"
+
+
+@pytest.fixture
+def new_accelerator():
+    """A process has one precision, unless it forgets it."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_training_takes_both_switches(smoke, dataset, new_accelerator):
+    """In bf16, where casts of weights are what breaks."""
+    c = dataclasses.replace(
+        smoke, seed=77, epochs=1, precision="bf16", recompute="selective", micro_batch=12
+    )
+    history = train.train(c, dataset)
+    shutil.rmtree(c.folder)
+    plain = train.train(dataclasses.replace(c, recompute="none", micro_batch=0), dataset)
+    shutil.rmtree(c.folder)
+    for term in ("vrc", "mim", "mrm"):
+        assert history[term].iloc[-1] == pytest.approx(plain[term].iloc[-1], rel=0.02)
