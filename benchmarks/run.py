@@ -14,6 +14,7 @@ import findings
 import parts
 import preparation
 import retrieval
+import safety
 import step
 import text_metrics
 
@@ -22,6 +23,7 @@ from mcrlib import config, results
 BENCHMARKS = {
     **step.ROWS,
     **parts.ROWS,
+    "9 to 11": safety.rows,
     **{module.__name__: module.rows for module in (findings, preparation, retrieval, text_metrics)},
 }
 
