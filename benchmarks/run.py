@@ -23,7 +23,7 @@ from mcrlib import config, results
 BENCHMARKS = {
     **step.ROWS,
     **parts.ROWS,
-    "9 to 11": safety.rows,
+    **safety.ROWS,
     **{module.__name__: module.rows for module in (findings, preparation, retrieval, text_metrics)},
 }
 

@@ -1,12 +1,13 @@
 """A run that is shared, killed or damaged, beside one that is none of these.
 
-Run as a script: prints one row a measurement, after N kills of each kind where N is given. Children
-are forked before anything is computed, so that none waits for the libraries.
+As a script, with the row's number and that of kills of each kind, it prints the measurements.
+Children are forked before anything is computed, so that none waits for the libraries.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import mmap
 import os
@@ -267,26 +268,30 @@ def damaged(dataset: manifest.Dataset, home: Path, n: int) -> dict:
     return row("11", what, "refused by name, the save before used", [refused / tries], 1)
 
 
-def rows(n: int = 30) -> list[dict]:
-    """One dict a measurement: id, what, rival, ratio, spread, goal (least ratio), met."""
-    command = [sys.executable, __file__, str(n)]
+def rows(name: str, n: int = 30) -> list[dict]:
+    """The measurements of row 9, 10 or 11, in a process of their own, since it forks."""
+    command = [sys.executable, __file__, name, str(n)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def main(n: int) -> None:
+def main(name: str, n: int) -> None:
     torch.set_num_threads(1)
     random.seed(0)
     os.environ[config.PLAIN] = "1"
-    with tempfile.TemporaryDirectory() as name:
-        home = config.ROOT = Path(name)
+    with tempfile.TemporaryDirectory() as folder:
+        home = config.ROOT = Path(folder)
         dataset = manifest.build(TINY, workers=1)
-        for micro in (0, 4):
-            print(json.dumps(shared(dataset, home, micro)), flush=True)
-        for measured in kills(dataset, home, n):
+        measure = {
+            "9": lambda: (shared(dataset, home, micro) for micro in (0, 4)),
+            "10": lambda: kills(dataset, home, n),
+            "11": lambda: [damaged(dataset, home, max(n // 3, 1))],
+        }
+        for measured in measure[name]():
             print(json.dumps(measured), flush=True)
-        print(json.dumps(damaged(dataset, home, max(n // 3, 1))), flush=True)
 
+
+ROWS = {name: functools.partial(rows, name) for name in ("9", "10", "11")}
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if sys.argv[1:] else 30)
+    main(sys.argv[1], int(sys.argv[2]))

@@ -24,9 +24,9 @@ import torch
 from safetensors.torch import load_file, load_model, save_file
 from transformers import BertTokenizer
 
-from mcrlib import results
 from mcrlib.config import PLACES, Config
-from mcrlib.data.manifest import Dataset, sha256
+from mcrlib.data.manifest import Dataset
+from mcrlib.files import sha256, sync, write
 from mcrlib.model import MCR
 
 HASHES, INPUTS, POSITION = "sha256.json", "inputs.json", "position.json"
@@ -96,7 +96,7 @@ class Saves:
         stay = {position.best, max(self.kept, default=None)}
         self.kept = {name: old for name, old in self.kept.items() if name in stay}
         self.kept[position.name] = digest
-        results.write(self.pointer, json.dumps(self.kept, indent=1).encode())
+        write(self.pointer, json.dumps(self.kept, indent=1).encode())
         for folder in self.folder.glob("epoch-*"):
             if folder.name not in self.kept:
                 shutil.rmtree(folder)
@@ -183,7 +183,7 @@ def _write(folder: Path, fill: Callable[[Path], object]) -> str:
         hashes = {file.name: sha256(file) for file in sorted(new.iterdir())}
         (new / HASHES).write_text(json.dumps(hashes, indent=1))
         for path in (*new.iterdir(), new):
-            results.sync(path)
+            sync(path)
     except Exception as error:  # the writers of tensors and tokenizer have errors of their own
         shutil.rmtree(new, ignore_errors=True)
         raise OSError(
@@ -193,7 +193,7 @@ def _write(folder: Path, fill: Callable[[Path], object]) -> str:
     digest = sha256(new / HASHES)
     shutil.rmtree(folder, ignore_errors=True)  # left by a kill, or refused: nothing points to it
     new.rename(folder)
-    results.sync(folder.parent)
+    sync(folder.parent)
     return digest
 
 

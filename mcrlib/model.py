@@ -212,9 +212,11 @@ class ImageEncoder(nn.Module):
         # On whole patches the convolution is a matrix product: only the kept ones are embedded.
         projection = self.vit.patch_embed.proj
         tokens = F.linear(patches, projection.weight.flatten(1), projection.bias)
-        tokens = tokens + (positions if keep is None else positions[keep])
+        # `embedding` where an index would do: its gradient is summed in the same order every time.
+        tokens = tokens + (positions if keep is None else F.embedding(keep, positions))
         if keep is not None and hasattr(self, "mask_token"):
-            masked = positions[dropped_patches(keep, len(positions))] + self.mask_token
+            dropped = dropped_patches(keep, len(positions))
+            masked = F.embedding(dropped, positions) + self.mask_token
             tokens = torch.cat([tokens, masked], dim=1)
         start = (self.vit.cls_token + start).expand(len(pixels), -1, -1)
         return self.vit.norm(self.vit.blocks(torch.cat([start, tokens], dim=1)))

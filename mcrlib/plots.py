@@ -24,6 +24,7 @@ from PIL import Image
 
 from mcrlib import results
 from mcrlib.config import VARIANTS
+from mcrlib.files import write
 
 COLUMN, FULL = 8.5 / 2.54, 17 / 2.54  # inches
 SIZE, GAP = 6.5, 10  # points: small text, space between cells
@@ -63,7 +64,7 @@ def save(figure: Figure, stem: str | Path) -> list[Path]:
     left_out = {"png": ["Software"], "pdf": ["Creator", "Producer", "CreationDate"]}
     for kind, entries in left_out.items():
         figure.savefig(new := io.BytesIO(), format=kind, metadata=dict.fromkeys(entries))
-        results.write(f"{stem}.{kind}", new.getvalue())
+        write(f"{stem}.{kind}", new.getvalue())
     return [Path(f"{stem}.{kind}") for kind in left_out]
 
 

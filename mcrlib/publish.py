@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 from mcrlib import config, results
+from mcrlib.files import write
 
 
 def publish(run: str) -> None:
@@ -29,7 +30,7 @@ def publish(run: str) -> None:
     records = [source / "data.json", *source.glob("efficiency.json")]
     records += [*source.glob("*/training.json"), *source.glob("*/history.csv")]
     for record in records:
-        results.write(target / record.relative_to(source), record.read_bytes())
+        write(target / record.relative_to(source), record.read_bytes())
 
 
 if __name__ == "__main__":

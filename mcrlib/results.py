@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import platform
 import resource
 import subprocess
@@ -21,6 +20,7 @@ import pandas as pd
 
 from mcrlib import config
 from mcrlib.data import manifest
+from mcrlib.files import write
 
 PACKAGES = ("torch", "timm", "transformers", "accelerate", "numpy", "scikit-learn", "pycocoevalcap")
 DIRECTIONS = {"image_to_report": "image to report", "report_to_image": "report to image"}
@@ -45,28 +45,6 @@ def load(path: str | Path) -> dict[str, Any]:
 def current(path: str | Path, inputs: dict[str, str]) -> bool:
     """Whether the numbers in `path` were made from `inputs` (name -> hash): then they stand."""
     return Path(path).is_file() and load(path)["provenance"].get("inputs") == inputs
-
-
-def write(path: str | Path, data: bytes) -> None:
-    """Put `data` into `path` at once or not at all, and only where that changes its bytes."""
-    path = Path(path)
-    if path.is_file() and path.read_bytes() == data:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    sync(partial)
-    partial.replace(path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or a folder's list of files, to the disk: a power cut leaves it whole."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def peak_memory() -> float:

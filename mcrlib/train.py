@@ -28,6 +28,7 @@ from mcrlib.config import PLAIN, Config, load, parse
 from mcrlib.data import manifest
 from mcrlib.data.batches import Batch, EpochOrder, Pairs
 from mcrlib.data.manifest import Dataset
+from mcrlib.files import write
 from mcrlib.model import MCR
 from mcrlib.step import two_pass
 
@@ -84,7 +85,7 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
         if accelerator.is_main_process:  # the others wait in the next step
             if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
                 row["validate_recall@10"] = validate(model, dataset)
-            results.write(log, pd.DataFrame(at.history).to_csv(index=False).encode())
+            write(log, pd.DataFrame(at.history).to_csv(index=False).encode())
             saves.save(at)
             print(_line(at.history, len(pairs), config), flush=True)
     if accelerator.is_main_process:
@@ -104,7 +105,7 @@ def validate(model: MCR, dataset: Dataset) -> float:
 
 
 def trained(config: Config, dataset: Dataset) -> MCR:
-    """The finished model of (run, variant, seed), in evaluation mode.
+    """The finished model of (run, variant, seed), in evaluation mode, on the GPU where there is one.
 
     Raises FileNotFoundError where it is not trained, ValueError where it was on other pairs or one
     of its files is damaged.
@@ -116,7 +117,7 @@ def trained(config: Config, dataset: Dataset) -> MCR:
             f"VARIANTS={config.variant} SEEDS={config.seed}` first."
         )
     checkpoint.check(final, dataset)
-    return MCR.from_pretrained(final)
+    return MCR.from_pretrained(final).to(torch.accelerator.current_accelerator() or "cpu")
 
 
 def learning_rate(progress: float, config: Config) -> float:
@@ -179,7 +180,7 @@ def _not_finite(terms, at, pairs, order, config, accelerator) -> FloatingPointEr
     values = {name: str(value) for name, value in terms.items()}  # JSON has no NaN
     record = place | {"terms": values, "pair_ids": pair_ids}
     if accelerator.is_main_process:
-        results.write(file, json.dumps(record, indent=1).encode())
+        write(file, json.dumps(record, indent=1).encode())
     return FloatingPointError(
         f"The loss or its gradient is not finite in epoch {place['epoch']}, step {place['step']}: "
         f"{values}. The step is not taken and the save before is kept; {file} names the batch's "

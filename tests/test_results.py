@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from mcrlib import config, results
+from mcrlib.files import write
 
 EVIL = [
     "=cmd|' /C calc'!A0",
@@ -55,11 +56,11 @@ def test_numbers_are_current_only_for_the_same_inputs(tmp_path):
 
 def test_a_file_is_written_only_when_its_bytes_change(tmp_path):
     path = tmp_path / "folder" / "file"
-    results.write(path, b"one")
+    write(path, b"one")
     os.utime(path, (1, 1))
-    results.write(path, b"one")
+    write(path, b"one")
     assert path.stat().st_mtime == 1
-    results.write(path, b"two")
+    write(path, b"two")
     assert path.read_bytes() == b"two"
     assert [f.name for f in path.parent.iterdir()] == ["file"]
 

@@ -18,7 +18,8 @@ from transformers import BertTokenizer
 
 from mcrlib import masking
 from mcrlib.config import Config
-from mcrlib.data.manifest import Dataset, store
+from mcrlib.data.manifest import Dataset
+from mcrlib.files import write
 
 PIXEL_MEAN, PIXEL_DEVIATION = 0.5, 0.25  # of grey values between 0 and 1 (ours)
 
@@ -122,7 +123,7 @@ def cached_tokens(
         ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
         buffer = io.BytesIO()
         np.savez(buffer, ids=ids, ends=ends)
-        store(file, buffer.getvalue())
+        write(file, buffer.getvalue())
     return np.split(ids, ends)[:-1]
 
 

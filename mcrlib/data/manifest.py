@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 
 from mcrlib.config import Config
 from mcrlib.data import cache, images, reports
+from mcrlib.files import sha256, write
 
 SPLITS = ("train", "validate", "test")
 MODULES = {"mimic": "mimic_cxr"}  # where a source is not called as its module
@@ -153,7 +154,7 @@ def build(config: Config, workers: int | None = None) -> Dataset:
     _publish(folder)
     for tokens in folder.glob("tokens-*"):  # of the pairs before
         tokens.unlink()
-    store(made_from, inputs.encode())
+    write(made_from, inputs.encode())
     return open(folder)
 
 
@@ -266,15 +267,15 @@ def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config,
     """The files beside images.npy, without dates: equal input gives equal bytes."""
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(kept, SCHEMA), buffer)
-    store(folder / "manifest.parquet", buffer.getvalue())
+    write(folder / "manifest.parquet", buffer.getvalue())
     names = ["source", "pair_id", "study_id", "reason"]
     left_out = pd.DataFrame(excluded, columns=names, dtype=str)
     # A spreadsheet must not take a name for a formula.
     left_out = left_out.replace(r"^(?=[=+\-@\t\r])", "'", regex=True)
-    store(folder / "excluded.csv", left_out.to_csv(index=False).encode())
+    write(folder / "excluded.csv", left_out.to_csv(index=False).encode())
     frame = pd.DataFrame(kept, columns=SCHEMA.names[:5])
     splits = {name: frame[frame["split"] == name] for name in SPLITS}
-    files = {name: sha256(folder / name) for name in FILES[:-1]}
+    hashes = {name: sha256(folder / name) for name in FILES[:-1]}
     info = {
         "source": config.source,
         "policy": config.policy,
@@ -295,28 +296,14 @@ def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config,
             for name, part in splits.items()
         },
         "pairs_sha256": hashlib.sha256("\n".join(frame["pair_id"]).encode()).hexdigest(),
-        "sha256": files,
+        "sha256": hashes,
         # What a model was trained on: the same ids can come with other images or other words.
-        "dataset_sha256": hashlib.sha256("".join(files[n] for n in FILES[:2]).encode()).hexdigest(),
+        "dataset_sha256": hashlib.sha256(
+            "".join(hashes[n] for n in FILES[:2]).encode()
+        ).hexdigest(),
         "versions": {name: version(name) for name in ("numpy", "pillow", "pydicom", "pyarrow")},
     }
-    store(folder / "dataset.json", json.dumps(info, indent=1, ensure_ascii=False).encode())
-
-
-def store(path: Path, data: bytes) -> None:
-    """Put `data` into `path`, on the disk and at once, or not at all."""
-    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")  # several may write the same
-    with unfinished.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    write(folder / "dataset.json", json.dumps(info, indent=1, ensure_ascii=False).encode())
 
 
 def _publish(folder: Path) -> None:
