@@ -242,18 +242,19 @@ def top_hits(
 
 
 def compare(run: str, reference: str = "reference") -> pd.DataFrame:
-    """Recall@10 of a run, mean over seeds, beside the committed reference run's, in per cent."""
-    rows = []
-    folders = [config.ROOT / "results" / name / "retrieval.json" for name in (run, reference)]
-    ours, theirs = (over_seeds(load(path)["values"]) for path in folders)
-    for name in ours:
-        for direction, shown in DIRECTIONS.items():
-            pair = [
-                100 * values[name][direction]["pair"]["R@10"]["value"] if name in values else None
-                for values in (ours, theirs)
-            ]
-            rows.append({"model": name, "direction": shown, run: pair[0], reference: pair[1]})
-    return pd.DataFrame(rows).round(1)
+    """Recall@10 of a run, mean over seeds, beside the committed reference run's, in per cent; with
+    each one's pool, since a smaller pool is an easier one."""
+    columns = {}
+    for name in (run, reference):
+        evaluated = load(config.ROOT / "results" / name / "retrieval.json")["values"]
+        (pool,) = {result["pool"] for result in evaluated.values()}
+        columns[f"{name}, pool of {pool:,}"] = {
+            (model, shown): 100 * result[direction]["pair"]["R@10"]["value"]
+            for model, result in over_seeds(evaluated).items()
+            for direction, shown in DIRECTIONS.items()
+        }
+    table = pd.DataFrame(columns).rename_axis(["model", "direction"]).round(1)
+    return table.dropna(subset=[*columns][:1]).reset_index()
 
 
 def _mean(seeds: list) -> Any:

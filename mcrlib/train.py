@@ -105,7 +105,7 @@ def validate(model: MCR, dataset: Dataset) -> float:
 
 
 def trained(config: Config, dataset: Dataset) -> MCR:
-    """The finished model of (run, variant, seed), in evaluation mode, on the GPU where there is one.
+    """The finished model of (run, variant, seed), in evaluation mode, on a GPU where there is one.
 
     Raises FileNotFoundError where it is not trained, ValueError where it was on other pairs or one
     of its files is damaged.

@@ -171,3 +171,20 @@ def test_pairs_prepared_anew_are_not_taken_for_those_of_a_run(tmp_path, dataset,
     results.save(tmp_path / "results/smoke/data.json", {"pairs": other})
     with pytest.raises(ValueError, match="is not the data that results/smoke was made from"):
         results.pairs("smoke")
+
+
+def test_a_run_stands_beside_the_reference_with_both_pools(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+
+    def evaluated(pool, share):
+        number = {"R@10": {"value": share, "low": 0.0, "high": 1.0}}
+        return {"pool": pool} | {direction: {"pair": number} for direction in results.DIRECTIONS}
+
+    ours = {"mcr-seed0": evaluated(40, 0.2), "mcr-seed1": evaluated(40, 0.4)}
+    theirs = {"mcr-seed0": evaluated(500, 0.7), "abm-seed0": evaluated(500, 0.6)}
+    for run, values in (("demo", ours), ("reference", theirs)):
+        results.save(tmp_path / "results" / run / "retrieval.json", values)
+    table = results.compare("demo")
+    assert table.columns.tolist()[2:] == ["demo, pool of 40", "reference, pool of 500"]
+    assert table["model"].tolist() == ["mcr", "mcr"]
+    assert table.iloc[:, 2:].to_numpy().tolist() == [[30.0, 70.0]] * 2
