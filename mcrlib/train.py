@@ -117,7 +117,9 @@ def trained(config: Config, dataset: Dataset) -> MCR:
             f"VARIANTS={config.variant} SEEDS={config.seed}` first."
         )
     checkpoint.check(final, dataset)
-    return MCR.from_pretrained(final).to(torch.accelerator.current_accelerator() or "cpu")
+    return MCR.from_pretrained(final).to(
+        torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    )
 
 
 def learning_rate(progress: float, config: Config) -> float:
