@@ -12,10 +12,11 @@ from mcrlib.files import write
 
 
 def publish(run: str) -> None:
-    """Copy the run's embeddings (half precision) and histories to `results/reference`.
+    """Copy the run's embeddings (half precision) and histories to `results/reference`, and the
+    figures of its data and training to `figures/reference`.
 
-    Numbers and figures are then made from these copies. Raises ValueError unless the run's pairs
-    are phantoms: nothing derived from patients may be committed.
+    All other numbers and figures are then made from these copies. Raises ValueError unless the
+    run's pairs are phantoms: nothing derived from patients may be committed.
     """
     if config.load(run).source != "phantom":
         raise ValueError(f"RUN={run} is not made of phantoms: it is never published.")
@@ -31,6 +32,9 @@ def publish(run: str) -> None:
     records += [*source.glob("*/training.json"), *source.glob("*/history.csv")]
     for record in records:
         write(target / record.relative_to(source), record.read_bytes())
+    drawn, shown = (config.ROOT / "figures" / name for name in (run, "reference"))
+    for figure in (*drawn.glob("data_*"), *drawn.glob("training_*")):  # the others are drawn anew
+        write(shown / figure.name, figure.read_bytes())
 
 
 if __name__ == "__main__":
