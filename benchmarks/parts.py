@@ -151,7 +151,11 @@ def micro_batches(rounds: int = 3) -> list[dict]:
         model.zero_grad()
         return found.double()
 
-    ratios = faster(lambda: memory.timed(both, model), lambda: memory.seconds(model, given), rounds)
+    ratios = faster(
+        lambda: memory.timed(both, model),
+        lambda: memory.timed(lambda: memory.forward(model, given), model),
+        rounds,
+    )
     memory.forward(model, given).backward()
     whole = gradient()
     both()
