@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file, load_model, save_file
 from transformers import BertTokenizer
 
-from mcrlib.config import PLACES, Config
+from mcrlib.config import NEUTRAL, Config
 from mcrlib.data.manifest import Dataset
 from mcrlib.files import sha256, sync, write
 from mcrlib.model import MCR
@@ -217,7 +217,7 @@ def _inputs(
     inputs = {"dataset": dataset.info["dataset_sha256"][:16]}
     if config is not None:
         settings = json.loads(json.dumps(dataclasses.asdict(config)))
-        inputs |= {name: value for name, value in settings.items() if name not in PLACES}
+        inputs |= {name: value for name, value in settings.items() if name not in NEUTRAL}
     if tokenizer is not None:
         rules = tokenizer.backend_tokenizer.to_str()
         inputs["tokenizer"] = hashlib.sha256(rules.encode()).hexdigest()[:16]

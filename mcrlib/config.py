@@ -23,7 +23,7 @@ import yaml
 ROOT = Path(os.environ.get("MCR_HOME", Path(__file__).resolve().parents[1]))
 PLAIN = "MCR_PLAIN"  # in the environment where nobody watches: lines in place of progress bars
 # Settings that change no number: two runs that differ in these only are the same.
-PLACES = ("data", "weights", "workers", "recompute", "save_minutes")
+NEUTRAL = ("data", "weights", "workers", "recompute", "save_minutes")
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ class Config:
     def digest(self) -> str:
         """Hash of every setting that can change a number."""
         settings = dataclasses.asdict(self)
-        for place in PLACES:
-            del settings[place]
+        for name in NEUTRAL:
+            del settings[name]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -230,11 +230,10 @@ def _checked(config: Config) -> Config:
     for name in ("image_mask", "report_mask"):
         if not 0 < getattr(config, name) < 1:
             raise ValueError(f"Setting {name!r} is a share between 0 and 1, both excluded.")
-    for name in ("batch_size", "epochs", "validate_every", "max_tokens", "embed_dim"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"Setting {name!r} is at least 1, not {getattr(config, name)}.")
-    if config.micro_batch < 0:
-        raise ValueError(f"Setting 'micro_batch' is at least 0, not {config.micro_batch}.")
+    counts = ("batch_size", "epochs", "validate_every", "max_tokens", "embed_dim")
+    for name, least in {**dict.fromkeys(counts, 1), "micro_batch": 0}.items():
+        if getattr(config, name) < least:
+            raise ValueError(f"Setting {name!r} is at least {least}, not {getattr(config, name)}.")
     if config.image_size % config.patch_size:
         raise ValueError(
             f"Setting 'image_size' ({config.image_size}) is a multiple of 'patch_size' "

@@ -218,7 +218,7 @@ def _watched(loader, at, steps, config, accelerator) -> Iterator[Batch]:
     )
     for batch in bar:
         yield batch
-        bar.set_postfix_str(f"{results.peak_memory():.1f} GB")
+        bar.set_postfix_str(f"{results.peak_memory():.1f} GB", refresh=False)
 
 
 def _line(history: list[dict], pairs: int, config: Config) -> str:
