@@ -11,6 +11,7 @@ import sys
 import time
 
 import findings
+import lean
 import parts
 import preparation
 import retrieval
@@ -24,6 +25,7 @@ BENCHMARKS = {
     **step.ROWS,
     **parts.ROWS,
     **safety.ROWS,
+    **lean.ROWS,
     **{module.__name__: module.rows for module in (findings, preparation, retrieval, text_metrics)},
 }
 

@@ -95,6 +95,7 @@ class Config:
     # What the backward pass computes again, for memory: none, selective or full. None is fastest,
     # and the paper's batch takes 50 GB (25 if selective; simulated, notebook 08).
     recompute: str = "none"
+    compile: bool = False  # torch.compile: minutes at the start, and it needs a C++ compiler
     micro_batch: int = 0  # pairs in the encoders at a time, the contrast being of all; 0 = all
     workers: int = 8  # processes that prepare batches
     validate_every: int = 2  # epochs between two retrievals on the validation split
@@ -234,6 +235,11 @@ def _checked(config: Config) -> Config:
     for name, least in {**dict.fromkeys(counts, 1), "micro_batch": 0}.items():
         if getattr(config, name) < least:
             raise ValueError(f"Setting {name!r} is at least {least}, not {getattr(config, name)}.")
+    if config.compile and config.recompute == "selective":
+        raise ValueError(
+            "Settings 'compile' and 'recompute: selective' exclude each other, since a compiler "
+            "chooses by itself what to compute again; take 'recompute: none' or 'full' with it."
+        )
     if config.image_size % config.patch_size:
         raise ValueError(
             f"Setting 'image_size' ({config.image_size}) is a multiple of 'patch_size' "

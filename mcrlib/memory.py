@@ -92,13 +92,15 @@ def step(config: Config, lengths: Sequence[int]) -> dict[str, float | str]:
 def steps(
     configs: Sequence[Config], tokens: int, pairs: tuple[int, int] = (16, 64), processes: int = -1
 ) -> list[dict]:
-    """`step` of each config with the larger number of pairs, all reports `tokens` long, and the
-    `largest_batch` in 80 GB by both numbers; a row a config, on all cores where simulated."""
+    """`step` of each config with the larger number of pairs, all reports `tokens` long, the peak
+    with the smaller, and the `largest_batch` in 80 GB by both; a row a config, on all cores where
+    simulated."""
     jobs = [(c, [tokens] * n) for c in configs for n in pairs]
     processes = 1 if torch.cuda.is_available() else processes
     done = Parallel(n_jobs=processes)(delayed(step)(*job) for job in jobs)
     return [
         {"variant": c.variant, "level": c.recompute, "tokens": tokens, "pairs": pairs[1], **many}
+        | {"peak, micro": few["peak"]}
         | {"largest_batch": largest_batch({pairs[0]: few["peak"], pairs[1]: many["peak"]})}
         for c, few, many in zip(configs, done[::2], done[1::2], strict=True)
     ]

@@ -56,10 +56,13 @@ class MCR(nn.Module):
         if config.mrm_weight > 0:
             self.report_decoder = language_model.cls  # D_r, tied to the token embeddings
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
-        if config.recompute != "none":
-            decoder = self.image_decoder.blocks if config.mim_weight > 0 else []
-            heads = [self.image_head, self.report_head]
-            for block in [*vit.blocks, *language_model.bert.encoder.layer, *decoder, *heads]:
+        decoder = self.image_decoder.blocks if config.mim_weight > 0 else []
+        blocks = [*vit.blocks, *language_model.bert.encoder.layer, *decoder]
+        for block in blocks if config.compile else []:
+            # Dropout draws what it draws without, so that two passes and two runs draw the same.
+            block.forward = torch.compile(block.forward, options={"fallback_random": True})
+        for block in [*blocks, self.image_head, self.report_head]:
+            if config.recompute != "none":
                 recompute(block, config.recompute)
 
     def forward(
@@ -89,8 +92,7 @@ class MCR(nn.Module):
             terms["mim"] = losses.mim(predicted, gather(patches, dropped))
         if c.mrm_weight > 0:
             places = masked.nonzero(as_tuple=True)
-            predicted = self.report_decoder(report_tokens[places])
-            terms["mrm"] = losses.mrm(predicted, tokens[places])
+            terms["mrm"] = self.reconstruct(report_tokens[places], tokens[places])
             if contrast is None:  # or the step weighs the parts itself
                 terms["mrm"] = terms["mrm"] * processes.weight(masked.sum())
 
@@ -104,6 +106,20 @@ class MCR(nn.Module):
         """L_vrc of the rows S^v and S^r `[B, E]`, and of those of the other processes."""
         image, report = processes.gathered(image), processes.gathered(report)
         return losses.vrc(image, report, self.log_scale.exp())
+
+    def reconstruct(self, report_tokens: Tensor, tokens: Tensor) -> Tensor:
+        """L_mrm of masked tokens' features `[M, D]` and ids `[M]`, a tile at a time.
+
+        With recomputation the scores `[M, V]`, a step's largest tensor, are never held at once.
+        """
+
+        def tile(rows: Tensor, ids: Tensor) -> Tensor:
+            return losses.mrm(self.report_decoder(rows), ids) * len(ids)
+
+        if self.config.recompute != "none":
+            tile = functools.partial(checkpoint, tile, use_reentrant=False)
+        tiles = zip(report_tokens.split(losses.TILE), tokens.split(losses.TILE), strict=True)
+        return sum(tile(*one) for one in tiles) / len(tokens)
 
     def project(self, batch: batches.Batch) -> tuple[Tensor, Tensor]:
         """The unit rows S^v and S^r `[B, E]` that the contrast sees."""
@@ -180,7 +196,7 @@ class MCR(nn.Module):
                     "name can be reached; give the folder `checkpoint/final` of a trained model."
                 ) from error
         record = json.loads((folder / "config.json").read_text())
-        config = settings.load(**record["config"])
+        config = settings.load(**record["config"] | {"compile": False})  # which is for training
         model = cls(
             config,
             BertTokenizer.from_pretrained(folder),
@@ -238,17 +254,19 @@ class ReportEncoder(nn.Module):
         """`report_tokens [B, T, D]` of ids `tokens [B, T]`; `present [B, T]` is false at padding.
 
         Batches come in the order of length, so that in each quarter little is padding (ours).
+        Reports of nearly one length stay together: each part costs a sum over all weights.
         """
         if masked is not None:
             tokens = tokens.masked_fill(masked, self.mask_token)
-        quarters = []
         lengths = present.sum(dim=1).cpu()  # at once: each look makes a GPU wait
-        for ids, mask, n in zip(tokens.chunk(4), present.chunk(4), lengths.chunk(4), strict=True):
+        parts = 1 if 4 * lengths.min() > 3 * lengths.max() else 4
+        encoded = []
+        for ids, mask, n in zip(*(x.chunk(parts) for x in (tokens, present, lengths)), strict=True):
             longest = int(n.max())
-            encoded = self.bert(ids[:, :longest], attention_mask=mask[:, :longest].long())
+            part = self.bert(ids[:, :longest], attention_mask=mask[:, :longest].long())
             padding = (0, 0, 0, tokens.shape[1] - longest)
-            quarters.append(F.pad(encoded.last_hidden_state, padding))
-        return torch.cat(quarters)
+            encoded.append(F.pad(part.last_hidden_state, padding))
+        return torch.cat(encoded)
 
 
 class Head(nn.Module):
@@ -274,8 +292,13 @@ class Head(nn.Module):
 
     def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
         """Unit rows `[B, E]` of `tokens [B, L, D]`; `present [B, L]` is false at padding."""
-        if self.map_first:
-            aligned = self.aggregate(self.map(tokens), present)
+        if self.map_first and present is None:
+            aligned = self.aggregate(self.map(tokens))
+        elif self.map_first:
+            places = present.nonzero(as_tuple=True)  # padding is not mapped, only put back
+            mapped = self.map(tokens[places])
+            padded = mapped.new_zeros(*present.shape, mapped.shape[-1])
+            aligned = self.aggregate(padded.index_put(places, mapped), present)
         else:
             aligned = self.map(self.aggregate(tokens, present))
         return F.normalize(aligned.float(), dim=-1)
