@@ -8,8 +8,6 @@ the save before stays. No random state is kept: what is random is a function of 
 and pair. Nothing is pickled: tensors are safetensors, the rest is JSON.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

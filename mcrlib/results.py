@@ -1,7 +1,5 @@
 """Numbers and embeddings on disk: where they stand, what made them, how tables show them."""
 
-from __future__ import annotations
-
 import functools
 import json
 import platform
@@ -70,8 +68,7 @@ def trained(run: str, split: str = "test") -> dict[str, Path]:
         raise FileNotFoundError(
             f"There are no embeddings in results/{run}: run `make embed RUN={run}` first."
         )
-    names = [file.parent.name for file in files]
-    seeds = by_variant(dict(zip(names, files, strict=True)))
+    seeds = by_variant({file.parent.name: file for file in files})
     order = [*config.VARIANTS, *seeds]
     return {
         file.parent.name if len(seeds[variant]) > 1 else variant: file
@@ -225,15 +222,15 @@ def top_hits(
 ) -> list[dict]:
     """What Figure 5 shows of `queries` (rows of `frame`), from `retrieval.hits`' results by model:
     a record a direction and query, with `pair_id`, `report` and the `hits` of each model."""
-    pairs = frame[["pair_id", "report"]].to_dict("records")
+    about = frame[["pair_id", "report"]].to_dict("records")
 
     def found(query: int, rows: np.ndarray, scores: np.ndarray) -> list[dict]:
         best = enumerate(zip(rows[query].tolist(), scores[query].tolist(), strict=True), 1)
-        return [{"rank": k, "score": s, "positive": i == query} | pairs[i] for k, (i, s) in best]
+        return [{"rank": k, "score": s, "positive": i == query} | about[i] for k, (i, s) in best]
 
     return [
         {"direction": way, "hits": {name: found(query, *by[way]) for name, by in hits.items()}}
-        | pairs[query]
+        | about[query]
         for way, query in product(DIRECTIONS, map(int, queries))
     ]
 
@@ -279,8 +276,8 @@ def _best(frame: pd.DataFrame, best: Mapping[str, int]) -> pd.DataFrame:
 
 def _harmless(cell: str) -> str:
     """Text without control characters, that no spreadsheet takes for a formula."""
-    cell = "".join(c for c in cell if c.isprintable() or c == " ")
-    return "'" + cell if cell[:1] in "=+-@" and cell[:1] else cell
+    cell = "".join(c for c in cell if c.isprintable())
+    return "'" + cell if cell.startswith(("=", "+", "-", "@")) else cell
 
 
 def _plain(value: Any) -> Any:
@@ -289,7 +286,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not a number, text, list or dict.")
 
 
-@functools.cache
+@functools.cache  # as it was before the first save: a tracked number makes the tree dirty
 def _environment() -> dict[str, Any]:
     import torch
 

@@ -7,8 +7,6 @@ pair the same embedding scores nothing. Two policies say what a positive is. `pa
 query's own partner. `report`: any candidate whose report is the same text (`same_text`).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
