@@ -8,10 +8,7 @@ the save before stays. No random state is kept: what is random is a function of 
 and pair. Nothing is pickled: tensors are safetensors, the rest is JSON.
 """
 
-from __future__ import annotations
-
 import dataclasses
-import functools
 import hashlib
 import json
 import shutil
@@ -124,9 +121,8 @@ class Saves:
         """Make the best epoch's model `final`, and remove the saves."""
         best = self.folder / position.best
         _verify(best, self.kept.get(best.name))
-        left_out = shutil.ignore_patterns(HASHES, OPTIMIZER, POSITION)
-        copy = functools.partial(shutil.copytree, best, ignore=left_out, dirs_exist_ok=True)
-        _write(self.folder / "final", copy)
+        final, left_out = self.folder / "final", shutil.ignore_patterns(HASHES, OPTIMIZER, POSITION)
+        _write(final, lambda new: shutil.copytree(best, new, ignore=left_out, dirs_exist_ok=True))
         tidy(self.folder)
 
     def _fill(self, folder: Path, position: Position) -> None:

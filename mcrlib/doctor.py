@@ -1,7 +1,5 @@
 """What this machine has for a run, and whether the run may start: `python -m mcrlib.doctor RUN`."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

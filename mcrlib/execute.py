@@ -3,8 +3,6 @@
 papermill itself writes the names into code and ignores unknown ones.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import spacy
 from sklearn.metrics import classification_report
+from sklearn.preprocessing import MultiLabelBinarizer
 from spacy.matcher import PhraseMatcher
 
 FINDINGS = (
@@ -106,10 +107,8 @@ def agreement(hypotheses: Sequence[str], references: Sequence[str]) -> dict:
     if not 0 < len(references) == len(hypotheses):
         got = f"{len(hypotheses)} and {len(references)}"
         raise ValueError(f"agreement needs one hypothesis for each reference, not {got} of them.")
-    found, truth = (
-        np.array([[name in said for name in FINDINGS] for said in map(present, texts)])
-        for texts in (hypotheses, references)
-    )
+    columns = MultiLabelBinarizer(classes=FINDINGS)
+    truth, found = (columns.fit_transform(map(present, t)) for t in (references, hypotheses))
     table = classification_report(
         truth, found, target_names=FINDINGS, output_dict=True, zero_division=0
     )

@@ -1,7 +1,5 @@
 """How far apart images and reports lie in the common space (Figure 4), drawn and in numbers."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.spatial.distance import pdist
 from sklearn.linear_model import LogisticRegression

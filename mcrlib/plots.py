@@ -7,7 +7,6 @@ import base64
 import html
 import io
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle, groupby, product
 from pathlib import Path
@@ -85,7 +84,7 @@ def looks(variants: Iterable[str]) -> dict[str, dict]:
 
 def _plain(text, longest=10**9):
     """One line without control characters; where it is long, without its middle."""
-    text = "".join(c for c in re.sub(r"\s+", " ", text) if unicodedata.category(c)[0] != "C")
+    text = "".join(c for c in re.sub(r"\s+", " ", text) if c.isprintable())
     return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-longest // 2 :]}"
 
 

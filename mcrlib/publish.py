@@ -1,7 +1,5 @@
 """Make a finished demo run the committed reference: `python -m mcrlib.publish demo`."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 

@@ -1,9 +1,6 @@
 """Numbers and embeddings on disk: where they stand, what made them, how tables show them."""
 
-from __future__ import annotations
-
 import functools
-import hashlib
 import json
 import platform
 import resource
@@ -20,10 +17,12 @@ import pandas as pd
 
 from mcrlib import config
 from mcrlib.data import manifest
-from mcrlib.files import write
+from mcrlib.files import sha256, write
 
 PACKAGES = ("torch", "timm", "transformers", "accelerate", "numpy", "scikit-learn", "pycocoevalcap")
 DIRECTIONS = {"image_to_report": "image to report", "report_to_image": "report to image"}
+NAMED = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+LATEX = str.maketrans({c: f"\\{c}" for c in "%&_#${}"} | NAMED)
 
 
 def save(path: str | Path, values: Any, **provenance: Any) -> None:
@@ -69,13 +68,12 @@ def trained(run: str, split: str = "test") -> dict[str, Path]:
         raise FileNotFoundError(
             f"There are no embeddings in results/{run}: run `make embed RUN={run}` first."
         )
-    parts = [file.parent.name.partition("-seed") for file in files]
-    variants = [variant for variant, *_ in parts]
-    order = [*config.VARIANTS, *variants]
-    places = [(order.index(variant), len(seed), seed) for variant, _, seed in parts]
+    seeds = by_variant({file.parent.name: file for file in files})
+    order = [*config.VARIANTS, *seeds]
     return {
-        variant if variants.count(variant) == 1 else file.parent.name: file
-        for _, variant, file in sorted(zip(places, variants, files, strict=True))
+        file.parent.name if len(seeds[variant]) > 1 else variant: file
+        for variant in sorted(seeds, key=order.index)
+        for file in sorted(seeds[variant], key=lambda file: len(file.parent.name))  # 2 before 10
     }
 
 
@@ -115,10 +113,7 @@ def over_seeds(evaluated: Mapping[str, dict]) -> dict[str, dict]:
 
 def inputs(run: str, split: str = "test") -> dict[str, str]:
     """Hash of each embedding file that the numbers of a run are made from."""
-    return {
-        name: hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-        for name, file in trained(run, split).items()
-    }
+    return {name: sha256(file)[:16] for name, file in trained(run, split).items()}
 
 
 def save_embeddings(
@@ -171,7 +166,8 @@ def save_table(
     write(stem.with_suffix(".csv"), frame.to_csv(index=False).encode())
     latex = frame.style.hide(axis="index").format(escape="latex", precision=3)
     latex = latex.format_index(escape="latex", axis=1).apply(lambda _: bold, axis=None)
-    write(stem.with_suffix(".tex"), latex.to_latex(hrules=True, caption=_latex(caption)).encode())
+    caption = _harmless(caption).translate(LATEX)
+    write(stem.with_suffix(".tex"), latex.to_latex(hrules=True, caption=caption).encode())
 
 
 def recall_table(evaluated: dict[str, dict], policy: str = "pair") -> pd.DataFrame:
@@ -216,9 +212,9 @@ def text_table(records: list[dict], ks: tuple[int, ...] = (1, 5, 10)) -> pd.Data
     `text_metrics.curves`' records."""
     frame = pd.DataFrame(records).rename(columns={"variant": "model", "k": "K"})
     frame = frame[frame["K"].isin(ks)].replace({"direction": DIRECTIONS})
-    table = frame.pivot(index=["model", "direction", "K"], columns="metric", values="mean")
-    order = frame[["model", "direction", "K"]].drop_duplicates()
-    return table.loc[list(order.itertuples(index=False))].round(3).reset_index()
+    rows = ["model", "direction", "K"]
+    table = frame.pivot(index=rows, columns="metric", values="mean")
+    return table.loc[frame.set_index(rows).index.unique()].round(3).reset_index()
 
 
 def top_hits(
@@ -226,17 +222,15 @@ def top_hits(
 ) -> list[dict]:
     """What Figure 5 shows of `queries` (rows of `frame`), from `retrieval.hits`' results by model:
     a record a direction and query, with `pair_id`, `report` and the `hits` of each model."""
-
-    def pair(row: int) -> dict[str, str]:
-        return {name: frame[name].iloc[row] for name in ("pair_id", "report")}
+    about = frame[["pair_id", "report"]].to_dict("records")
 
     def found(query: int, rows: np.ndarray, scores: np.ndarray) -> list[dict]:
         best = enumerate(zip(rows[query].tolist(), scores[query].tolist(), strict=True), 1)
-        return [{"rank": k, "score": s, "positive": i == query} | pair(i) for k, (i, s) in best]
+        return [{"rank": k, "score": s, "positive": i == query} | about[i] for k, (i, s) in best]
 
     return [
         {"direction": way, "hits": {name: found(query, *by[way]) for name, by in hits.items()}}
-        | pair(query)
+        | about[query]
         for way, query in product(DIRECTIONS, map(int, queries))
     ]
 
@@ -282,16 +276,8 @@ def _best(frame: pd.DataFrame, best: Mapping[str, int]) -> pd.DataFrame:
 
 def _harmless(cell: str) -> str:
     """Text without control characters, that no spreadsheet takes for a formula."""
-    cell = "".join(c for c in cell if c.isprintable() or c == " ")
-    return "'" + cell if cell[:1] in "=+-@" and cell[:1] else cell
-
-
-def _latex(text: str) -> str:
-    named = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum"}
-    special = {c: f"\\text{name}{{}}" for c, name in named.items()} | {
-        c: f"\\{c}" for c in "%&_#${}"
-    }
-    return "".join(special.get(c, c) for c in _harmless(text))
+    cell = "".join(c for c in cell if c.isprintable())
+    return "'" + cell if cell.startswith(("=", "+", "-", "@")) else cell
 
 
 def _plain(value: Any) -> Any:
@@ -300,7 +286,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not a number, text, list or dict.")
 
 
-@functools.cache
+@functools.cache  # as it was before the first save: a tracked number makes the tree dirty
 def _environment() -> dict[str, Any]:
     import torch
 

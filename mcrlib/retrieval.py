@@ -7,8 +7,6 @@ pair the same embedding scores nothing. Two policies say what a positive is. `pa
 query's own partner. `report`: any candidate whose report is the same text (`same_text`).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -115,12 +113,7 @@ def evaluate(
 
 
 def compare(
-    ranks_a: Array,
-    ranks_b: Array,
-    patients: Sequence[Hashable],
-    k: int = 10,
-    draws: int = 10_000,
-    seed: int = 0,
+    ranks_a: Array, ranks_b: Array, patients: Sequence[Hashable], k: int = 10, draws: int = 10_000
 ) -> dict:
     """Paired comparison of two variants: mean Recall@k of both directions, a minus b.
 
@@ -137,7 +130,7 @@ def compare(
     seeds, _, n = ranks_a.shape
     patient = _codes(_values(patients, n, "patients"))
     gain = torch.from_numpy(((ranks_a <= k) * 1.0 - (ranks_b <= k)).mean(1))  # [seeds, N]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     weights = _resamples(patient, draws, rng)
     by_seed = torch.cat([w.double() @ gain.T / w.sum(1, keepdim=True) for w in weights]).numpy()
     drawn = rng.integers(seeds, size=(draws, seeds))

@@ -7,8 +7,6 @@ An empty report scores 0 (BLEU's smoothing leaves less than 1e-7). METEOR reads 
 words of a report, since its Java runs out of memory on two reports of 5,000.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections import Counter, defaultdict
