@@ -49,7 +49,7 @@ ifeq ($(shell uname -sm),Linux x86_64)
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
 else
-	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[dev,bench,index,openi]'
+	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[dev,bench,openi]'
 endif
 	touch $@
 

@@ -16,6 +16,8 @@ def publish(run: str) -> None:
     All other numbers and figures are then made from these copies. Raises ValueError unless the
     run's pairs are phantoms: nothing derived from patients may be committed.
     """
+    if run == "reference":
+        raise ValueError("RUN=reference is published already; publish a demo run.")
     if config.load(run).source != "phantom":
         raise ValueError(f"RUN={run} is not made of phantoms: it is never published.")
     source, target = (config.ROOT / "results" / name for name in (run, "reference"))

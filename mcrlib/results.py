@@ -132,10 +132,14 @@ def load_embeddings(path: str | Path, pair_id: Any = None) -> tuple[np.ndarray, 
     """`image [N, E]` and `report [N, E]`, unit float32 rows in the order of `pair_id [N]`, or as
     stored.
 
-    Raises ValueError where the file holds other pairs, shapes that do not fit, or no numbers.
+    Raises ValueError where the file holds other pairs, shapes that do not fit, or no numbers, or
+    lacks one of the three.
     """
     with np.load(path, allow_pickle=False) as file:
-        stored = {name: file[name] for name in ("image", "report", "pair_id")}
+        names = ("image", "report", "pair_id")
+        if missing := set(names) - set(file.files):
+            raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: see save_embeddings.")
+        stored = {name: file[name] for name in names}
     place = {name: row for row, name in enumerate(stored["pair_id"].tolist())}
     pair_id = list(place) if pair_id is None else pair_id
     if len(place) != len(stored["pair_id"]) or set(place) != set(pair_id):

