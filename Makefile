@@ -73,6 +73,9 @@ results/$(RUN)/%/embeddings-test.npz: results/$(RUN)/%/checkpoint/final/model.sa
 tables: 03_retrieval 04_text_metrics ## Recall@K and text metrics, from the embeddings that are there
 
 figures: 03_retrieval 04_text_metrics 05_modality_gap 06_top3 ## all figures, from the same
+ifeq ($(RUN),reference)
+figures: 08_efficiency
+endif
 
 baseline: 09_explore ## a linear baseline beside the models, in every table and figure
 
