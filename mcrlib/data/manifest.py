@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -138,19 +138,25 @@ def build(config: Config, workers: int | None = None) -> Dataset:
         with contextlib.suppress(FileNotFoundError, ValueError):  # damaged since: made anew
             return open(folder)
     made_from.unlink(missing_ok=True)  # before the files that it vouches for are replaced
-    with _one_sentence_if_full(folder):
+    try:
         partial.mkdir(parents=True, exist_ok=True)
         failures = cache.build(
             [record["image"] for record in kept],
             config.cache_size, partial, plan, workers or os.cpu_count() or 1,
         )  # fmt: skip
-        excluded += [_out(kept[i], reason) for i, reason in failures.items()]
-        kept = [record for i, record in enumerate(kept) if i not in failures]
+        kept = _without(kept, excluded, failures)
         if not kept:
             counts = Counter(record["reason"] for record in excluded).most_common()
             raise ValueError(f"No pair is left of {len(excluded)} rows: {dict(counts)}.")
         notes = source.notes(config) if hasattr(source, "notes") else []
         _write(kept, excluded, partial, config, notes)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"The disk is full: make room for {folder} and run this again; it goes on where it "
+            "stopped, and prepared data that was there has not changed."
+        ) from None
     _publish(folder)
     for tokens in folder.glob("tokens-*"):  # of the pairs before
         tokens.unlink()
@@ -203,15 +209,9 @@ def _other_images(records: list[dict]) -> dict[int, str]:
 
 def _assign_splits(records: list[dict]) -> dict[int, str]:
     """Fill in each record's split by patient, by RULES["split"]; returns those to exclude."""
-    given = defaultdict(set)
-    for record in records:
-        given[record["patient_id"]].add(record["split"])
-    drawn = _draw([patient for patient, splits in given.items() if splits == {""}])
-    home = drawn | {
-        patient: max(splits - {""}, key=SPLITS.index)
-        for patient, splits in given.items()
-        if splits != {""}
-    }
+    rising = sorted(records, key=lambda record: ("", *SPLITS).index(record["split"]))
+    home = {record["patient_id"]: record["split"] for record in rising}  # the last one stays
+    home |= _draw([patient for patient, split in home.items() if not split])
     leaks = {}
     for i, record in enumerate(records):
         if record["split"] not in ("", home[record["patient_id"]]):
@@ -274,8 +274,10 @@ def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config,
     left_out = left_out.replace(r"^(?=[=+\-@\t\r])", "'", regex=True)
     write(folder / "excluded.csv", left_out.to_csv(index=False).encode())
     frame = pd.DataFrame(kept, columns=SCHEMA.names[:5])
-    splits = {name: frame[frame["split"] == name] for name in SPLITS}
+    sizes = frame.groupby("split")[["pair_id", "study_id", "patient_id"]].nunique()
+    sizes = sizes.set_axis(["pairs", "studies", "patients"], axis=1).reindex(SPLITS, fill_value=0)
     hashes = {name: sha256(folder / name) for name in FILES[:-1]}
+    images_and_words = "".join(hashes[name] for name in FILES[:2])
     info = {
         "source": config.source,
         "policy": config.policy,
@@ -287,20 +289,11 @@ def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config,
         "kept": len(kept),
         "excluded": dict(Counter(record["reason"] for record in excluded).most_common()),
         "views": dict(Counter(frame["view"]).most_common()),
-        "splits": {
-            name: {"pairs": len(part)}
-            | {
-                "studies": part["study_id"].nunique(),
-                "patients": part["patient_id"].nunique(),
-            }
-            for name, part in splits.items()
-        },
+        "splits": sizes.to_dict("index"),
         "pairs_sha256": hashlib.sha256("\n".join(frame["pair_id"]).encode()).hexdigest(),
         "sha256": hashes,
         # What a model was trained on: the same ids can come with other images or other words.
-        "dataset_sha256": hashlib.sha256(
-            "".join(hashes[n] for n in FILES[:2]).encode()
-        ).hexdigest(),
+        "dataset_sha256": hashlib.sha256(images_and_words.encode()).hexdigest(),
         "versions": {name: version(name) for name in ("numpy", "pillow", "pydicom", "pyarrow")},
     }
     write(folder / "dataset.json", json.dumps(info, indent=1, ensure_ascii=False).encode())
@@ -315,16 +308,3 @@ def _publish(folder: Path) -> None:
         if (partial / name).exists():
             os.replace(partial / name, folder / name)
     shutil.rmtree(partial)
-
-
-@contextlib.contextmanager
-def _one_sentence_if_full(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise OSError(
-            f"The disk is full: make room for {folder} and run this again; it goes on where it "
-            "stopped, and prepared data that was there has not changed."
-        ) from None
