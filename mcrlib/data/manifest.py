@@ -33,7 +33,8 @@ from mcrlib.files import sha256, write
 
 SPLITS = ("train", "validate", "test")
 MODULES = {"mimic": "mimic_cxr"}  # where a source is not called as its module
-PLAN = ("source", "data", "columns", "sizes", "data_seed", "cache_size")  # settings of the images
+# The settings that prepared data depends on.
+SETTINGS = ("source", "data", "columns", "sizes", "data_seed", "cache_size", "policy", "pairs")
 FILES = ("images.npy", "manifest.parquet", "excluded.csv", "dataset.json")  # written last: the last
 FRONTAL = re.compile(
     r"(PA|AP)( (SUPINE|ERECT|UPRIGHT|PORTABLE|SEMI-?(ERECT|UPRIGHT)|SITTING|BEDSIDE|MOBILE))?"
@@ -132,8 +133,7 @@ def build(config: Config, workers: int | None = None) -> Dataset:
     folder, partial = config.data_folder, config.data_folder / "partial"
     _publish(folder)
     kept, excluded = _select(source.rows(config), config)
-    plan, made_from = _plan(kept, config), folder / "made_from"
-    inputs = _inputs(plan, kept, excluded, config)
+    inputs, made_from = _made_from(kept, excluded, config), folder / "made_from"
     if made_from.exists() and made_from.read_text() == inputs:
         with contextlib.suppress(FileNotFoundError, ValueError):  # damaged since: made anew
             return open(folder)
@@ -142,7 +142,7 @@ def build(config: Config, workers: int | None = None) -> Dataset:
         partial.mkdir(parents=True, exist_ok=True)
         failures = cache.build(
             [record["image"] for record in kept],
-            config.cache_size, partial, plan, workers or os.cpu_count() or 1,
+            config.cache_size, partial, inputs, workers or os.cpu_count() or 1,
         )  # fmt: skip
         kept = _without(kept, excluded, failures)
         if not kept:
@@ -243,22 +243,15 @@ def _out(record: dict, reason: str) -> dict[str, str]:
     return named | {"reason": reason}
 
 
-def _plan(records: list[dict], config: Config) -> str:
-    """Hash of what the cache is made of: an interrupted build of something else is not resumed."""
-    digest = hashlib.sha256(json.dumps([vars(config)[name] for name in PLAN]).encode())
-    for record in records:
-        image = record["image"]
-        state = image.stat() if isinstance(image, Path) and image.exists() else None
-        digest.update(f"{record['pair_id']}|{record['source']}".encode())
-        digest.update(f"{state and (state.st_size, state.st_mtime_ns)}\n".encode())
-    return digest.hexdigest()
-
-
-def _inputs(plan: str, kept: list[dict], excluded: list[dict], config: Config) -> str:
-    """Hash of all that prepared data is made from: images, reports, labels, splits and rules."""
-    digest = hashlib.sha256(json.dumps([plan, RULES, config.policy, config.pairs]).encode())
+def _made_from(kept: list[dict], excluded: list[dict], config: Config) -> str:
+    """Hash of all that prepared data is made from: settings, rules, reports, labels, splits and
+    image files. A build of something else is neither taken as it is nor resumed."""
+    settings = [RULES, *(vars(config)[name] for name in SETTINGS)]
+    digest = hashlib.sha256(json.dumps(settings).encode())
     for record in kept + excluded:
-        said = [value for name, value in record.items() if name != "image"]
+        image = record.get("image")
+        state = image.stat() if isinstance(image, Path) and image.exists() else None
+        said = record | {"image": state and (state.st_size, state.st_mtime_ns)}
         digest.update(json.dumps(said).encode())
     return digest.hexdigest()
 

@@ -42,9 +42,8 @@ def rows(config: Config) -> Iterator[Row]:
     views = _column(shipped / "nlmcxr_dicom_metadata.csv.gz", "View Position")
     seen = _column(shipped / "nlmcxr_tsne_pa.csv.gz", "tsne-view")
     order = {image: i for i, image in enumerate(pngs)}
-    found: list[Row] = []
-    for name, data in _reports(root, shipped):
-        found += _report_rows(name, data, views, seen, pngs)
+    files = _reports(root, shipped)
+    found = [row for file in files for row in _report_rows(*file, views, seen, pngs)]
     yield from sorted(found, key=lambda row: (order.get(row.pair_id, len(order)), row.pair_id))
 
 

@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from difflib import get_close_matches
 from functools import lru_cache
-from itertools import takewhile
+from itertools import pairwise, takewhile
 
 BOTH = "findings and impression"
 SPELLINGS = {
@@ -80,9 +80,8 @@ def sections(text: str) -> dict[str, str]:
         if name not in MAIN + AFTER and not any(main in found for main in MAIN[1:]):
             loose += [(name, paragraph) for paragraph in paragraphs[own:]]
     for main in MAIN[:2]:
-        if not any(found[main]):
-            found[main] = found[BOTH]
-    if not any(found["findings"]):
+        found[main] = found[main] or found[BOTH]
+    if not found["findings"]:
         for name, paragraph in loose:
             found[name].remove(paragraph)
         found["findings"] = [paragraph for _, paragraph in loose]
@@ -115,9 +114,8 @@ def _blocks(lines: list[str]) -> list[tuple[str, list[str]]]:
     starts = [i for i, line in enumerate(lines) if START.match(line)]
     width = max((len(line) for i, line in enumerate(lines) if i not in starts), default=0)
     closed_until = -1
-    for i, line in enumerate(lines):
+    for i, (before, line) in enumerate(pairwise(["", *lines])):
         name, paragraphs = blocks[-1]
-        before = lines[i - 1] if i else ""
         if START.match(line):
             blocks.append(("preamble", [""]))
             continue
@@ -169,24 +167,22 @@ def _name(words: str) -> str | None:
 
 # Applied in order. What is removed says nothing about the picture but can give a pair away.
 RULES = [
-    (re.compile(r"[\ufffd\x00-\x08\x0e-\x1f]"), " "),
-    (re.compile(r"\b([Xx])-X{3,}"), r"\1-ray"),  # Open-i's de-identification takes "ray" away
+    (r"[\ufffd\x00-\x08\x0e-\x1f]", " "),
+    (r"\b([Xx])-X{3,}", r"\1-ray"),  # Open-i's de-identification takes "ray" away
     (  # times of day, with or without digits
-        re.compile(
-            r"\b(?:at )?(?:\d{1,2}:\d{2}(?::\d{2})?(?:\s*[AaPp]\.?\s?[Mm]\b)?|"
-            r"(?:\d{1,2}|_{2,}|X{3,})\s*[AaPp]\.?[Mm]\b)(?:\.(?=\s*[a-z,;]))?(?: hours| hrs)?"
-        ),
+        r"\b(?:at )?(?:\d{1,2}:\d{2}(?::\d{2})?(?:\s*[AaPp]\.?\s?[Mm]\b)?|"
+        r"(?:\d{1,2}|_{2,}|X{3,})\s*[AaPp]\.?[Mm]\b)(?:\.(?=\s*[a-z,;]))?(?: hours| hrs)?",
         "",
     ),
-    (re.compile(r"-?(?:X{3,}(?:PM|AM|['’]s)?|_{2,})-?"), ""),
-    (re.compile(r"(?<=\d)[\s-]*(?:cms?|centimet(?:er|re)s?)\b(?:\.(?=\s+[a-z]))?"), " cm"),
-    (re.compile(r"(?<=\d)[\s-]*(?:mms?|millimet(?:er|re)s?)\b(?:\.(?=\s+[a-z]))?"), " mm"),
-    (re.compile(r"(?<=\d)\s*[xX×](?=\s*\d)\s*"), " x "),
-    (re.compile(r"\(\s*[,;./-]*\s*\)"), ""),
-    (re.compile(r"\s+(?=[.,;:?!)](?!\d))"), ""),
-    (re.compile(r"[,;:](?=\s*[.,;](?!\d))"), ""),
-    (re.compile(r"\.\s*\.+"), "."),
-    (re.compile(r"^[\s.,;:-]+"), ""),
+    (r"-?(?:X{3,}(?:PM|AM|['’]s)?|_{2,})-?", ""),
+    (r"(?<=\d)[\s-]*(?:cms?|centimet(?:er|re)s?)\b(?:\.(?=\s+[a-z]))?", " cm"),
+    (r"(?<=\d)[\s-]*(?:mms?|millimet(?:er|re)s?)\b(?:\.(?=\s+[a-z]))?", " mm"),
+    (r"(?<=\d)\s*[xX×](?=\s*\d)\s*", " x "),
+    (r"\(\s*[,;./-]*\s*\)", ""),
+    (r"\s+(?=[.,;:?!)](?!\d))", ""),
+    (r"[,;:](?=\s*[.,;](?!\d))", ""),
+    (r"\.\s*\.+", "."),
+    (r"^[\s.,;:-]+", ""),
 ]
 
 
@@ -195,7 +191,7 @@ def clean(text: str) -> str:
     of de-identification (`___`, `XXXX`), with units spelt one way. Case and wording stay."""
     text = _unnumbered(text)
     for pattern, replacement in RULES:
-        text = pattern.sub(replacement, text)
+        text = re.sub(pattern, replacement, text)
     return " ".join(text.split())
 
 
