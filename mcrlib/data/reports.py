@@ -167,22 +167,24 @@ def _name(words: str) -> str | None:
 
 # Applied in order. What is removed says nothing about the picture but can give a pair away.
 RULES = [
-    (r"[\ufffd\x00-\x08\x0e-\x1f]", " "),
-    (r"\b([Xx])-X{3,}", r"\1-ray"),  # Open-i's de-identification takes "ray" away
+    (re.compile(r"[\ufffd\x00-\x08\x0e-\x1f]"), " "),
+    (re.compile(r"\b([Xx])-X{3,}"), r"\1-ray"),  # Open-i's de-identification takes "ray" away
     (  # times of day, with or without digits
-        r"\b(?:at )?(?:\d{1,2}:\d{2}(?::\d{2})?(?:\s*[AaPp]\.?\s?[Mm]\b)?|"
-        r"(?:\d{1,2}|_{2,}|X{3,})\s*[AaPp]\.?[Mm]\b)(?:\.(?=\s*[a-z,;]))?(?: hours| hrs)?",
+        re.compile(
+            r"\b(?:at )?(?:\d{1,2}:\d{2}(?::\d{2})?(?:\s*[AaPp]\.?\s?[Mm]\b)?|"
+            r"(?:\d{1,2}|_{2,}|X{3,})\s*[AaPp]\.?[Mm]\b)(?:\.(?=\s*[a-z,;]))?(?: hours| hrs)?"
+        ),
         "",
     ),
-    (r"-?(?:X{3,}(?:PM|AM|['’]s)?|_{2,})-?", ""),
-    (r"(?<=\d)[\s-]*(?:cms?|centimet(?:er|re)s?)\b(?:\.(?=\s+[a-z]))?", " cm"),
-    (r"(?<=\d)[\s-]*(?:mms?|millimet(?:er|re)s?)\b(?:\.(?=\s+[a-z]))?", " mm"),
-    (r"(?<=\d)\s*[xX×](?=\s*\d)\s*", " x "),
-    (r"\(\s*[,;./-]*\s*\)", ""),
-    (r"\s+(?=[.,;:?!)](?!\d))", ""),
-    (r"[,;:](?=\s*[.,;](?!\d))", ""),
-    (r"\.\s*\.+", "."),
-    (r"^[\s.,;:-]+", ""),
+    (re.compile(r"-?(?:X{3,}(?:PM|AM|['’]s)?|_{2,})-?"), ""),
+    (re.compile(r"(?<=\d)[\s-]*(?:cms?|centimet(?:er|re)s?)\b(?:\.(?=\s+[a-z]))?"), " cm"),
+    (re.compile(r"(?<=\d)[\s-]*(?:mms?|millimet(?:er|re)s?)\b(?:\.(?=\s+[a-z]))?"), " mm"),
+    (re.compile(r"(?<=\d)\s*[xX×](?=\s*\d)\s*"), " x "),
+    (re.compile(r"\(\s*[,;./-]*\s*\)"), ""),
+    (re.compile(r"\s+(?=[.,;:?!)](?!\d))"), ""),
+    (re.compile(r"[,;:](?=\s*[.,;](?!\d))"), ""),
+    (re.compile(r"\.\s*\.+"), "."),
+    (re.compile(r"^[\s.,;:-]+"), ""),
 ]
 
 
@@ -191,7 +193,7 @@ def clean(text: str) -> str:
     of de-identification (`___`, `XXXX`), with units spelt one way. Case and wording stay."""
     text = _unnumbered(text)
     for pattern, replacement in RULES:
-        text = re.sub(pattern, replacement, text)
+        text = pattern.sub(replacement, text)
     return " ".join(text.split())
 
 
