@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
@@ -34,7 +33,6 @@ def build(
     """
     journal, cache = folder / "journal.jsonl", folder / "images.npy"
     done, kept, failures = _resume(journal, cache, key)
-    header = len(_header(0, size))  # numpy pads it so that the number of rows can be put in later
     chunks = [sources[i : i + CHUNK] for i in range(done, len(sources), CHUNK)]
     decoded = Parallel(n_jobs=workers if len(chunks) > 1 else 1, return_as="generator")(
         delayed(_decode)(chunk, size, os.getpid()) for chunk in chunks
@@ -42,8 +40,9 @@ def build(
     pause = 0.5 if sys.stderr.isatty() else 15  # seconds: logs and notebooks keep every line
     bar = tqdm(total=len(sources), initial=done, unit=" images", mininterval=pause)
     with bar, open(journal, "a") as log, open(cache, "r+b" if done else "wb") as out:
-        out.truncate(header + kept * size * size)
-        out.seek(0, os.SEEK_END)
+        _write_header(out, kept, size)
+        out.seek(kept * size * size, os.SEEK_CUR)
+        out.truncate()
         for squares, reasons in decoded:
             out.write(squares.tobytes())
             _to_disk(out)  # before the journal says so
@@ -54,7 +53,7 @@ def build(
             failures |= reasons
             bar.update(done - bar.n)
         out.seek(0)
-        out.write(_header(kept, size))
+        _write_header(out, kept, size)
         _to_disk(out)
     return failures
 
@@ -70,11 +69,10 @@ def _resume(journal: Path, cache: Path, key: str) -> tuple[int, int, dict[int, s
     return steps[-1].get("done", 0), steps[-1].get("kept", 0), failures
 
 
-def _header(rows: int, size: int) -> bytes:
-    buffer = io.BytesIO()
-    shape = {"descr": "|u1", "fortran_order": False, "shape": (rows, size, size)}
-    npy.write_array_header_1_0(buffer, shape)
-    return buffer.getvalue()
+def _write_header(file: IO, rows: int, size: int) -> None:
+    """Of an array of that many rows; numpy pads it, so that it is as long for any number."""
+    shape = (rows, size, size)
+    npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _to_disk(file: IO) -> None:

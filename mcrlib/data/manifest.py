@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +33,8 @@ from mcrlib.files import sha256, write
 
 SPLITS = ("train", "validate", "test")
 MODULES = {"mimic": "mimic_cxr"}  # where a source is not called as its module
-PLAN = ("source", "data", "columns", "sizes", "data_seed", "cache_size")  # settings of the images
+# The settings that prepared data depends on.
+SETTINGS = ("source", "data", "columns", "sizes", "data_seed", "cache_size", "policy", "pairs")
 FILES = ("images.npy", "manifest.parquet", "excluded.csv", "dataset.json")  # written last: the last
 FRONTAL = re.compile(
     r"(PA|AP)( (SUPINE|ERECT|UPRIGHT|PORTABLE|SEMI-?(ERECT|UPRIGHT)|SITTING|BEDSIDE|MOBILE))?"
@@ -132,25 +133,30 @@ def build(config: Config, workers: int | None = None) -> Dataset:
     folder, partial = config.data_folder, config.data_folder / "partial"
     _publish(folder)
     kept, excluded = _select(source.rows(config), config)
-    plan, made_from = _plan(kept, config), folder / "made_from"
-    inputs = _inputs(plan, kept, excluded, config)
+    inputs, made_from = _made_from(kept, excluded, config), folder / "made_from"
     if made_from.exists() and made_from.read_text() == inputs:
         with contextlib.suppress(FileNotFoundError, ValueError):  # damaged since: made anew
             return open(folder)
     made_from.unlink(missing_ok=True)  # before the files that it vouches for are replaced
-    with _one_sentence_if_full(folder):
+    try:
         partial.mkdir(parents=True, exist_ok=True)
         failures = cache.build(
             [record["image"] for record in kept],
-            config.cache_size, partial, plan, workers or os.cpu_count() or 1,
+            config.cache_size, partial, inputs, workers or os.cpu_count() or 1,
         )  # fmt: skip
-        excluded += [_out(kept[i], reason) for i, reason in failures.items()]
-        kept = [record for i, record in enumerate(kept) if i not in failures]
+        kept = _without(kept, excluded, failures)
         if not kept:
             counts = Counter(record["reason"] for record in excluded).most_common()
             raise ValueError(f"No pair is left of {len(excluded)} rows: {dict(counts)}.")
         notes = source.notes(config) if hasattr(source, "notes") else []
         _write(kept, excluded, partial, config, notes)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"The disk is full: make room for {folder} and run this again; it goes on where it "
+            "stopped, and prepared data that was there has not changed."
+        ) from None
     _publish(folder)
     for tokens in folder.glob("tokens-*"):  # of the pairs before
         tokens.unlink()
@@ -203,15 +209,9 @@ def _other_images(records: list[dict]) -> dict[int, str]:
 
 def _assign_splits(records: list[dict]) -> dict[int, str]:
     """Fill in each record's split by patient, by RULES["split"]; returns those to exclude."""
-    given = defaultdict(set)
-    for record in records:
-        given[record["patient_id"]].add(record["split"])
-    drawn = _draw([patient for patient, splits in given.items() if splits == {""}])
-    home = drawn | {
-        patient: max(splits - {""}, key=SPLITS.index)
-        for patient, splits in given.items()
-        if splits != {""}
-    }
+    rising = sorted(records, key=lambda record: ("", *SPLITS).index(record["split"]))
+    home = {record["patient_id"]: record["split"] for record in rising}  # the last one stays
+    home |= _draw([patient for patient, split in home.items() if not split])
     leaks = {}
     for i, record in enumerate(records):
         if record["split"] not in ("", home[record["patient_id"]]):
@@ -243,22 +243,15 @@ def _out(record: dict, reason: str) -> dict[str, str]:
     return named | {"reason": reason}
 
 
-def _plan(records: list[dict], config: Config) -> str:
-    """Hash of what the cache is made of: an interrupted build of something else is not resumed."""
-    digest = hashlib.sha256(json.dumps([vars(config)[name] for name in PLAN]).encode())
-    for record in records:
-        image = record["image"]
-        state = image.stat() if isinstance(image, Path) and image.exists() else None
-        digest.update(f"{record['pair_id']}|{record['source']}".encode())
-        digest.update(f"{state and (state.st_size, state.st_mtime_ns)}\n".encode())
-    return digest.hexdigest()
-
-
-def _inputs(plan: str, kept: list[dict], excluded: list[dict], config: Config) -> str:
-    """Hash of all that prepared data is made from: images, reports, labels, splits and rules."""
-    digest = hashlib.sha256(json.dumps([plan, RULES, config.policy, config.pairs]).encode())
+def _made_from(kept: list[dict], excluded: list[dict], config: Config) -> str:
+    """Hash of all that prepared data is made from: settings, rules, reports, labels, splits and
+    image files. A build of something else is neither taken as it is nor resumed."""
+    settings = [RULES, *(vars(config)[name] for name in SETTINGS)]
+    digest = hashlib.sha256(json.dumps(settings).encode())
     for record in kept + excluded:
-        said = [value for name, value in record.items() if name != "image"]
+        image = record.get("image")
+        state = image.stat() if isinstance(image, Path) and image.exists() else None
+        said = record | {"image": state and (state.st_size, state.st_mtime_ns)}
         digest.update(json.dumps(said).encode())
     return digest.hexdigest()
 
@@ -274,8 +267,10 @@ def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config,
     left_out = left_out.replace(r"^(?=[=+\-@\t\r])", "'", regex=True)
     write(folder / "excluded.csv", left_out.to_csv(index=False).encode())
     frame = pd.DataFrame(kept, columns=SCHEMA.names[:5])
-    splits = {name: frame[frame["split"] == name] for name in SPLITS}
+    sizes = frame.groupby("split")[["pair_id", "study_id", "patient_id"]].nunique()
+    sizes = sizes.set_axis(["pairs", "studies", "patients"], axis=1).reindex(SPLITS, fill_value=0)
     hashes = {name: sha256(folder / name) for name in FILES[:-1]}
+    images_and_words = "".join(hashes[name] for name in FILES[:2])
     info = {
         "source": config.source,
         "policy": config.policy,
@@ -287,20 +282,11 @@ def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config,
         "kept": len(kept),
         "excluded": dict(Counter(record["reason"] for record in excluded).most_common()),
         "views": dict(Counter(frame["view"]).most_common()),
-        "splits": {
-            name: {"pairs": len(part)}
-            | {
-                "studies": part["study_id"].nunique(),
-                "patients": part["patient_id"].nunique(),
-            }
-            for name, part in splits.items()
-        },
+        "splits": sizes.to_dict("index"),
         "pairs_sha256": hashlib.sha256("\n".join(frame["pair_id"]).encode()).hexdigest(),
         "sha256": hashes,
         # What a model was trained on: the same ids can come with other images or other words.
-        "dataset_sha256": hashlib.sha256(
-            "".join(hashes[n] for n in FILES[:2]).encode()
-        ).hexdigest(),
+        "dataset_sha256": hashlib.sha256(images_and_words.encode()).hexdigest(),
         "versions": {name: version(name) for name in ("numpy", "pillow", "pydicom", "pyarrow")},
     }
     write(folder / "dataset.json", json.dumps(info, indent=1, ensure_ascii=False).encode())
@@ -315,16 +301,3 @@ def _publish(folder: Path) -> None:
         if (partial / name).exists():
             os.replace(partial / name, folder / name)
     shutil.rmtree(partial)
-
-
-@contextlib.contextmanager
-def _one_sentence_if_full(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise OSError(
-            f"The disk is full: make room for {folder} and run this again; it goes on where it "
-            "stopped, and prepared data that was there has not changed."
-        ) from None

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from itertools import compress, islice
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 
@@ -167,34 +168,28 @@ def _labels(found: dict) -> dict[str, tuple[list[str], list[str]]]:
 
 
 def _report_reader(found: dict) -> Callable[[str], tuple[str, str]]:
-    """A function from "p10/p10000032/s50414267" to (text, reason why there is none)."""
+    """A function from "p10/p10000032/s50414267" to (text, reason why there is none); it remembers
+    the last ones, since the images of a study follow one another."""
     place = found["reports"]
     if place.is_dir():
-        return lru_cache(partial(_from_folder, place))  # the images of a study follow one another
+        return lru_cache(partial(_read_report, lambda name: (place / f"{name}.txt").open("rb")))
     try:
         archive = zipfile.ZipFile(place)
     except zipfile.BadZipFile as error:
         raise ValueError(f"{place} is not a whole zip archive: {error}") from error
     pattern = re.compile(r"(p\d\d/p\d+/s\d+)\.txt$")
     members = {m[1]: info for info in archive.infolist() if (m := pattern.search(info.filename))}
-    return lru_cache(partial(_from_archive, archive, members))
+    return lru_cache(partial(_read_report, lambda name: archive.open(members[name])))
 
 
-def _from_folder(tree: Path, name: str) -> tuple[str, str]:
-    path = tree / f"{name}.txt"
-    if not path.is_file():
-        return "", "study has no report file"
-    if path.stat().st_size > MAX_REPORT:
-        return "", "report file is too large to be a report"
-    return reports.decode(path.read_bytes()), ""
-
-
-def _from_archive(archive: zipfile.ZipFile, members: dict, name: str) -> tuple[str, str]:
-    if name not in members:
-        return "", "study has no report file"
-    if members[name].file_size > MAX_REPORT:
-        return "", "report file is too large to be a report"
+def _read_report(opened: Callable[[str], IO[bytes]], name: str) -> tuple[str, str]:
     try:
-        return reports.decode(archive.read(members[name])), ""
+        with opened(name) as file:
+            data = file.read(MAX_REPORT + 1)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, KeyError):
+        return "", "study has no report file"
     except (zipfile.BadZipFile, zlib.error):
         return "", "report file is damaged"
+    if len(data) > MAX_REPORT:
+        return "", "report file is too large to be a report"
+    return reports.decode(data), ""

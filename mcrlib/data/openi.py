@@ -42,9 +42,8 @@ def rows(config: Config) -> Iterator[Row]:
     views = _column(shipped / "nlmcxr_dicom_metadata.csv.gz", "View Position")
     seen = _column(shipped / "nlmcxr_tsne_pa.csv.gz", "tsne-view")
     order = {image: i for i, image in enumerate(pngs)}
-    found: list[Row] = []
-    for name, data in _reports(root, shipped):
-        found += _report_rows(name, data, views, seen, pngs)
+    files = _reports(root, shipped)
+    found = [row for file in files for row in _report_rows(*file, views, seen, pngs)]
     yield from sorted(found, key=lambda row: (order.get(row.pair_id, len(order)), row.pair_id))
 
 
@@ -99,7 +98,7 @@ def _pngs(root: Path) -> dict[str, images.Source]:
     files = sorted(root.rglob("*.png"), key=lambda path: path.stem)
     if files:
         return {path.stem: path for path in files}
-    archive = next(iter(sorted(root.rglob("*png*.t*gz"))), None)
+    archive = min(root.rglob("*png*.t*gz"), default=None)
     names = _open(archive)[1] if archive else {}
     return {name: partial(_member, archive, name) for name in names}
 
@@ -121,7 +120,7 @@ def _reports(root: Path, shipped: Path) -> Iterator[tuple[str, bytes]]:
     if files:
         yield from ((path.name, path.read_bytes()) for path in files)
         return
-    archive = next(iter(sorted(root.rglob("*report*.t*gz"))), shipped / "NLMCXR_reports.tgz")
+    archive = min(root.rglob("*report*.t*gz"), default=shipped / "NLMCXR_reports.tgz")
     with tarfile.open(archive) as reports:
         for member in reports:
             if member.name.endswith(".xml"):

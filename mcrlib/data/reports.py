@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from difflib import get_close_matches
 from functools import lru_cache
-from itertools import takewhile
+from itertools import pairwise, takewhile
 
 BOTH = "findings and impression"
 SPELLINGS = {
@@ -80,9 +80,8 @@ def sections(text: str) -> dict[str, str]:
         if name not in MAIN + AFTER and not any(main in found for main in MAIN[1:]):
             loose += [(name, paragraph) for paragraph in paragraphs[own:]]
     for main in MAIN[:2]:
-        if not any(found[main]):
-            found[main] = found[BOTH]
-    if not any(found["findings"]):
+        found[main] = found[main] or found[BOTH]
+    if not found["findings"]:
         for name, paragraph in loose:
             found[name].remove(paragraph)
         found["findings"] = [paragraph for _, paragraph in loose]
@@ -115,9 +114,8 @@ def _blocks(lines: list[str]) -> list[tuple[str, list[str]]]:
     starts = [i for i, line in enumerate(lines) if START.match(line)]
     width = max((len(line) for i, line in enumerate(lines) if i not in starts), default=0)
     closed_until = -1
-    for i, line in enumerate(lines):
+    for i, (before, line) in enumerate(pairwise(["", *lines])):
         name, paragraphs = blocks[-1]
-        before = lines[i - 1] if i else ""
         if START.match(line):
             blocks.append(("preamble", [""]))
             continue

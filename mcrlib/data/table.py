@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,9 @@ def rows(config: Config) -> Iterator[Row]:
     """One row a line of the table. Raises FileNotFoundError where there is no table, ValueError
     where it cannot be read or lacks a column, naming those it has."""
     folder = Path(config.data).parent
-    columns, records = _read(config)
-    for record in records:
-        cell = {name: _text(record.get(columns[name])) for name in columns}
+    table = _read(config)
+    for line in table.itertuples(index=False):
+        cell = {name: _text(value) for name, value in line._asdict().items()}
         pair = cell.get("pair_id") or cell["image"]
         split = cell.get("split", "").lower()
         yield Row(
@@ -42,7 +42,7 @@ def rows(config: Config) -> Iterator[Row]:
             split=SPLIT_NAMES.get(split, split),
             view=cell.get("view", "unstated"),
             text=cell["report"],
-            labels=_labels(record.get(columns["labels"])) if "labels" in columns else None,
+            labels=_labels(line.labels) if "labels" in table else None,
             source=cell["image"],
             image=folder / cell["image"],
             reason="" if cell["image"] else "no image path",
@@ -55,12 +55,12 @@ def notes(config: Config) -> list[str]:
         "patient_id": "no column patient_id: each row counts as a patient of its own",
         "view": "no column view: every image counts as frontal",
     }
-    columns, _ = _read(config)
-    return [note for name, note in assumed.items() if name not in columns]
+    table = _read(config)
+    return [note for name, note in assumed.items() if name not in table]
 
 
-def _read(config: Config) -> tuple[dict[str, str], Iterable[dict[str, Any]]]:
-    """(our name -> the table's column, the table's records)."""
+def _read(config: Config) -> pd.DataFrame:
+    """The table's columns that are KNOWN, by our names for them."""
     path = Path(config.data)
     if not config.data or not path.is_file():
         found = f"there is no file {path}" if config.data else "none was given"
@@ -69,36 +69,35 @@ def _read(config: Config) -> tuple[dict[str, str], Iterable[dict[str, Any]]]:
             f"report; {found}."
         )
     try:
-        there, records = _records(path)
+        table = _table(path)
     except (ValueError, OSError) as error:  # the parsers' errors are kinds of these
         raise ValueError(f"{path} cannot be read as a table: {error}") from error
     columns = {name: config.columns.get(name, name) for name in KNOWN}
-    missing = [name for name in columns if name in ("image", "report", *config.columns)]
-    missing = [name for name in missing if columns[name] not in there]
-    if missing or not set(config.columns) <= set(KNOWN):
+    columns = {name: column for name, column in columns.items() if column in table}
+    wanted = dict.fromkeys(["image", "report", *config.columns])
+    missing = [name for name in wanted if name not in columns]
+    if missing:
         raise ValueError(
-            f"{path} has no column for {', '.join(missing)}; it has {', '.join(map(str, there))}. "
+            f"{path} has no column for {', '.join(missing)}; it has {', '.join(map(str, table))}. "
             'Say which is which, as in columns={"report": "text"}; '
             f"names that can be mapped: {', '.join(KNOWN)}."
         )
-    return {name: column for name, column in columns.items() if column in there}, records
+    return table[list(columns.values())].set_axis(list(columns), axis=1)
 
 
-def _records(path: Path) -> tuple[list[str], Iterable[dict[str, Any]]]:
+def _table(path: Path) -> pd.DataFrame:
+    """Cells as the file has them: text, or a typed format's own values and nulls."""
     kind = path.suffix.lower()
     if kind == ".parquet":
-        table = pq.read_table(path)
-        return table.column_names, table.to_pylist()
+        return pd.DataFrame(pq.read_table(path).to_pydict(), dtype=object)
     text = reports.decode(path.read_bytes())
     if kind == ".jsonl":
         records = [json.loads(line) for line in text.splitlines() if line.strip()]
-        return list(dict.fromkeys(name for record in records for name in record)), records
+        return pd.DataFrame(records, dtype=object)
     if kind not in (".csv", ".tsv"):
         raise ValueError("its name ends in none of .csv, .tsv, .parquet, .jsonl")
     separator = "," if kind == ".csv" else "\t"
-    frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
-    rows = frame.itertuples(index=False, name=None)
-    return list(frame), (dict(zip(frame, row, strict=True)) for row in rows)
+    return pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
 
 
 def _text(value: Any) -> str:
