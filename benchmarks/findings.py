@@ -6,8 +6,6 @@ second of processor time, so that a busy machine does not count. Run as a script
 and saves what each finding scores on odd reports, in numbers only.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import statistics

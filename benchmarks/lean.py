@@ -4,8 +4,6 @@ Lean is bf16, selective recomputation and two passes of 16 pairs; plain is none 
 arithmetic both are the same training, so what is seen is what rounding does.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

@@ -3,8 +3,6 @@
 All on the CPU in fp32 and with the paper's sizes, forward and backward, both sides in turn.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable

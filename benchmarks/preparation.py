@@ -5,8 +5,6 @@ round by round, so that both see the same machine; a ratio is the median over th
 the lowest and highest.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import random

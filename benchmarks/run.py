@@ -4,8 +4,6 @@ All of them go to results/bench.json; those named are printed only, so that the 
 machine, one commit and one evening.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -4,8 +4,6 @@ As a script, with the row's number and that of kills of each kind, it prints the
 Children are forked before anything is computed, so that none waits for the libraries.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

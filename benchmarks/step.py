@@ -4,8 +4,6 @@ Time is that of forward and backward pass on the CPU in fp32, the sides in turn;
 those of a simulated step in bf16 with 64 pairs, unless the row says otherwise.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import statistics

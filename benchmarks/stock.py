@@ -1,7 +1,5 @@
 """The stock parts that ours are compared with, made from the same settings, without weights."""
 
-from __future__ import annotations
-
 import tempfile
 
 import torch

@@ -3,8 +3,6 @@
 Run as a script: prints one row a measurement. Both sides alternate in one run.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import tarfile
 import time

@@ -5,8 +5,6 @@ then lets the caller change any field. A name that does not exist is an error, n
 Values are ours unless a comment says that they are the paper's.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import hashlib

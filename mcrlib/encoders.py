@@ -1,7 +1,5 @@
 """The encoders and the tokenizer: pretrained from the hub or a folder, or small from scratch."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path

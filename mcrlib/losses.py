@@ -1,7 +1,5 @@
 """The three terms of the paper's loss, L = 0.1 L_vrc + 1.0 L_mim + 1.0 L_mrm, one function each."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -6,8 +6,6 @@ their own for each pair, so that neither the batch, nor its order, nor the numbe
 changes them.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

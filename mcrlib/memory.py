@@ -6,8 +6,6 @@ are real, since shapes follow from them. Bytes are those of tensors: a GPU's con
 between an allocator's blocks come on top.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 import weakref

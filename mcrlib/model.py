@@ -5,14 +5,13 @@ image, k those kept, m those dropped, P the pixels of a patch, T the tokens of t
 D an encoder's width and E the common space's. Masks have the polarity of `mcrlib.masking`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -180,7 +179,7 @@ class MCR(nn.Module):
         save_model(self, str(folder / "model.safetensors"))
 
     @classmethod
-    def from_pretrained(cls, folder_or_hub_id: str | Path) -> MCR:
+    def from_pretrained(cls, folder_or_hub_id: str | Path) -> Self:
         """Open what `save_pretrained` wrote, strictly, in evaluation mode.
 
         Raises FileNotFoundError where there is no such folder or hub repository, and RuntimeError

@@ -4,8 +4,6 @@ Each process computes the loss of its share of a batch, and the mean of all proc
 taken (DistributedDataParallel). In one process these functions do nothing.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.distributed as dist
 from torch import Tensor

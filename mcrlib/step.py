@@ -6,8 +6,6 @@ micro batch with its graph and carries its rows' gradient on to the weights (Gao
 Masks come with the batch, and dropout draws the same in both passes.
 """
 
-from __future__ import annotations
-
 import functools
 
 import torch

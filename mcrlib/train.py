@@ -5,8 +5,6 @@ other setting as NAME=VALUE. The batch is shared among the processes; their numb
 but the order in which floating-point numbers are added, and where dropout falls.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Pairs as the model takes them: tokenised reports, augmented pixels, masks, in batches."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Many radiographs -> one array on disk, on all cores, safe against interruption (ours)."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

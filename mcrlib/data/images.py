@@ -1,7 +1,5 @@
 """JPEG, PNG, DICOM or an array -> one grey uint8 square (ours)."""
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Callable

@@ -4,8 +4,6 @@
 that are not those that were built. All rules here are ours; `dataset.json` states them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

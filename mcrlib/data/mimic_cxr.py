@@ -5,8 +5,6 @@ negbio and the test set's radiologists' labels where present), its JPGs or the D
 their place, and the reports, unpacked or in `mimic-cxr-reports.zip`, which is read in place.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import zipfile

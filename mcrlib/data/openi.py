@@ -9,8 +9,6 @@ where the view that torchxrayvision derived from the pictures, of about one imag
 otherwise, the image is left out.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import tarfile
 from collections.abc import Iterator

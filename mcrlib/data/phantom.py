@@ -6,8 +6,6 @@ Coordinates run from -1 to 1, down and to the picture's right, where the patient
 A label is "finding|side|zone|severity"; of a support device the kind stands for the severity.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise, product

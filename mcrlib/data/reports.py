@@ -5,8 +5,6 @@ heading, before the impression, count as findings where the report has no findin
 how radiologists who skip the heading write.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from difflib import get_close_matches

@@ -6,8 +6,6 @@ Paths are relative to the table. A row without `pair_id` is called by its image'
 without `study_id` is its own study, and a row without `patient_id` its own patient.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator
