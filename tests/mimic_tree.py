@@ -103,7 +103,7 @@ TABLE_FAULTS = {
     "no split": "split 'none given' is none of train, validate, test",
     "two splits": "patient is in the split 'test' too",
     "duplicate": "pair id of an earlier row",
-    "second": "another frontal image of the study is used",
+    "second": "another frontal image of the study is chosen",
 }
 FAULTS = [*IMAGE_FAULTS, *REPORT_FAULTS, *TABLE_FAULTS]
 

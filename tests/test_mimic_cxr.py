@@ -76,7 +76,7 @@ def test_zip_folder_and_dicom_give_the_same_pairs(mimic, tmp_path):
 def test_pool_of_all_frontal_images(mimic, tmp_path):
     mimic_tree.write(tmp_path, 44)
     study, image = mimic(), mimic(run="image", pairs="image")
-    others = study.info["excluded"]["another frontal image of the study is used"]
+    others = study.info["excluded"]["another frontal image of the study is chosen"]
     assert image.info["kept"] == study.info["kept"] + others
     assert set(study.frame["pair_id"]) < set(image.frame["pair_id"])
 

@@ -110,6 +110,14 @@ def test_numbers_and_nulls_of_typed_formats(folder):
     assert (first.labels, second.text, second.patient_id) == (["Mass"], "", "b.png")
 
 
+def test_a_line_of_json_ends_where_a_line_ends(folder):
+    path = folder / "odd.jsonl"
+    path.write_text('{"image": "b.png", "report": "Clear.\u2028No effusion."}\r\n\n')
+    assert [row.text for row in table.rows(config.load("table", data=str(path)))] == [
+        "Clear.\u2028No effusion."
+    ]
+
+
 def test_old_encodings_and_formulas(folder):
     formula = {"image": "=cmd()", "report": "x", "view": "PA"}
     rows = [ROWS[0] | {"report": "39 °C"}, ROWS[1], ROWS[2], formula]
@@ -127,6 +135,7 @@ def test_old_encodings_and_formulas(folder):
         ("pairs.xlsx", b"PK", "ends in none of"),
         ("pairs.csv", b"", "cannot be read as a table"),
         ("pairs.csv", b"image,report\n", "No pair is left"),
+        ("pairs.csv", b"image,report\nb.png,Clear.,more\n", "more fields than its header"),
         ("pairs.jsonl", b"{not json}\n", "cannot be read as a table"),
         ("pairs.parquet", b"PAR1", "cannot be read as a table"),
     ],

@@ -202,7 +202,7 @@ def _other_images(records: list[dict]) -> dict[int, str]:
         first = record["view"].upper().startswith(("PA", "POSTERO"))
         studies[record["study_id"]].append((not first, record["pair_id"], i))
     others = [i for images in studies.values() for *_, i in sorted(images)[1:]]
-    return dict.fromkeys(others, "another frontal image of the study is used")
+    return dict.fromkeys(others, "another frontal image of the study is chosen")
 
 
 def _assign_splits(records: list[dict]) -> dict[int, str]:

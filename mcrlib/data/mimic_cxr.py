@@ -100,7 +100,7 @@ def _find(config: Config) -> dict:
     for place, folders, files in os.walk(config.data or ""):
         here, trees = Path(place), [name for name in folders if re.fullmatch(r"p\d\d", name)]
         folders[:] = sorted(set(folders) - set(trees))
-        for file in files:
+        for file in sorted(files):
             match = re.fullmatch(r"mimic-cxr-2\.\d\.0-([a-z-]+)\.csv(\.gz)?", file)
             if match or file == "mimic-cxr-reports.zip":
                 found.setdefault(match[1] if match else "reports", here / file)
@@ -186,7 +186,7 @@ def _read_report(opened: Callable[[str], IO[bytes]], name: str) -> tuple[str, st
             data = file.read(MAX_REPORT + 1)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, KeyError):
         return "", "study has no report file"
-    except (zipfile.BadZipFile, zlib.error):
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):  # all of zipfile
         return "", "report file is damaged"
     if len(data) > MAX_REPORT:
         return "", "report file is too large to be a report"

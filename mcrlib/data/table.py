@@ -90,12 +90,15 @@ def _table(path: Path) -> pd.DataFrame:
         return pd.DataFrame(pq.read_table(path).to_pydict(), dtype=object)
     text = reports.decode(path.read_bytes())
     if kind == ".jsonl":
-        records = [json.loads(line) for line in text.splitlines() if line.strip()]
+        records = [json.loads(line) for line in text.split("\n") if line.strip()]
         return pd.DataFrame(records, dtype=object)
     if kind not in (".csv", ".tsv"):
         raise ValueError("its name ends in none of .csv, .tsv, .parquet, .jsonl")
     separator = "," if kind == ".csv" else "\t"
-    return pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
+    table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
+    if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of a field too many
+        raise ValueError("its rows have more fields than its header")
+    return table
 
 
 def _text(value: Any) -> str:
