@@ -291,16 +291,19 @@ class Head(nn.Module):
 
     def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
         """Unit rows `[B, E]` of `tokens [B, L, D]`; `present [B, L]` is false at padding."""
-        if self.map_first and present is None:
-            aligned = self.aggregate(self.map(tokens))
-        elif self.map_first:
-            places = present.nonzero(as_tuple=True)  # padding is not mapped, only put back
-            mapped = self.map(tokens[places])
-            padded = mapped.new_zeros(*present.shape, mapped.shape[-1])
-            aligned = self.aggregate(padded.index_put(places, mapped), present)
+        if self.map_first:
+            aligned = self.aggregate(self.map_each(tokens, present), present)
         else:
             aligned = self.map(self.aggregate(tokens, present))
         return F.normalize(aligned.float(), dim=-1)
+
+    def map_each(self, tokens: Tensor, present: Tensor | None) -> Tensor:
+        """Local features `[B, L, E]` in the common space; padding is not mapped, but 0."""
+        if present is None:
+            return self.map(tokens)
+        places = present.nonzero(as_tuple=True)
+        mapped = self.map(tokens[places])
+        return mapped.new_zeros(*present.shape, mapped.shape[-1]).index_put(places, mapped)
 
 
 class Aggregation(nn.Module):

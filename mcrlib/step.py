@@ -6,6 +6,7 @@ micro batch with its graph and carries its rows' gradient on to the weights (Gao
 Masks come with the batch, and dropout draws the same in both passes.
 """
 
+import contextlib
 import functools
 
 import torch
@@ -39,16 +40,19 @@ def two_pass(
     for part, seed, *pulled in zip(parts, seeds, *(p.split(size) for p in pulls), strict=True):
         torch.manual_seed(seed)
         carry = functools.partial(_carry, *pulled, model.log_scale * pull / len(parts))
-        with accelerator.autocast():
-            found = network(part, carry)
         # Means over a part's images and masked tokens become shares of the means over all.
         shares = {
             "vrc": 1,
             "mim": len(part.pixels) / len(batch.pixels),
             "mrm": part.masked.sum() / masked * processes.weight(masked),
         }
-        found = {name: shares[name] * term for name, term in found.items() if name != "loss"}
-        accelerator.backward(model.weighted(found))
+        # Processes add their gradients once, after the last part.
+        alone = contextlib.nullcontext() if part is parts[-1] else accelerator.no_sync(network)
+        with alone:
+            with accelerator.autocast():
+                found = network(part, carry)
+            found = {name: shares[name] * term for name, term in found.items() if name != "loss"}
+            accelerator.backward(model.weighted(found))
         for name in found.keys() - {"vrc"}:
             terms[name] = terms.get(name, 0) + found[name].detach()
     return {"loss": model.weighted(terms), **terms}
