@@ -1,5 +1,6 @@
 """The notebooks that evaluate, run as they stand on a small pool with several models or one."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mcrlib import config, findings, results
+from mcrlib import config, findings, memory, results
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 QUICK = {"depth": 1, "nearest": 2}  # of 04_text_metrics
@@ -115,3 +116,18 @@ def test_without_embeddings_the_sentence_says_what_to_run(place):
     for name in ("03_retrieval", "04_text_metrics", "05_modality_gap", "06_top3"):
         with pytest.raises(FileNotFoundError, match="make embed RUN=smoke"):
             execute(name)
+
+
+def test_the_reference_s_efficiency_is_drawn_without_being_measured_again(place, monkeypatch):
+    """Its numbers are of the variants, levels and sizes that the notebook asks for today."""
+    record = FOLDER.parent / "results" / "reference" / "efficiency.json"
+    place.results.mkdir(parents=True)
+    shutil.copy(record, place.results)
+    monkeypatch.setattr(memory, "step", None)
+    monkeypatch.setattr(memory, "seconds", None)
+    table = execute("08_efficiency")["table"]
+    assert len(table) == 18
+    ratio = table.set_index(["variant", "level", "tokens"])["activations ratio"]
+    assert (ratio.loc["dual", "none"] == 1).all() and (ratio.loc["mcr", "none"] < 0.53).all()
+    assert (place.figures / "efficiency.png").is_file()
+    assert "pairs" in (place.results / "efficiency.tex").read_text()
