@@ -88,19 +88,22 @@ def step(config: Config, lengths: Sequence[int]) -> dict[str, float | str]:
 
 
 def steps(
-    configs: Sequence[Config], tokens: int, pairs: tuple[int, int] = (16, 64), processes: int = -1
+    configs: Sequence[Config],
+    tokens: int,
+    pairs: tuple[int, int, int] = (16, 64, 128),
+    processes: int = -1,
 ) -> list[dict]:
-    """`step` of each config with the larger number of pairs, all reports `tokens` long, the peak
-    with the smaller, and the `largest_batch` in 80 GB by both; a row a config, on all cores where
-    simulated."""
+    """`step` of each config with the middle number of pairs, all reports `tokens` long; the peak
+    with the first; the `largest_batch` in 80 GB by the other two, since with few pairs the peak is
+    that of the gradients, whatever the batch. A row a config, on all cores where simulated."""
     jobs = [(c, [tokens] * n) for c in configs for n in pairs]
     processes = 1 if torch.cuda.is_available() else processes
     done = Parallel(n_jobs=processes)(delayed(step)(*job) for job in jobs)
     return [
-        {"variant": c.variant, "level": c.recompute, "tokens": tokens, "pairs": pairs[1], **many}
+        {"variant": c.variant, "level": c.recompute, "tokens": tokens, "pairs": pairs[1], **some}
         | {"peak, micro": few["peak"]}
-        | {"largest_batch": largest_batch({pairs[0]: few["peak"], pairs[1]: many["peak"]})}
-        for c, few, many in zip(configs, done[::2], done[1::2], strict=True)
+        | {"largest_batch": largest_batch({pairs[1]: some["peak"], pairs[2]: many["peak"]})}
+        for c, few, some, many in zip(configs, done[::3], done[1::3], done[2::3], strict=True)
     ]
 
 
