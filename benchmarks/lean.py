@@ -22,10 +22,10 @@ LEAN = {"precision": "bf16", "recompute": "selective", "micro_batch": 16}
 
 def ranks(settings: config.Config, dataset: manifest.Dataset) -> np.ndarray:
     """Train, and rank the test split: `[2, N]`, both directions, policy `pair`."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # or a process has one precision
     with home(), contextlib.redirect_stdout(None):
         train.train(settings, dataset)
         model = train.trained(settings, dataset)
-    AcceleratorState._reset_state(reset_partial_state=True)  # a process has one precision else
     rows = dataset.indices("test")
     image = model.embed_images(dataset.images[rows])
     report = model.embed_reports(dataset.frame["report"].iloc[rows].tolist())

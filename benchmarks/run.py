@@ -36,9 +36,9 @@ def main(chosen: list[str]) -> None:
         for measurement in BENCHMARKS[name]():
             print(json.dumps(measurement), flush=True)
             rows.append(measurement)
-    if not chosen:
-        took = round(time.perf_counter() - began)
-        results.save(config.ROOT / "results" / "bench.json", rows, seconds=took)
+        if not chosen:  # at once: half an hour of measurements must not be lost with the next
+            took = round(time.perf_counter() - began)
+            results.save(config.ROOT / "results" / "bench.json", rows, seconds=took)
 
 
 if __name__ == "__main__":
