@@ -9,7 +9,7 @@ import sys
 import time
 
 import findings
-import lean
+import lean_training
 import parts
 import preparation
 import retrieval
@@ -23,7 +23,7 @@ BENCHMARKS = {
     **step.ROWS,
     **parts.ROWS,
     **safety.ROWS,
-    **lean.ROWS,
+    **lean_training.ROWS,
     **{module.__name__: module.rows for module in (findings, preparation, retrieval, text_metrics)},
 }
 
@@ -32,13 +32,15 @@ def main(chosen: list[str]) -> None:
     if unknown := set(chosen) - set(BENCHMARKS):
         sys.exit(f"There is no benchmark {sorted(unknown)}; there are {', '.join(BENCHMARKS)}.")
     began, rows = time.perf_counter(), []
+    partial = config.ROOT / "results" / "bench.partial.json"
     for name in chosen or BENCHMARKS:
         for measurement in BENCHMARKS[name]():
             print(json.dumps(measurement), flush=True)
             rows.append(measurement)
-        if not chosen:  # at once: half an hour of measurements must not be lost with the next
-            took = round(time.perf_counter() - began)
-            results.save(config.ROOT / "results" / "bench.json", rows, seconds=took)
+        if not chosen:  # after each: what is measured must not be lost when a later one fails
+            results.save(partial, rows, seconds=round(time.perf_counter() - began))
+    if not chosen:
+        partial.replace(config.ROOT / "results" / "bench.json")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rows 1 to 3: the whole training step at the paper's size beside its baselines.
+"""Rows 1 to 3 and `compile`: the whole training step at the paper's size beside its baselines.
 
 Time is that of forward and backward pass on the CPU in fp32, the sides in turn; activations are
 those of a simulated step in bf16 with 64 pairs, unless the row says otherwise.
@@ -6,7 +6,9 @@ those of a simulated step in bf16 with 64 pairs, unless the row says otherwise.
 
 import dataclasses
 import functools
+import shutil
 import statistics
+import sys
 
 from measured import interleaved, row
 from stock import Composition
@@ -65,6 +67,9 @@ def lean() -> list[dict]:
 
 
 def compiled() -> list[dict]:
+    if shutil.which("g++") is None:
+        print("compile: there is no C++ compiler, so that it is not measured", file=sys.stderr)
+        return []
     sides = [settings("mcr"), dataclasses.replace(settings("mcr"), compile=True)]
     plain, ours = memory.seconds(sides, LENGTHS, ROUNDS)
     ratios = [b / a for a, b in zip(ours, plain, strict=True)]
@@ -74,9 +79,9 @@ def compiled() -> list[dict]:
 def composition() -> list[dict]:
     """Reports as long as real ones, and both levels of ours, since recomputing costs time."""
     given = memory.batch(settings("mcr"), LENGTHS)
-    plain, lean = (memory.build(settings("mcr", level)) for level in ("none", "selective"))
-    lean.load_state_dict(plain.state_dict(), assign=True)
-    models = {"none": plain, "selective": lean, "naive": Composition(plain).train()}
+    plain, selective = (memory.build(settings("mcr", level)) for level in ("none", "selective"))
+    selective.load_state_dict(plain.state_dict(keep_vars=True), assign=True)
+    models = {"none": plain, "selective": selective, "naive": Composition(plain).train()}
 
     def loss(name: str) -> Tensor:
         model = models[name]

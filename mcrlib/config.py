@@ -91,7 +91,7 @@ class Config:
     clip_norm: float = 1.0  # gradients longer than this are shortened to it
     precision: str = "bf16"  # or "no", fp32
     # What the backward pass computes again, for memory: none, selective or full. None is fastest,
-    # and the paper's batch takes 50 GB (25 if selective; simulated, notebook 08).
+    # and the paper's batch takes 47 GB (20 if selective; simulated, notebook 08).
     recompute: str = "none"
     compile: bool = False  # torch.compile: minutes at the start, and it needs a C++ compiler
     micro_batch: int = 0  # pairs in the encoders at a time, the contrast being of all; 0 = all
@@ -233,10 +233,10 @@ def _checked(config: Config) -> Config:
     for name, least in {**dict.fromkeys(counts, 1), "micro_batch": 0}.items():
         if getattr(config, name) < least:
             raise ValueError(f"Setting {name!r} is at least {least}, not {getattr(config, name)}.")
-    if config.compile and config.recompute == "selective":
+    if config.compile and config.recompute != "none":
         raise ValueError(
-            "Settings 'compile' and 'recompute: selective' exclude each other, since a compiler "
-            "chooses by itself what to compute again; take 'recompute: none' or 'full' with it."
+            f"Settings 'compile' and 'recompute: {config.recompute}' exclude each other: a "
+            "compiler chooses by itself what to compute again; take 'recompute: none' with it."
         )
     if config.image_size % config.patch_size:
         raise ValueError(

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TILE = 512  # rows of similarities, or masked tokens with their scores, that are held at a time
+TILE = 512  # rows of similarities, or masked tokens, that are computed at a time
 
 
 def vrc(image: Tensor, report: Tensor, scale: Tensor | float) -> Tensor:

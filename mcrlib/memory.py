@@ -93,9 +93,12 @@ def steps(
     pairs: tuple[int, int, int] = (16, 64, 128),
     processes: int = -1,
 ) -> list[dict]:
-    """`step` of each config with the middle number of pairs, all reports `tokens` long; the peak
-    with the first; the `largest_batch` in 80 GB by the other two, since with few pairs the peak is
-    that of the gradients, whatever the batch. A row a config, on all cores where simulated."""
+    """A row a config, of steps whose reports are all `tokens` long, on all cores where simulated.
+
+    `pairs` are few, those asked for, and more. The row is `step` of those asked for, with the peak
+    of the few as `peak, micro`, and the `largest_batch` in 80 GB on the line through the peaks of
+    the other two: with few pairs the peak is that of the gradients, whatever the batch.
+    """
     jobs = [(c, [tokens] * n) for c in configs for n in pairs]
     processes = 1 if torch.cuda.is_available() else processes
     done = Parallel(n_jobs=processes)(delayed(step)(*job) for job in jobs)
@@ -119,7 +122,7 @@ def seconds(configs: Sequence[Config], lengths: Sequence[int], rounds: int) -> l
     for config in configs:
         models.append(build(config).to(device))
         models[-1].load_state_dict(weights, strict=False, assign=True)
-        weights |= models[-1].state_dict()
+        weights |= models[-1].state_dict(keep_vars=True)  # one parameter, tied or not
     took = [
         [timed(lambda model=model: forward(model, given), model) for model in models]
         for _ in range(1 + rounds)

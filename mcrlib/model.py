@@ -253,7 +253,7 @@ class ReportEncoder(nn.Module):
         """`report_tokens [B, T, D]` of ids `tokens [B, T]`; `present [B, T]` is false at padding.
 
         Batches come in the order of length, so that in each quarter little is padding (ours).
-        Reports of nearly one length stay together: each part costs a sum over all weights.
+        Reports of nearly one length stay together: each part adds a gradient of all weights.
         """
         if masked is not None:
             tokens = tokens.masked_fill(masked, self.mask_token)

@@ -93,6 +93,7 @@ def test_steps_give_a_row_a_config_with_the_batch_that_would_fit(small):
     rows = memory.steps(configs, tokens=16, pairs=(2, 6, 12), processes=1)
     assert [row["variant"] for row in rows] == ["mcr", "dual"]
     assert rows[0]["activations"] == memory.step(configs[0], [16] * 6)["activations"]
+    assert rows[0]["peak, micro"] == memory.step(configs[0], [16] * 2)["peak"]
     assert rows[0]["largest_batch"] > 1.2 * rows[1]["largest_batch"]
 
 

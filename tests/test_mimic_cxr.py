@@ -1,6 +1,7 @@
 """MIMIC-CXR's layout, on a made-up tree with every fault."""
 
 import dataclasses
+import zipfile
 
 import mimic_tree
 import numpy as np
@@ -102,3 +103,24 @@ def test_published_counts_are_asserted(tmp_path, monkeypatch):
     table = mimic_cxr.counts(settings)
     monkeypatch.setattr(mimic_cxr, "EXPECTED", table["found"] + np.array(20))
     assert next(mimic_cxr.rows(settings)).pair_id == "00000000-00000000"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_report_that_is_none_is_a_reason(tmp_path, zipped):
+    """Too large, or damaged inside an archive that is whole."""
+    names, text = ("p10/p10000001/s1", "p10/p10000001/s2"), b"FINDINGS: clear. " * 50
+    if zipped:
+        place = tmp_path / "mimic-cxr-reports.zip"
+        with zipfile.ZipFile(place, "w") as archive:
+            for name, content in zip(names, (text, b" " * 2_000_000), strict=True):
+                archive.writestr(f"files/{name}.txt", content)
+        data = bytearray(place.read_bytes())
+        data[data.index(b"clear")] ^= 1
+        place.write_bytes(data)
+    else:
+        place = tmp_path
+        (place / "p10/p10000001").mkdir(parents=True)
+        (place / f"{names[1]}.txt").write_bytes(b" " * 2_000_000)
+    read = mimic_cxr._report_reader({"reports": place})
+    assert read(names[0])[1] == ("report file is damaged" if zipped else "study has no report file")
+    assert read(names[1]) == ("", "report file is too large to be a report")

@@ -123,7 +123,7 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch(build, batch, varian
     assert terms.keys() == expected.keys()
     for name in terms:
         torch.testing.assert_close(terms[name], expected[name], atol=1e-5, rtol=1e-5)
-    agree(gradient(model), theirs, 3e-5)
+    agree(gradient(model), theirs, 3e-5)  # parts of another size are rounded otherwise
 
 
 def test_attention_is_fused_everywhere(build, batch):

@@ -5,6 +5,7 @@ negbio and the test set's radiologists' labels where present), its JPGs or the D
 their place, and the reports, unpacked or in `mimic-cxr-reports.zip`, which is read in place.
 """
 
+import lzma
 import os
 import re
 import zipfile
@@ -186,7 +187,7 @@ def _read_report(opened: Callable[[str], IO[bytes]], name: str) -> tuple[str, st
             data = file.read(MAX_REPORT + 1)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, KeyError):
         return "", "study has no report file"
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):  # all of zipfile
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError):
         return "", "report file is damaged"
     if len(data) > MAX_REPORT:
         return "", "report file is too large to be a report"

@@ -22,7 +22,7 @@ LEAN = {"precision": "bf16", "recompute": "selective", "micro_batch": 16}
 
 def ranks(settings: config.Config, dataset: manifest.Dataset) -> np.ndarray:
     """Train, and rank the test split: `[2, N]`, both directions, policy `pair`."""
-    AcceleratorState._reset_state(reset_partial_state=True)  # or a process has one precision
+    AcceleratorState._reset_state(reset_partial_state=True)  # else the first precision stays
     with home(), contextlib.redirect_stdout(None):
         train.train(settings, dataset)
         model = train.trained(settings, dataset)
@@ -57,7 +57,7 @@ def retrieval_kept(run: str = "demo", seed: int = 0) -> list[dict]:
     found = retrieval.compare(lean[None], plain[None], patients.tolist())
     loss = max(-found["low"], 1e-4)
     interval = f"{100 * found['difference']:+.1f} points [{100 * found['low']:+.1f}, "
-    what = f"mean Recall@10 of lean training: {interval}{100 * found['high']:+.1f}]"
+    what = f"mean Recall@10 of lean training, one seed: {interval}{100 * found['high']:+.1f}]"
     return [row("12", what, "plain training, same seed; at worst -2 points", [0.02 / loss], 1)]
 
 
