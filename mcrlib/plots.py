@@ -347,7 +347,7 @@ def time_and_memory(steps: Sequence[Mapping]) -> Figure:
     steps: `variant level time activations` each, the last two as shares of one baseline's.
     """
     table, look = pd.DataFrame(steps), looks(step["variant"] for step in steps)
-    figure = Figure((COLUMN, 6.5 / 2.54), layout="constrained")
+    figure = Figure((COLUMN, 8 / 2.54), layout="constrained")
     axes = figure.subplots()
     for name, line in table.groupby("variant", sort=False):
         axes.plot(line["activations"], line["time"], label=_plain(name, 20), **look[name])
