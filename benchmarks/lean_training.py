@@ -21,17 +21,11 @@ LEAN = {"precision": "bf16", "recompute": "selective", "micro_batch": 16}
 
 
 def ranks(settings: config.Config, dataset: manifest.Dataset) -> np.ndarray:
-    """Train, and rank the test split: `[2, N]`, both directions, policy `pair`."""
+    """Train, and rank the test split."""
     AcceleratorState._reset_state(reset_partial_state=True)  # else the first precision stays
     with home(), contextlib.redirect_stdout(None):
         train.train(settings, dataset)
-        model = train.trained(settings, dataset)
-    rows = dataset.indices("test")
-    image = model.embed_images(dataset.images[rows])
-    report = model.embed_reports(dataset.frame["report"].iloc[rows].tolist())
-    own = np.arange(len(rows))
-    both = (retrieval.ranks(*pair, own, own) for pair in ((image, report), (report, image)))
-    return np.stack(list(both))
+        return train.ranks(train.trained(settings, dataset), dataset, "test")
 
 
 @contextlib.contextmanager

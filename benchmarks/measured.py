@@ -12,6 +12,11 @@ def row(name: str, what: str, rival: str, ratios: list[float], goal: float) -> d
     return {"id": name, "what": what, "rival": rival} | measured | {"met": ratio >= goal}
 
 
+def ratios(ours: list[float], theirs: list[float]) -> list[float]:
+    """How many times longer theirs took, round by round."""
+    return [b / a for a, b in zip(ours, theirs, strict=True)]
+
+
 def interleaved(
     sides: dict[Hashable, Callable[[], float]], rounds: int
 ) -> dict[Hashable, list[float]]:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from measured import interleaved, row
+from measured import interleaved, ratios, row
 from open_clip.loss import ClipLoss
-from step import LENGTHS, TOKENS, settings
+from step import TOKENS, settings
 from stock import clip, load_mae, mae
 from torch import Tensor, nn
 
@@ -22,12 +22,12 @@ from mcrlib.masking import dropped_patches
 from mcrlib.model import gather
 from mcrlib.step import two_pass
 
-RAGGED = LENGTHS * 2
+RAGGED = memory.LENGTHS * 2
 
 
 def faster(ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> list[float]:
     seconds = interleaved({"ours": ours, "theirs": theirs}, rounds)
-    return [b / a for a, b in zip(seconds["ours"], seconds["theirs"], strict=True)]
+    return ratios(seconds["ours"], seconds["theirs"])
 
 
 def extra(work: Callable[[], Tensor]) -> int:
@@ -59,9 +59,9 @@ def tower(rounds: int = 5) -> list[dict]:
         ours = {"AbM": functools.partial(lean, abm), "MbA": functools.partial(lean, mba)}
         seconds = interleaved(ours | {"theirs": stock}, rounds)
         for order in ours:
-            ratios = [b / a for a, b in zip(seconds[order], seconds["theirs"], strict=True)]
             what = f"contrast of 16 pairs, half of the patches dropped, reports {name}, {order}"
-            found.append(row("4", what, "open_clip, patch dropout 0.5, BERT tower", ratios, goal))
+            times = ratios(seconds[order], seconds["theirs"])
+            found.append(row("4", what, "open_clip, patch dropout 0.5, BERT tower", times, goal))
     return found
 
 
@@ -80,11 +80,11 @@ def masked_images(rounds: int = 3) -> list[dict]:
     def stock() -> Tensor:
         return theirs(given.pixels, noise=noise).loss
 
-    ratios = faster(lambda: memory.timed(lean, ours), lambda: memory.timed(stock, theirs), rounds)
+    times = faster(lambda: memory.timed(lean, ours), lambda: memory.timed(stock, theirs), rounds)
     apart = abs(float(lean().detach() - stock().detach()))
     what = f"masked images, 8 pairs; losses differ by {apart:.0e}"
     return [
-        row("5", what, "transformers' ViTMAE, same weights", ratios, 1),
+        row("5", what, "transformers' ViTMAE, same weights", times, 1),
         row("5", "difference of the losses", "1e-5", [1e-5 / max(apart, 1e-9)], 1),
     ]
 
@@ -103,12 +103,12 @@ def masked_tokens(rounds: int = 5) -> list[dict]:
     def stock() -> Tensor:
         return F.cross_entropy(head(features).flatten(0, 1), labels.flatten())
 
-    ratios = faster(lambda: memory.timed(lean, head), lambda: memory.timed(stock, head), rounds)
+    times = faster(lambda: memory.timed(lean, head), lambda: memory.timed(stock, head), rounds)
     what, rival = "language head at the 25 % masked tokens", "at every token, as BertForMaskedLM"
     gradients = sum(p.nbytes for p in head.parameters())  # the same for both
     kept = [extra(side) - gradients for side in (lean, stock)]
     return [
-        row("6", f"time of the {what}", rival, ratios, 4),
+        row("6", f"time of the {what}", rival, times, 4),
         row("6", f"memory of the {what}", rival, [kept[1] / kept[0]], 4),
     ]
 
@@ -124,7 +124,7 @@ def contrast(n: int = 8192, width: int = 512, rounds: int = 5) -> list[dict]:
     def gradient(loss: Callable) -> list[Tensor]:
         return torch.autograd.grad(loss(*rows), [*rows])
 
-    ratios = faster(
+    times = faster(
         lambda: memory.timed(lambda: losses.vrc(*rows), rows),
         lambda: memory.timed(lambda: theirs(*rows), rows),
         rounds,
@@ -135,7 +135,7 @@ def contrast(n: int = 8192, width: int = 512, rounds: int = 5) -> list[dict]:
     kept = [extra(lambda loss=loss: loss(*rows)) for loss in (losses.vrc, theirs)]
     what, rival = f"InfoNCE of {n:,} x {width}", "open_clip's ClipLoss"
     return [
-        row("7", f"time of {what}", rival, ratios, 1.1),
+        row("7", f"time of {what}", rival, times, 1.1),
         row("7", f"extra memory of {what}: {kept[0] / 1e6:.0f} MB", rival, [kept[1] / kept[0]], 10),
         row("7", f"gradient of {what}, relative difference", "1e-5", [1e-5 / apart], 1),
     ]
@@ -157,7 +157,7 @@ def micro_batches(rounds: int = 3) -> list[dict]:
         model.zero_grad()
         return found.double()
 
-    ratios = faster(
+    times = faster(
         lambda: memory.timed(both, model),
         lambda: memory.timed(lambda: memory.forward(model, given), model),
         rounds,
@@ -167,7 +167,7 @@ def micro_batches(rounds: int = 3) -> list[dict]:
     both()
     apart = 1 - float(F.cosine_similarity(whole, gradient(), dim=0))
     return [
-        row("8", "time of two passes of 8 x 8 pairs", "one batch of 64", ratios, 1 / 1.36),
+        row("8", "time of two passes of 8 x 8 pairs", "one batch of 64", times, 1 / 1.36),
         row("8", "gradient, 1 - cosine", "1e-6", [1e-6 / max(apart, 1e-12)], 1),
     ]
 

@@ -10,14 +10,13 @@ import shutil
 import statistics
 import sys
 
-from measured import interleaved, row
+from measured import interleaved, ratios, row
 from stock import Composition
 from torch import Tensor
 
 from mcrlib import config, memory
 
 PAIRS, TOKENS, ROUNDS = 8, 128, 3
-LENGTHS = [128, 92, 71, 57, 46, 38, 28, 20]  # tokens; real reports average 60 of 128
 
 
 def settings(variant: str, level: str = "none", precision: str = "no") -> config.Config:
@@ -43,11 +42,11 @@ def activations(variant: str, level: str) -> int:
 def against(name: str, ours: tuple, theirs: tuple, slower: float, larger: float) -> list[dict]:
     """Time and activations of one side against another's, each with its goal."""
     seconds, what, rival = times(), *(f"{variant}, {level}" for variant, level in (ours, theirs))
-    ratios = [b / a for a, b in zip(seconds[ours], seconds[theirs], strict=True)]
+    faster = ratios(seconds[ours], seconds[theirs])
     kept = activations(*ours), activations(*theirs)
     shown = f"activations of {what}: {kept[0] / 1e9:.1f} GB, simulated"
     return [
-        row(name, f"time of {what}: {PAIRS} x {TOKENS} tokens, fp32", rival, ratios, 1 / slower),
+        row(name, f"time of {what}: {PAIRS} x {TOKENS} tokens, fp32", rival, faster, 1 / slower),
         row(name, shown, f"{rival}: {kept[1] / 1e9:.1f} GB", [kept[1] / kept[0]], 1 / larger),
     ]
 
@@ -71,14 +70,14 @@ def compiled() -> list[dict]:
         print("compile: there is no C++ compiler, so that it is not measured", file=sys.stderr)
         return []
     sides = [settings("mcr"), dataclasses.replace(settings("mcr"), compile=True)]
-    plain, ours = memory.seconds(sides, LENGTHS, ROUNDS)
-    ratios = [b / a for a, b in zip(ours, plain, strict=True)]
-    return [row("compile", "time of mcr, compiled, after the first step", "mcr, none", ratios, 1)]
+    plain, ours = memory.seconds(sides, memory.LENGTHS, ROUNDS)
+    what = "time of mcr, compiled, after the first step"
+    return [row("compile", what, "mcr, none", ratios(ours, plain), 1)]
 
 
 def composition() -> list[dict]:
     """Reports as long as real ones, and both levels of ours, since recomputing costs time."""
-    given = memory.batch(settings("mcr"), LENGTHS)
+    given = memory.batch(settings("mcr"), memory.LENGTHS)
     plain, selective = (memory.build(settings("mcr", level)) for level in ("none", "selective"))
     selective.load_state_dict(plain.state_dict(keep_vars=True), assign=True)
     models = {"none": plain, "selective": selective, "naive": Composition(plain).train()}
@@ -99,11 +98,10 @@ def composition() -> list[dict]:
         del held
     rival, found = "ViTMAE and BertForMaskedLM composed", []
     for level in ("none", "selective"):
-        what = f"mcr, {level}, reports of {statistics.mean(LENGTHS):.0f} tokens in the mean"
-        ratios = [b / a for a, b in zip(took[level], took["naive"], strict=True)]
-        found.append(row("3", f"time of {what}, {TOKENS} at most", rival, ratios, 2.2))
-        ratios = [kept["naive"] / kept[level]]
-        found.append(row("3", f"activations of {what}, counted in fp32", rival, ratios, 4))
+        what = f"mcr, {level}, reports of {statistics.mean(memory.LENGTHS):.0f} tokens in the mean"
+        faster, fewer = ratios(took[level], took["naive"]), [kept["naive"] / kept[level]]
+        found.append(row("3", f"time of {what}, {TOKENS} at most", rival, faster, 2.2))
+        found.append(row("3", f"activations of {what}, counted in fp32", rival, fewer, 4))
     return found
 
 

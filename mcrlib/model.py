@@ -57,11 +57,11 @@ class MCR(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         decoder = self.image_decoder.blocks if config.mim_weight > 0 else []
         blocks = [*vit.blocks, *language_model.bert.encoder.layer, *decoder]
-        for block in blocks if config.compile else []:
-            # Dropout draws what it draws without, so that two passes and two runs draw the same.
-            block.forward = torch.compile(block.forward, options={"fallback_random": True})
-        for block in [*blocks, self.image_head, self.report_head]:
-            if config.recompute != "none":
+        if config.compile:
+            for block in blocks:  # dropout draws what it draws without: two passes draw the same
+                block.forward = torch.compile(block.forward, options={"fallback_random": True})
+        if config.recompute != "none":
+            for block in [*blocks, self.image_head, self.report_head]:
                 recompute(block, config.recompute)
 
     def forward(

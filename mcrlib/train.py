@@ -94,12 +94,18 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
 
 def validate(model: MCR, dataset: Dataset) -> float:
     """Mean Recall@10 of both directions on the validation split, policy `pair`."""
-    rows = dataset.indices("validate")
+    both = ranks(model, dataset, "validate")
+    return float(np.mean([retrieval.recall_at(r, ks=(10,))[10] for r in both]))
+
+
+def ranks(model: MCR, dataset: Dataset, split: str) -> np.ndarray:
+    """Ranks `[2, N]` of a split's pairs: image to report, report to image, policy `pair`."""
+    rows = dataset.indices(split)
     image = model.embed_images(dataset.images[rows])
     report = model.embed_reports(dataset.frame["report"].iloc[rows].tolist())
     own = np.arange(len(rows))
-    ranks = retrieval.ranks(image, report, own, own), retrieval.ranks(report, image, own, own)
-    return float(np.mean([retrieval.recall_at(r, ks=(10,))[10] for r in ranks]))
+    ways = (image, report), (report, image)
+    return np.stack([retrieval.ranks(*way, own, own) for way in ways])
 
 
 def trained(config: Config, dataset: Dataset) -> MCR:
