@@ -188,6 +188,8 @@ def rows() -> list[dict]:
     return [*speed(), *agreement()]
 
 
+ROWS = {"findings": rows}
+
 if __name__ == "__main__":
     for measurement in rows():
         print(measurement)

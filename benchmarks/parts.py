@@ -1,6 +1,7 @@
 """Rows 4 to 8: the parts of the training step beside the stock implementations of each.
 
-All on the CPU in fp32 and with the paper's sizes, forward and backward, both sides in turn.
+All with the paper's sizes, forward and backward, both sides in turn; on the CPU in fp32, on a GPU
+with more pairs, and the encoders in bf16.
 """
 
 import dataclasses
@@ -10,19 +11,19 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from measured import interleaved, ratios, row
 from open_clip.loss import ClipLoss
-from step import TOKENS, settings
+from step import GPU, IN, PAIRS, TOKENS, settings
 from stock import clip, load_mae, mae
 from torch import Tensor, nn
 
 from mcrlib import losses, memory
+from mcrlib.config import Config
 from mcrlib.data.batches import Batch
 from mcrlib.masking import dropped_patches
-from mcrlib.model import gather
+from mcrlib.model import MCR, gather
 from mcrlib.step import two_pass
-
-RAGGED = memory.LENGTHS * 2
 
 
 def faster(ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> list[float]:
@@ -30,11 +31,21 @@ def faster(ours: Callable[[], float], theirs: Callable[[], float], rounds: int) 
     return ratios(seconds["ours"], seconds["theirs"])
 
 
+def cast(c: Config, loss: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """`loss` in the config's precision."""
+
+    def low() -> Tensor:
+        with memory.autocast(c):
+            return loss()
+
+    return low
+
+
 def extra(work: Callable[[], Tensor]) -> int:
     """Bytes at the peak of a forward and backward pass."""
-    with memory.Tally() as tally:
+    with memory.counting() as counted:
         work().backward()
-    return tally.peak
+    return counted.peak
 
 
 def tower(rounds: int = 5) -> list[dict]:
@@ -44,22 +55,27 @@ def tower(rounds: int = 5) -> list[dict]:
     local feature, stands beside it.
     """
     found = []
-    for name, lengths, goal in (("of full length", [TOKENS] * 16, 1), ("ragged", RAGGED, 1.3)):
+    n = max(PAIRS, 16)
+    ragged = memory.LENGTHS * (n // 8)
+    for name, lengths, goal in (("of full length", [TOKENS] * n, 1), ("ragged", ragged, 1.3)):
         c = dataclasses.replace(settings("flip"), dropout=0.0)
         mba, abm = (memory.build(dataclasses.replace(c, alignment=a)) for a in ("mba", "abm"))
-        theirs, given = clip(c, mba.bert.to_dict(), TOKENS).train(), memory.batch(c, lengths)
-        pixels = given.pixels.expand(-1, 3, -1, -1)
+        theirs = clip(c, mba.bert.to_dict(), TOKENS).train().to(memory.DEVICE)
+        given = memory.batch(c, lengths)
 
         def lean(model: nn.Module, given: Batch = given) -> float:
-            return memory.timed(lambda: model(given)["loss"], model)
+            return memory.timed(lambda: memory.forward(model, given), model)
 
-        def stock(theirs: nn.Module = theirs, pixels: Tensor = pixels, given: Batch = given):
-            return memory.timed(lambda: ClipLoss()(*theirs(pixels, given.tokens)), theirs)
+        def loss(theirs: nn.Module = theirs, given: Batch = given) -> Tensor:
+            return ClipLoss()(*theirs(given.pixels.expand(-1, 3, -1, -1), given.tokens))
 
+        stock = functools.partial(memory.timed, cast(c, loss), theirs)
         ours = {"AbM": functools.partial(lean, abm), "MbA": functools.partial(lean, mba)}
         seconds = interleaved(ours | {"theirs": stock}, rounds)
         for order in ours:
-            what = f"contrast of 16 pairs, half of the patches dropped, reports {name}, {order}"
+            what = (
+                f"contrast of {n} pairs, {IN}, half of the patches dropped, reports {name}, {order}"
+            )
             times = ratios(seconds[order], seconds["theirs"])
             found.append(row("4", what, "open_clip, patch dropout 0.5, BERT tower", times, goal))
     return found
@@ -67,10 +83,11 @@ def tower(rounds: int = 5) -> list[dict]:
 
 def masked_images(rounds: int = 3) -> list[dict]:
     c = settings("mcr")
-    ours, theirs, given = memory.build(c), mae(c).train(), memory.batch(c, [4] * 8)
+    ours, theirs, given = memory.build(c), mae(c).train(), memory.batch(c, [4] * PAIRS)
     load_mae(ours, theirs)
+    theirs.to(memory.DEVICE)
     keep, dropped = given.keep, dropped_patches(given.keep, 196)
-    noise = torch.ones(8, 196).scatter_(1, keep, 0.0)
+    noise = torch.ones(PAIRS, 196, device=memory.DEVICE).scatter_(1, keep, 0.0)
 
     def lean() -> Tensor:
         tokens = ours.image_encoder(given.pixels, keep)
@@ -80,9 +97,14 @@ def masked_images(rounds: int = 3) -> list[dict]:
     def stock() -> Tensor:
         return theirs(given.pixels, noise=noise).loss
 
-    times = faster(lambda: memory.timed(lean, ours), lambda: memory.timed(stock, theirs), rounds)
-    apart = abs(float(lean().detach() - stock().detach()))
-    what = f"masked images, 8 pairs; losses differ by {apart:.0e}"
+    times = faster(
+        lambda: memory.timed(cast(c, lean), ours),
+        lambda: memory.timed(cast(c, stock), theirs),
+        rounds,
+    )
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        apart = abs(float(lean().detach() - stock().detach()))
+    what = f"masked images, {PAIRS} pairs, {IN}; losses differ by {apart:.0e} in fp32"
     return [
         row("5", what, "transformers' ViTMAE, same weights", times, 1),
         row("5", "difference of the losses", "1e-5", [1e-5 / max(apart, 1e-9)], 1),
@@ -92,8 +114,9 @@ def masked_images(rounds: int = 3) -> list[dict]:
 def masked_tokens(rounds: int = 5) -> list[dict]:
     """The language head on the report encoder's features: where it looks, and everywhere."""
     c = settings("mcr")
-    head, given = memory.build(c).report_decoder, memory.batch(c, [TOKENS] * 32)
-    features = torch.randn(32, TOKENS, c.text_width, requires_grad=True)
+    n = max(PAIRS, 32)
+    head, given = memory.build(c).report_decoder, memory.batch(c, [TOKENS] * n)
+    features = torch.randn(n, TOKENS, c.text_width, device=memory.DEVICE, requires_grad=True)
     labels = given.tokens.masked_fill(~given.masked, -100)
 
     def lean() -> Tensor:
@@ -103,8 +126,10 @@ def masked_tokens(rounds: int = 5) -> list[dict]:
     def stock() -> Tensor:
         return F.cross_entropy(head(features).flatten(0, 1), labels.flatten())
 
+    lean, stock = cast(c, lean), cast(c, stock)
     times = faster(lambda: memory.timed(lean, head), lambda: memory.timed(stock, head), rounds)
-    what, rival = "language head at the 25 % masked tokens", "at every token, as BertForMaskedLM"
+    what = f"language head at the 25 % masked tokens, {IN}"
+    rival = "at every token, as BertForMaskedLM"
     gradients = sum(p.nbytes for p in head.parameters())  # the same for both
     kept = [extra(side) - gradients for side in (lean, stock)]
     return [
@@ -119,6 +144,7 @@ def contrast(n: int = 8192, width: int = 512, rounds: int = 5) -> list[dict]:
         F.normalize(torch.randn(n, width, generator=draw), dim=1) for _ in range(2)
     )
     rows.append(torch.tensor(1 / 0.07))
+    rows.to(memory.DEVICE)
     theirs = ClipLoss()
 
     def gradient(loss: Callable) -> list[Tensor]:
@@ -142,33 +168,37 @@ def contrast(n: int = 8192, width: int = 512, rounds: int = 5) -> list[dict]:
 
 
 def micro_batches(rounds: int = 3) -> list[dict]:
-    """Half the paper's width, a third of its depth, so that 64 pairs fit a small machine."""
+    """On a CPU half the paper's width, a third of its depth, so that all pairs fit a small one."""
     small = {"vision_width": 384, "vision_depth": 4, "vision_heads": 6}
-    small |= {"text_width": 384, "text_depth": 4, "text_heads": 6, "dropout": 0.0}
-    c = dataclasses.replace(settings("mcr"), **small)
-    model, given, accelerator = memory.build(c), memory.batch(c, RAGGED * 4), Accelerator(cpu=True)
+    small |= {"text_width": 384, "text_depth": 4, "text_heads": 6}
+    parts, small = (2, {}) if GPU else (8, small)
+    c = dataclasses.replace(settings("mcr"), dropout=0.0, **small)
 
-    def both() -> Tensor:
-        two_pass(model, given, 8, accelerator)
-        return torch.zeros((), requires_grad=True)  # all gradients are there
+    def sides(c: Config, size: int) -> tuple[MCR, Callable[[], Tensor], Callable[[], Tensor]]:
+        AcceleratorState._reset_state(reset_partial_state=True)  # else the first precision stays
+        accelerator = Accelerator(cpu=not GPU, mixed_precision=c.precision)
+        model, given = memory.build(c), memory.batch(c, memory.LENGTHS * (parts * size // 8))
 
-    def gradient() -> Tensor:
+        def both() -> Tensor:
+            two_pass(model, given, size, accelerator)
+            return torch.zeros((), requires_grad=True)  # all gradients are there
+
+        return model, both, lambda: memory.forward(model, given)
+
+    def gradient(loss: Callable[[], Tensor]) -> Tensor:
+        loss().backward()
         found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         model.zero_grad()
         return found.double()
 
-    times = faster(
-        lambda: memory.timed(both, model),
-        lambda: memory.timed(lambda: memory.forward(model, given), model),
-        rounds,
-    )
-    memory.forward(model, given).backward()
-    whole = gradient()
-    both()
-    apart = 1 - float(F.cosine_similarity(whole, gradient(), dim=0))
+    model, both, whole = sides(c, PAIRS)
+    times = faster(lambda: memory.timed(both, model), lambda: memory.timed(whole, model), rounds)
+    model, both, whole = sides(dataclasses.replace(c, precision="no"), min(PAIRS, 64))
+    apart = 1 - float(F.cosine_similarity(gradient(whole), gradient(both), dim=0))
+    what, rival = f"two passes of {parts} x {PAIRS} pairs, {IN}", f"one batch of {parts * PAIRS}"
     return [
-        row("8", "time of two passes of 8 x 8 pairs", "one batch of 64", times, 1 / 1.36),
-        row("8", "gradient, 1 - cosine", "1e-6", [1e-6 / max(apart, 1e-12)], 1),
+        row("8", f"time of {what}", rival, times, 1 / 1.36),
+        row("8", "gradient of two passes, fp32, 1 - cosine", "1e-6", [1e-6 / max(apart, 1e-12)], 1),
     ]
 
 

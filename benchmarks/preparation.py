@@ -184,6 +184,8 @@ def _text(folder: Path, studies: int = 227_827) -> list[dict]:
     ]
 
 
+ROWS = {"preparation": rows}
+
 if __name__ == "__main__":
     for measurement in rows():
         print(measurement)

@@ -82,6 +82,8 @@ def rows() -> list[dict]:
     return [speed(), memory()]
 
 
+ROWS = {"retrieval": rows}
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["memory"]:
         given, began = pool(50_000), time.perf_counter()

@@ -1,7 +1,9 @@
 """Rows 1 to 3 and `compile`: the whole training step at the paper's size beside its baselines.
 
-Time is that of forward and backward pass on the CPU in fp32, the sides in turn; activations are
-those of a simulated step in bf16 with 64 pairs, unless the row says otherwise.
+Time is that of forward and backward pass, the sides in turn: on the CPU of few pairs in fp32, on a
+GPU of 256 in bf16 (64 if it has less than 80 GB), where what recomputes is compiled too: as it is,
+Python would be slower than the GPU. Activations are those of a batch in bf16, simulated or read
+from the GPU's allocator, unless the row says otherwise.
 """
 
 import dataclasses
@@ -10,19 +12,24 @@ import shutil
 import statistics
 import sys
 
+import torch
 from measured import interleaved, ratios, row
 from stock import Composition
 from torch import Tensor
 
 from mcrlib import config, memory
 
-PAIRS, TOKENS, ROUNDS = 8, 128, 3
+TOKENS, GPU = 128, memory.DEVICE == "cuda"
+LARGE = GPU and torch.cuda.get_device_properties(0).total_memory > 80e9
+PAIRS, ROUNDS, PRECISION = (256 if LARGE else 64, 5, "bf16") if GPU else (8, 3, "no")
+BATCH = PAIRS if GPU else 64  # whose activations are counted
+RAGGED = memory.LENGTHS * (PAIRS // 8)  # tokens of each report
+IN = "bf16" if GPU else "fp32"
 
 
-def settings(variant: str, level: str = "none", precision: str = "no") -> config.Config:
-    return config.load(
-        "mimic", variant, recompute=level, precision=precision, max_tokens=TOKENS, **memory.PAPER
-    )
+def settings(variant: str, level: str = "none", precision: str = PRECISION) -> config.Config:
+    how = {"recompute": level, "compile": GPU and level != "none", "precision": precision}
+    return config.load("mimic", variant, max_tokens=TOKENS, **how, **memory.PAPER)
 
 
 @functools.cache
@@ -34,20 +41,30 @@ def times() -> dict[tuple[str, str], list[float]]:
     return dict(zip(sides, took, strict=True))
 
 
+def named(variant: str, level: str) -> str:
+    return f"{variant}, {level}{' and compiled' if settings(variant, level).compile else ''}"
+
+
 @functools.cache
-def activations(variant: str, level: str) -> int:
-    return memory.step(settings(variant, level, "bf16"), [TOKENS] * 64)["activations"]
+def activations(variant: str, level: str) -> dict:
+    return memory.step(settings(variant, level, "bf16"), [TOKENS] * BATCH)
 
 
 def against(name: str, ours: tuple, theirs: tuple, slower: float, larger: float) -> list[dict]:
     """Time and activations of one side against another's, each with its goal."""
-    seconds, what, rival = times(), *(f"{variant}, {level}" for variant, level in (ours, theirs))
+    seconds, what, rival = times(), named(*ours), named(*theirs)
     faster = ratios(seconds[ours], seconds[theirs])
-    kept = activations(*ours), activations(*theirs)
-    shown = f"activations of {what}: {kept[0] / 1e9:.1f} GB, simulated"
+    kept = [step["activations"] for step in (activations(*ours), activations(*theirs))]
+    shown = f"activations of {what}: {kept[0] / 1e9:.1f} GB, {activations(*ours)['kind']}"
     return [
-        row(name, f"time of {what}: {PAIRS} x {TOKENS} tokens, fp32", rival, faster, 1 / slower),
-        row(name, shown, f"{rival}: {kept[1] / 1e9:.1f} GB", [kept[1] / kept[0]], 1 / larger),
+        row(name, f"time of {what}: {PAIRS} x {TOKENS} tokens, {IN}", rival, faster, 1 / slower),
+        row(
+            name,
+            f"{BATCH} x {TOKENS}, {shown}",
+            f"{rival}: {kept[1] / 1e9:.1f} GB",
+            [kept[1] / kept[0]],
+            1 / larger,
+        ),
     ]
 
 
@@ -69,22 +86,29 @@ def compiled() -> list[dict]:
     if shutil.which("g++") is None:
         print("compile: there is no C++ compiler, so that it is not measured", file=sys.stderr)
         return []
-    sides = [settings("mcr"), dataclasses.replace(settings("mcr"), compile=True)]
-    plain, ours = memory.seconds(sides, memory.LENGTHS, ROUNDS)
+    sides = [settings("mcr")]
+    sides += [dataclasses.replace(settings(name), compile=True) for name in ("mcr", "dual")]
+    plain, ours, dual = memory.seconds(sides, RAGGED, ROUNDS)
     what = "time of mcr, compiled, after the first step"
-    return [row("compile", what, "mcr, none", ratios(ours, plain), 1)]
+    return [
+        row("compile", what, "mcr, none", ratios(ours, plain), 1),
+        row("compile", what, "dual, compiled", ratios(ours, dual), 1 / 0.55),
+    ]
 
 
 def composition() -> list[dict]:
     """Reports as long as real ones, and both levels of ours, since recomputing costs time."""
-    given = memory.batch(settings("mcr"), memory.LENGTHS)
+    given = memory.batch(settings("mcr"), RAGGED)
     plain, selective = (memory.build(settings("mcr", level)) for level in ("none", "selective"))
     selective.load_state_dict(plain.state_dict(keep_vars=True), assign=True)
-    models = {"none": plain, "selective": selective, "naive": Composition(plain).train()}
+    naive = Composition(plain).train().to(memory.DEVICE)
+    models = {"none": plain, "selective": selective, "naive": naive}
 
     def loss(name: str) -> Tensor:
-        model = models[name]
-        return model(given) if name == "naive" else memory.forward(model, given)
+        if name != "naive":
+            return memory.forward(models[name], given)
+        with memory.autocast(plain.config):
+            return naive(given)
 
     def seconds(name: str) -> float:
         return memory.timed(lambda: loss(name), models[name])
@@ -92,16 +116,17 @@ def composition() -> list[dict]:
     took = interleaved({name: functools.partial(seconds, name) for name in models}, ROUNDS)
     kept = {}
     for name in models:
-        with memory.Tally() as tally:
+        with memory.counting() as counted:
             held = loss(name)
-            kept[name] = tally.live
+            kept[name] = counted.live
         del held
     rival, found = "ViTMAE and BertForMaskedLM composed", []
     for level in ("none", "selective"):
-        what = f"mcr, {level}, reports of {statistics.mean(memory.LENGTHS):.0f} tokens in the mean"
+        length = statistics.mean(RAGGED)
+        what = f"{named('mcr', level)}, reports of {length:.0f} tokens in the mean, {IN}"
         faster, fewer = ratios(took[level], took["naive"]), [kept["naive"] / kept[level]]
         found.append(row("3", f"time of {what}, {TOKENS} at most", rival, faster, 2.2))
-        found.append(row("3", f"activations of {what}, counted in fp32", rival, fewer, 4))
+        found.append(row("3", f"activations of {what}, counted", rival, fewer, 4))
     return found
 
 

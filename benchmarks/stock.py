@@ -79,7 +79,7 @@ class Composition(nn.Module):
         image = self.image(self.mae.vit(batch.pixels).last_hidden_state[:, 0])
         report = self.language_model.bert(batch.tokens, **given).last_hidden_state[:, 0]
         cosines = nn.functional.normalize(image) @ nn.functional.normalize(self.report(report)).T
-        partner = torch.arange(len(cosines))
+        partner = torch.arange(len(cosines), device=cosines.device)
         contrast = sum(nn.functional.cross_entropy(s / 0.07, partner) for s in (cosines, cosines.T))
         self.mae.config.mask_ratio = 0.5
         labels = batch.tokens.masked_fill(~batch.masked, -100)

@@ -78,6 +78,8 @@ def rows() -> list[dict]:
     return [figure3(), meteor()]
 
 
+ROWS = {"text_metrics": rows}
+
 if __name__ == "__main__":
     for measurement in rows():
         print(measurement)

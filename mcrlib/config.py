@@ -91,9 +91,11 @@ class Config:
     clip_norm: float = 1.0  # gradients longer than this are shortened to it
     precision: str = "bf16"  # or "no", fp32
     # What the backward pass computes again, for memory: none, selective or full. None is fastest,
-    # and the paper's batch takes 47 GB (20 if selective; simulated, notebook 08).
+    # and the paper's batch takes 47 GB (24 if selective; simulated, notebook 08).
     recompute: str = "none"
-    compile: bool = False  # torch.compile: minutes at the start, and it needs a C++ compiler
+    # torch.compile: faster after a minute, and on a GPU `selective` needs it to be fast; it takes a
+    # C++ compiler.
+    compile: bool = False
     micro_batch: int = 0  # pairs in the encoders at a time, the contrast being of all; 0 = all
     workers: int = 8  # processes that prepare batches
     validate_every: int = 2  # epochs between two retrievals on the validation split
@@ -233,11 +235,6 @@ def _checked(config: Config) -> Config:
     for name, least in {**dict.fromkeys(counts, 1), "micro_batch": 0}.items():
         if getattr(config, name) < least:
             raise ValueError(f"Setting {name!r} is at least {least}, not {getattr(config, name)}.")
-    if config.compile and config.recompute != "none":
-        raise ValueError(
-            f"Settings 'compile' and 'recompute: {config.recompute}' exclude each other: a "
-            "compiler chooses by itself what to compute again; take 'recompute: none' with it."
-        )
     if config.image_size % config.patch_size:
         raise ValueError(
             f"Setting 'image_size' ({config.image_size}) is a multiple of 'patch_size' "

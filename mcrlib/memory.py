@@ -7,6 +7,7 @@ between an allocator's blocks come on top.
 """
 
 import contextlib
+import gc
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from mcrlib.config import Config
 from mcrlib.data.batches import Batch
 from mcrlib.model import MCR
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 VOCABULARY = 28_996  # Bio_ClinicalBERT's
 LENGTHS = [128, 92, 71, 57, 46, 38, 28, 20]  # tokens of eight reports: real ones average 60 of 128
 # The paper's encoders by their sizes: they need no weights, hub or tokenizer.
@@ -35,57 +37,66 @@ PAPER = {
 }  # fmt: skip
 
 
-def build(config: Config, vocabulary: int = VOCABULARY) -> MCR:
+def build(config: Config, vocabulary: int = VOCABULARY, device: str = DEVICE) -> MCR:
     """A model of these sizes to measure: random weights, in training mode."""
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(special)})
-    language_model = encoders.language_model(config, vocabulary)
-    return MCR(config, tokenizer, encoders.vit(config, pretrained=False), language_model).train()
+    with torch.device(device):
+        language_model = encoders.language_model(config, vocabulary)
+        vit = encoders.vit(config, pretrained=False)
+        return MCR(config, tokenizer, vit, language_model).train()
 
 
 def batch(config: Config, lengths: Sequence[int], vocabulary: int = VOCABULARY) -> Batch:
-    """Random pairs with reports of these `lengths`, in tokens; masks are the config's."""
+    """Random pairs on `DEVICE`, reports of these `lengths` in tokens; masks are the config's."""
     lengths = torch.tensor(sorted(lengths))
     present = torch.arange(int(lengths.max())) < lengths[:, None]
     generator = np.random.default_rng(0)
     patches = (config.image_size // config.patch_size) ** 2
     keep = [masking.keep_patches(patches, config.image_mask, generator) for _ in lengths]
     masked = [masking.mask_tokens(row, config.report_mask, generator) for row in present.numpy()]
-    return Batch(
+    given = Batch(
         pixels=torch.randn(len(lengths), 1, config.image_size, config.image_size),
         tokens=torch.randint(5, vocabulary, present.shape) * present,
         present=present,
         keep=torch.from_numpy(np.stack(keep)),
         masked=torch.from_numpy(np.stack(masked)),
     )
+    return Batch(*(part.to(DEVICE) for part in given))
 
 
-def step(config: Config, lengths: Sequence[int]) -> dict[str, float | str]:
-    """Bytes that a step on reports of these `lengths` needs.
+def step(config: Config, lengths: Sequence[int], parts: int = 1) -> dict[str, float | str]:
+    """Bytes that a step needs whose gradient comes in `parts`, each on reports of these `lengths`.
 
-    `activations` are what the forward pass leaves for the backward pass, `static` weights,
-    gradients and AdamW's two moments, which are the same for all variants, and `peak` the most of
-    both together at any moment. `kind` says where they come from: `allocator` or `simulated`.
+    `activations` are what a forward pass leaves for its backward pass, `static` weights, gradients
+    and AdamW's two moments, which are the same for all variants, and `peak` the most of both
+    together at any moment. `kind` says where they come from: `allocator` or `simulated`. Raises
+    RuntimeError where the step does not fit into the GPU.
     """
-    if torch.cuda.is_available():
-        model = build(config).cuda()
-        given, watch = Batch(*(part.cuda() for part in batch(config, lengths))), Allocator()
+    given = batch(config, lengths)
+    if DEVICE == "cuda":
+        model, watch = build(config), Allocator()
     else:
-        with torch.device("meta"):
-            model = build(config)
-        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        model, fake = build(config, device="meta"), FakeTensorMode(allow_non_fake_inputs=True)
         _fake(model, fake)
-        given, watch = batch(config, lengths), Tally(fake)
-        given = given._replace(pixels=fake.from_tensor(given.pixels))
+        given, watch = given._replace(pixels=fake.from_tensor(given.pixels)), Tally(fake)
     weights = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    with watch:
-        loss = forward(model, given)
-        activations = watch.live
-        loss.backward()
-        peak = 3 * weights + watch.peak  # gradients come as activations go
-    return {
-        "kind": watch.kind, "activations": activations, "peak": peak, "static": 4 * weights
-    }  # fmt: skip
+    found = {"kind": watch.kind, "activations": 0, "peak": 0, "static": 4 * weights}
+    try:
+        with watch:
+            for _ in range(parts):
+                before = watch.live  # gradients of the parts before
+                loss = forward(model, given)
+                found["activations"] = watch.live - before
+                loss.backward()
+            found["peak"] = 3 * weights + watch.peak  # gradients come as activations go
+    except torch.OutOfMemoryError as error:
+        raise RuntimeError(
+            f"A step of {len(lengths)} pairs, {config.variant} with recompute {config.recompute}, "
+            "does not fit into the GPU; take fewer `pairs`, or simulate it on the CPU: set the "
+            "environment variable CUDA_VISIBLE_DEVICES to nothing."
+        ) from error
+    return found
 
 
 def steps(
@@ -97,31 +108,31 @@ def steps(
     """A row a config, of steps whose reports are all `tokens` long, on all cores where simulated.
 
     `pairs` are few, those asked for, and more. The row is `step` of those asked for, with the peak
-    of the few as `peak, micro`, and the `largest_batch` in 80 GB on the line through the peaks of
-    the other two: with few pairs the peak is that of the gradients, whatever the batch.
+    of two parts of the few as `peak, micro`, and the `largest_batch` in 80 GB on the line through
+    the peaks of the other two.
     """
-    jobs = [(c, [tokens] * n) for c in configs for n in pairs]
-    processes = 1 if torch.cuda.is_available() else processes
+    few, some, many = pairs
+    sizes = ([tokens] * few, 2), ([tokens] * some, 1), ([tokens] * many, 1)
+    jobs = [(c, *size) for c in configs for size in sizes]
+    processes = 1 if DEVICE == "cuda" else processes
     done = Parallel(n_jobs=processes)(delayed(step)(*job) for job in jobs)
     return [
-        {"variant": c.variant, "level": c.recompute, "tokens": tokens, "pairs": pairs[1], **some}
-        | {"peak, micro": few["peak"]}
-        | {"largest_batch": largest_batch({pairs[1]: some["peak"], pairs[2]: many["peak"]})}
-        for c, few, some, many in zip(configs, done[::3], done[1::3], done[2::3], strict=True)
+        {"variant": c.variant, "level": c.recompute, "tokens": tokens, "pairs": some, **asked}
+        | {"peak, micro": micro["peak"]}
+        | {"largest_batch": largest_batch({some: asked["peak"], many: more["peak"]})}
+        for c, micro, asked, more in zip(configs, done[::3], done[1::3], done[2::3], strict=True)
     ]
 
 
 def seconds(configs: Sequence[Config], lengths: Sequence[int], rounds: int) -> list[list[float]]:
-    """Seconds of `rounds` steps of each config, in turn after one that does not count, on the CPU
-    or a GPU; without the optimizer, whose time does not depend on the batch.
+    """Seconds of `rounds` steps of each config, in turn after one that does not count, on
+    `DEVICE`; without the optimizer, whose time does not depend on the batch.
 
     The models share their weights, so that several of the paper's size fit into memory.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    given = Batch(*(part.to(device) for part in batch(configs[0], lengths)))
-    models, weights = [], {}
+    given, models, weights = batch(configs[0], lengths), [], {}
     for config in configs:
-        models.append(build(config).to(device))
+        models.append(build(config))
         models[-1].load_state_dict(weights, strict=False, assign=True)
         weights |= models[-1].state_dict(keep_vars=True)  # one parameter, tied or not
     took = [
@@ -150,11 +161,20 @@ def largest_batch(peaks: dict[int, float], room: float = 80e9) -> int:
 
 def forward(model: MCR, given: Batch) -> Tensor:
     """The loss of a batch, in the config's precision."""
-    c = model.config
-    # A weight's cast that is kept for later blocks would be missed where one is computed again.
-    cache, low = c.recompute == "none", c.precision == "bf16"
-    with torch.autocast(given.pixels.device.type, torch.bfloat16, low, cache_enabled=cache):
+    with autocast(model.config):
         return model(given)["loss"]
+
+
+def autocast(config: Config) -> torch.autocast:
+    """The config's precision on `DEVICE`, as a context."""
+    # A weight's cast that is kept for later blocks would be missed where one is computed again.
+    cache, low = config.recompute == "none", config.precision == "bf16"
+    return torch.autocast(DEVICE, torch.bfloat16, low, cache_enabled=cache)
+
+
+def counting() -> "Tally | Allocator":
+    """A context that counts the bytes of real tensors on `DEVICE`: those `live`, their `peak`."""
+    return Allocator() if DEVICE == "cuda" else Tally()
 
 
 class Tally(TorchDispatchMode):
@@ -199,6 +219,7 @@ class Allocator(contextlib.AbstractContextManager):
     kind = "allocator"
 
     def __enter__(self):
+        gc.collect()  # models of before, which refer to themselves where they recompute
         torch.cuda.reset_peak_memory_stats()
         self.before = torch.cuda.memory_allocated()
         return self
@@ -232,5 +253,5 @@ def _tensors(tree) -> list[Tensor]:
 
 
 def _wait() -> None:
-    if torch.cuda.is_available():
+    if DEVICE == "cuda":
         torch.cuda.synchronize()

@@ -55,14 +55,17 @@ class MCR(nn.Module):
         if config.mrm_weight > 0:
             self.report_decoder = language_model.cls  # D_r, tied to the token embeddings
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
-        decoder = self.image_decoder.blocks if config.mim_weight > 0 else []
-        blocks = [*vit.blocks, *language_model.bert.encoder.layer, *decoder]
-        if config.compile:
-            for block in blocks:  # dropout draws what it draws without: two passes draw the same
-                block.forward = torch.compile(block.forward, options={"fallback_random": True})
+        blocks = [*vit.blocks, *language_model.bert.encoder.layer]
+        decoder = [*self.image_decoder.blocks] if config.mim_weight > 0 else []
         if config.recompute != "none":
-            for block in [*blocks, self.image_head, self.report_head]:
+            for block in blocks:
                 recompute(block, config.recompute)
+            for part in [*decoder, self.image_head, self.report_head]:  # cheap beside the encoders
+                recompute(part, "full")
+        if config.compile:
+            torch._dynamo.config.recompile_limit = 64  # kinds of blocks, passes and shapes share it
+            for block in blocks + decoder:  # dropout draws what it would: two passes draw the same
+                block.forward = torch.compile(block.forward, options={"fallback_random": True})
 
     def forward(
         self, batch: batches.Batch, contrast: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -252,20 +255,28 @@ class ReportEncoder(nn.Module):
     def forward(self, tokens: Tensor, present: Tensor, masked: Tensor | None = None) -> Tensor:
         """`report_tokens [B, T, D]` of ids `tokens [B, T]`; `present [B, T]` is false at padding.
 
-        Batches come in the order of length, so that in each quarter little is padding (ours).
-        Reports of nearly one length stay together: each part adds a gradient of all weights.
+        Short reports share a row, each attending to itself only, so that little is padding.
         """
         if masked is not None:
             tokens = tokens.masked_fill(masked, self.mask_token)
-        lengths = present.sum(dim=1).cpu()  # at once: each look makes a GPU wait
-        parts = 1 if 4 * lengths.min() > 3 * lengths.max() else 4
-        encoded = []
-        for ids, mask, n in zip(*(x.chunk(parts) for x in (tokens, present, lengths)), strict=True):
-            longest = int(n.max())
-            part = self.bert(ids[:, :longest], attention_mask=mask[:, :longest].long())
-            padding = (0, 0, 0, tokens.shape[1] - longest)
-            encoded.append(F.pad(part.last_hidden_state, padding))
-        return torch.cat(encoded)
+        lengths = present.sum(dim=1).cpu()
+        rows, starts = pack(lengths)
+        shape = int(rows.max()) + 1, tokens.shape[1]
+        report, place = present.nonzero(as_tuple=True)
+        row, column = rows.to(report.device)[report], starts.to(report.device)[report] + place
+
+        def packed(values: Tensor, rest: int) -> Tensor:
+            return values.new_full(shape, rest).index_put((row, column), values)
+
+        owner = packed(report, -1)
+        alone = bool((lengths == tokens.shape[1]).all())  # then nobody else is to be seen
+        encoded = self.bert(
+            packed(tokens[report, place], 0),
+            position_ids=packed(place, 0),
+            attention_mask=None if alone else owner[:, None, :, None] == owner[:, None, None, :],
+        ).last_hidden_state
+        padded = encoded.new_zeros(*tokens.shape, encoded.shape[-1])
+        return padded.index_put((report, place), encoded[row, column])
 
 
 class Head(nn.Module):
@@ -368,33 +379,44 @@ class ImageDecoder(nn.Module):
         return self.pixels(self.norm(decoded))
 
 
-_ATTENTION = {
+_DEAR = [
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
-}
-_PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
+]
 
 
 def recompute(module: nn.Module, level: str) -> None:
     """Let `module` keep less for its backward pass, which computes the rest again (ours).
 
-    `full` keeps the input. `selective` keeps what is dear to compute and small: results of
-    attention and matrix products, but not a perceptron's hidden layer, four times as wide as the
-    others together with its activation twice that. Losses and gradients stay what they are.
+    `full` keeps the input. `selective` also keeps what is dear to compute: the results of attention
+    and of matrix products. Losses and gradients stay what they are.
     """
     contexts = {}
     if level == "selective":
-        contexts["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _kept)
+        contexts["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _DEAR)
     module.forward = functools.partial(checkpoint, module.forward, use_reentrant=False, **contexts)
 
 
-def _kept(context, operation, *arguments, **options) -> bool:
-    if operation in _PRODUCTS:
-        inside, outside = arguments[-1].shape
-        return outside < 4 * inside
-    return operation in _ATTENTION
+def pack(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and first column of each report where short ones share a row as long as the longest.
+
+    `lengths [B]`, in tokens; the longest first, each into the first row with room for it (Krell et
+    al., 2021).
+    """
+    width, free = int(lengths.max()), []
+    rows, starts = torch.zeros_like(lengths), torch.zeros_like(lengths)
+    for report in lengths.argsort(descending=True, stable=True).tolist():
+        length = int(lengths[report])
+        row = next((row for row, room in enumerate(free) if room >= length), len(free))
+        if row == len(free):
+            free.append(width)
+        rows[report], starts[report] = row, width - free[row]
+        free[row] -= length
+    return rows, starts
 
 
 def gather(rows: Tensor, index: Tensor) -> Tensor:

@@ -1,6 +1,10 @@
 """One small data set and one small model, made once for all tests."""
 
 import dataclasses
+import os
+
+# Before anything asks: bits are compared, and two processes share a batch, but cannot share a GPU.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import pytest
 import torch

@@ -39,7 +39,6 @@ def test_the_caller_has_the_last_word():
         ({"image_size": 100}, "multiple of 'patch_size'"),
         ({"sizes": [1, 2]}, "'sizes' takes a tuple"),
         ({"seed": True}, "'seed' takes a int"),
-        ({"compile": True, "recompute": "selective"}, "exclude each other"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_a_sentence(settings, message):

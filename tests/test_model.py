@@ -1,17 +1,21 @@
 """The model against the paper's statements and against the stock implementations of its parts."""
 
+import itertools
+
 import numpy as np
 import pytest
 import stock
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 from transformers import BertForMaskedLM
 
 from mcrlib import losses
 from mcrlib.masking import dropped_patches
-from mcrlib.model import MCR, gather
+from mcrlib.model import MCR, gather, pack
 
 DRAW = torch.Generator().manual_seed(0)
 
@@ -124,6 +128,33 @@ def test_masked_patches_as_tokens_are_encoded_in_their_places(build):
     decoded = decoder.pixels(decoder.norm(decoder.blocks(decoder.embed(expected) + places)))
     theirs = gather(decoded[:, 1:], dropped)
     torch.testing.assert_close(decoder(tokens, keep, dropped), theirs, atol=1e-5, rtol=0)
+
+
+LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=40)
+
+
+@given(LENGTHS)
+def test_packed_reports_share_rows_without_overlap_and_leave_none_half_empty_twice(lengths):
+    rows, starts = (x.tolist() for x in pack(torch.tensor(lengths)))
+    reports = zip(rows, starts, lengths, strict=True)
+    places = [(row, start + i) for row, start, length in reports for i in range(length)]
+    assert len(set(places)) == sum(lengths)
+    assert max(column for _, column in places) < max(lengths)
+    filled = [sum(row == at for row, _ in places) for at in range(max(rows) + 1)]
+    assert min(filled) > 0
+    assert all(a + b > max(lengths) for a, b in itertools.combinations(filled, 2))
+
+
+@pytest.mark.parametrize("lengths", [[7, 7, 7], [2, 3, 4, 4, 9], [1, 9]])
+def test_reports_that_share_a_row_are_encoded_as_if_alone(build, lengths):
+    encoder = build().eval().report_encoder
+    present = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    tokens = torch.randint(5, 200, present.shape, generator=DRAW)
+    together = encoder(tokens, present)
+    assert not together[~present].any()
+    for row, length, ids in zip(together, lengths, tokens, strict=True):
+        alone = encoder.bert(ids[None, :length]).last_hidden_state[0]
+        torch.testing.assert_close(row[:length], alone, atol=2e-6, rtol=1e-5)
 
 
 def test_dropped_patches_and_masked_tokens_do_not_reach_the_contrast_of_mcr(build, batch):

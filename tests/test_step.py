@@ -67,10 +67,11 @@ def test_recomputing_changes_no_weight_name_and_no_embedding(build, dataset, tmp
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="a compiler for C++ is needed")
-def test_compiling_changes_neither_loss_nor_gradient_nor_dropout(build, tmp_path):
+@pytest.mark.parametrize("level", ["none", "selective"])
+def test_compiling_changes_neither_loss_nor_gradient_nor_dropout(build, tmp_path, level):
     """In two passes: the first is compiled anew, since it has no graph."""
     small, found = {"vision_depth": 1, "text_depth": 1, "dropout": 0.3}, []
-    ours = build(**small, compile=True)
+    ours = build(**small, compile=True, recompute=level)
     given = memory.batch(ours.config, [9] * 8, vocabulary=len(ours.tokenizer))
     for model in (ours, build(**small)):
         torch.manual_seed(1)
