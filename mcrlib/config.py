@@ -91,7 +91,7 @@ class Config:
     clip_norm: float = 1.0  # gradients longer than this are shortened to it
     precision: str = "bf16"  # or "no", fp32
     # What the backward pass computes again, for memory: none, selective or full. None is fastest,
-    # and the paper's batch takes 47 GB (24 if selective; simulated, notebook 08).
+    # and the paper's batch takes 47 GB (26 if selective; simulated, notebook 08).
     recompute: str = "none"
     # torch.compile: faster after a minute, and on a GPU `selective` needs it to be fast; it takes a
     # C++ compiler.

@@ -46,7 +46,7 @@ def test_a_simulated_step_counts_what_a_real_one_counts(small, level):
     c = dataclasses.replace(small, recompute=level)
     simulated = memory.step(c, LENGTHS)
     model, given = memory.build(c), memory.batch(c, LENGTHS)
-    with memory.Tally() as tally:
+    with memory.counting() as tally:
         loss = memory.forward(model, given)
         assert tally.live == pytest.approx(simulated["activations"], rel=0.01)
         loss.backward()
@@ -89,6 +89,15 @@ def test_a_gpu_is_read_by_its_allocator(monkeypatch):
     with memory.Allocator() as watch:
         assert watch.live == 60
         assert watch.peak == 90
+
+
+def test_a_step_that_does_not_fit_is_a_sentence(small, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(memory, "forward", full)
+    with pytest.raises(RuntimeError, match="6 pairs, mcr with recompute none, does not fit"):
+        memory.step(small, LENGTHS)
 
 
 def test_the_largest_batch_is_on_the_line():

@@ -36,8 +36,8 @@ class Pairs(torch.utils.data.Dataset):
     """The pairs of one split, fetched a whole batch at a time.
 
     Masks and augmentation are a function of (seed, epoch, pair_id): set `epoch` before iterating.
-    A batch comes in the order of its reports' lengths, as the report encoder likes it; `share` is
-    the part of it that this process takes: every P-th pair, so that all have equal lengths.
+    A batch comes in the order of its reports' lengths; `share` is the part of it that this process
+    takes: every P-th pair, so that all have equally long ones.
     """
 
     def __init__(self, dataset: Dataset, split: str, config: Config, tokenizer: BertTokenizer):
