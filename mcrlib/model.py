@@ -260,16 +260,17 @@ class ReportEncoder(nn.Module):
         if masked is not None:
             tokens = tokens.masked_fill(masked, self.mask_token)
         lengths = present.sum(dim=1).cpu()
-        rows, starts = pack(lengths)
-        shape = int(rows.max()) + 1, tokens.shape[1]
+        width = tokens.shape[1]
+        rows, starts = pack(lengths, width)
         report, place = present.nonzero(as_tuple=True)
         row, column = rows.to(report.device)[report], starts.to(report.device)[report] + place
 
         def packed(values: Tensor, rest: int) -> Tensor:
-            return values.new_full(shape, rest).index_put((row, column), values)
+            empty = values.new_full((int(rows.max()) + 1, width), rest)
+            return empty.index_put((row, column), values)
 
         owner = packed(report, -1)
-        alone = bool((lengths == tokens.shape[1]).all())  # then nobody else is to be seen
+        alone = bool((lengths == width).all())  # then nobody else is to be seen
         encoded = self.bert(
             packed(tokens[report, place], 0),
             position_ids=packed(place, 0),
@@ -401,13 +402,13 @@ def recompute(module: nn.Module, level: str) -> None:
     module.forward = functools.partial(checkpoint, module.forward, use_reentrant=False, **contexts)
 
 
-def pack(lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and first column of each report where short ones share a row as long as the longest.
+def pack(lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Row and first column of each report where short ones share a row of `width` tokens.
 
-    `lengths [B]`, in tokens; the longest first, each into the first row with room for it (Krell et
-    al., 2021).
+    `lengths [B]`, at most `width`; the longest first, each into the first row with room for it
+    (Krell et al., 2021).
     """
-    width, free = int(lengths.max()), []
+    free = []
     rows, starts = torch.zeros_like(lengths), torch.zeros_like(lengths)
     for report in lengths.argsort(descending=True, stable=True).tolist():
         length = int(lengths[report])

@@ -8,6 +8,7 @@ Masks come with the batch, and dropout draws the same in both passes.
 
 import contextlib
 import functools
+import math
 
 import torch
 from accelerate import Accelerator
@@ -24,7 +25,7 @@ def two_pass(
     `accelerator` made of an MCR, with `size` pairs at a time; returns the terms, as
     `MCR.forward` does."""
     model = accelerator.unwrap_model(network)
-    parts = [Batch(*part) for part in zip(*(side.split(size) for side in batch), strict=True)]
+    parts = micro_batches(batch, size)
     seeds = torch.randint(2**62, (len(parts),)).tolist()
     rows = []
     for part, seed in zip(parts, seeds, strict=True):
@@ -37,7 +38,8 @@ def two_pass(
     *pulls, pull = torch.autograd.grad(terms["vrc"], (image, report, model.log_scale))
 
     masked = batch.masked.sum()
-    for part, seed, *pulled in zip(parts, seeds, *(p.split(size) for p in pulls), strict=True):
+    sizes = [len(part.pixels) for part in parts]
+    for part, seed, *pulled in zip(parts, seeds, *(p.split(sizes) for p in pulls), strict=True):
         torch.manual_seed(seed)
         carry = functools.partial(_carry, *pulled, model.log_scale * pull / len(parts))
         # Means over a part's images and masked tokens become shares of the means over all.
@@ -56,6 +58,13 @@ def two_pass(
         for name in found.keys() - {"vrc"}:
             terms[name] = terms.get(name, 0) + found[name].detach()
     return {"loss": model.weighted(terms), **terms}
+
+
+def micro_batches(batch: Batch, size: int) -> list[Batch]:
+    """Parts of at most `size` pairs. A batch comes in the order of length: each part has reports of
+    all lengths, so that none takes more memory than the others."""
+    n = math.ceil(len(batch.pixels) / size)
+    return [Batch(*(side[i::n].contiguous() for side in batch)) for i in range(n)]
 
 
 def _carry(image_pull, report_pull, scale_pull, image: Tensor, report: Tensor) -> Tensor:

@@ -133,22 +133,24 @@ def test_masked_patches_as_tokens_are_encoded_in_their_places(build):
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=40)
 
 
-@given(LENGTHS)
-def test_packed_reports_share_rows_without_overlap_and_leave_none_half_empty_twice(lengths):
-    rows, starts = (x.tolist() for x in pack(torch.tensor(lengths)))
+@given(LENGTHS, st.integers(0, 20))
+def test_packed_reports_share_rows_without_overlap_and_no_two_rows_fit_into_one(lengths, more):
+    width = max(lengths) + more
+    rows, starts = (x.tolist() for x in pack(torch.tensor(lengths), width))
     reports = zip(rows, starts, lengths, strict=True)
     places = [(row, start + i) for row, start, length in reports for i in range(length)]
     assert len(set(places)) == sum(lengths)
-    assert max(column for _, column in places) < max(lengths)
+    assert max(column for _, column in places) < width
     filled = [sum(row == at for row, _ in places) for at in range(max(rows) + 1)]
     assert min(filled) > 0
-    assert all(a + b > max(lengths) for a, b in itertools.combinations(filled, 2))
+    assert all(a + b > width for a, b in itertools.combinations(filled, 2))
 
 
 @pytest.mark.parametrize("lengths", [[7, 7, 7], [2, 3, 4, 4, 9], [1, 9]])
-def test_reports_that_share_a_row_are_encoded_as_if_alone(build, lengths):
+@pytest.mark.parametrize("more", [0, 3])
+def test_reports_that_share_a_row_are_encoded_as_if_alone(build, lengths, more):
     encoder = build().eval().report_encoder
-    present = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    present = torch.arange(max(lengths) + more) < torch.tensor(lengths)[:, None]
     tokens = torch.randint(5, 200, present.shape, generator=DRAW)
     together = encoder(tokens, present)
     assert not together[~present].any()

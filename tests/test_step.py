@@ -1,6 +1,7 @@
 """What saves memory or time in a step changes neither its loss nor its gradient."""
 
 import dataclasses
+import itertools
 import shutil
 
 import pytest
@@ -9,10 +10,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mcrlib import losses, memory, train
-from mcrlib.data.batches import Batch
+from mcrlib import config, losses, memory, train
 from mcrlib.model import MCR
-from mcrlib.step import two_pass
+from mcrlib.step import micro_batches, two_pass
 
 VARIANTS = {
     "mcr": {},
@@ -84,11 +84,28 @@ def test_compiling_changes_neither_loss_nor_gradient_nor_dropout(build, tmp_path
     assert not MCR.from_pretrained(tmp_path).config.compile  # to look needs no compiler
 
 
+@pytest.mark.parametrize(
+    ("pairs", "size", "sizes"), [(8, 4, [4, 4]), (9, 4, [3, 3, 3]), (3, 8, [3])]
+)
+def test_micro_batches_share_the_pairs_and_their_lengths(pairs, size, sizes):
+    c = config.load("smoke")
+    whole = memory.batch(c, range(5, 5 + pairs), vocabulary=50)
+    parts = micro_batches(whole, size)
+    assert [len(part.pixels) for part in parts] == sizes
+    lengths = [part.present.sum(dim=1).tolist() for part in parts]
+    assert sorted(itertools.chain(*lengths)) == list(range(5, 5 + pairs))
+    assert max(map(max, lengths)) - min(map(max, lengths)) < len(parts)
+    for part in parts:  # what belongs together stays together
+        for pixels, tokens in zip(part.pixels, part.tokens, strict=True):
+            (place,) = (whole.pixels == pixels).all(dim=(1, 2, 3)).nonzero()[0].tolist()
+            assert torch.equal(whole.tokens[place], tokens)
+
+
 def oracle(model, batch, size):
     """All micro batches with their graphs at once; each draws its dropout from a seed of its own,
     taken as `two_pass` takes them."""
     model.train().zero_grad()
-    parts = [Batch(*part) for part in zip(*(side.split(size) for side in batch), strict=True)]
+    parts = micro_batches(batch, size)
     torch.manual_seed(1)
     seeds = torch.randint(2**62, (len(parts),)).tolist()
     rows, mim, mrm, c = [], 0, 0, model.config
