@@ -90,7 +90,7 @@ reproduce: ## everything: data, training, tables, figures; then the numbers besi
 
 efficiency: 08_efficiency ## time and memory of a training step at the paper's size, by variant
 
-bench: $(ENV) ## speed and memory beside others' code, to results/bench.json; ONLY='7 8' prints those
+bench: $(ENV) ## speed and memory beside others' code, to results/bench*.json; ONLY='7 8' prints those
 	$(PYTHON) benchmarks/run.py $(ONLY)
 
 publish: $(ENV) ## make the finished demo run the committed reference

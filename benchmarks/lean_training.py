@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from joblib import Parallel, delayed
 from measured import row
 
@@ -24,6 +25,7 @@ SEEDS = (0, 1, 2)
 
 def ranks(settings: config.Config, root: Path, threads: int) -> np.ndarray:
     """Train below `root`, where the pairs are, and rank the test split."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # else the first precision stays
     config.ROOT, os.environ[config.PLAIN] = root, "1"
     torch.set_num_threads(threads)
     dataset = manifest.open(settings.data_folder)
@@ -36,8 +38,8 @@ def ranks(settings: config.Config, root: Path, threads: int) -> np.ndarray:
 def retrieval_kept(run: str = "demo") -> list[dict]:
     jobs = [config.load(run, seed=s, **changes) for changes in (LEAN, {}) for s in SEEDS]
     cores = os.cpu_count()
-    # A process each: a process has one precision, and a GPU room for all of these small models.
-    processes = len(jobs) if memory.DEVICE == "cuda" else min(cores, len(jobs))
+    # A GPU has room for all of these small models; one process alone would be this one.
+    processes = len(jobs) if memory.DEVICE == "cuda" else min(max(cores, 2), len(jobs))
     with tempfile.TemporaryDirectory() as folder:
         root, config.ROOT = config.ROOT, Path(folder)
         try:

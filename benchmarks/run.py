@@ -1,7 +1,7 @@
 """All benchmarks, or those named: `python benchmarks/run.py [ID...]`.
 
 All of them go to results/bench.json, or bench-gpu.json where there is a GPU; those named are
-printed only, so that a file is of one machine, one commit and one evening.
+printed only.
 """
 
 import gc

@@ -259,18 +259,17 @@ class ReportEncoder(nn.Module):
         """
         if masked is not None:
             tokens = tokens.masked_fill(masked, self.mask_token)
-        lengths = present.sum(dim=1).cpu()
-        width = tokens.shape[1]
+        width, lengths = tokens.shape[1], present.sum(dim=1).tolist()  # at once: a GPU must wait
         rows, starts = pack(lengths, width)
+        shape = int(rows.max()) + 1, width
         report, place = present.nonzero(as_tuple=True)
         row, column = rows.to(report.device)[report], starts.to(report.device)[report] + place
 
         def packed(values: Tensor, rest: int) -> Tensor:
-            empty = values.new_full((int(rows.max()) + 1, width), rest)
-            return empty.index_put((row, column), values)
+            return values.new_full(shape, rest).index_put((row, column), values)
 
         owner = packed(report, -1)
-        alone = bool((lengths == width).all())  # then nobody else is to be seen
+        alone = min(lengths) == width  # then nobody else is to be seen
         encoded = self.bert(
             packed(tokens[report, place], 0),
             position_ids=packed(place, 0),
@@ -402,22 +401,20 @@ def recompute(module: nn.Module, level: str) -> None:
     module.forward = functools.partial(checkpoint, module.forward, use_reentrant=False, **contexts)
 
 
-def pack(lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Row and first column of each report where short ones share a row of `width` tokens.
+def pack(lengths: Sequence[int], width: int) -> tuple[Tensor, Tensor]:
+    """Row and first column of each report, `[B]` both, where short ones share a row of `width`.
 
-    `lengths [B]`, at most `width`; the longest first, each into the first row with room for it
-    (Krell et al., 2021).
+    `lengths` are in tokens, at most `width`; the longest first, each into the first row with room
+    for it (Krell et al., 2021).
     """
-    free = []
-    rows, starts = torch.zeros_like(lengths), torch.zeros_like(lengths)
-    for report in lengths.argsort(descending=True, stable=True).tolist():
-        length = int(lengths[report])
-        row = next((row for row, room in enumerate(free) if room >= length), len(free))
+    rows, starts, free = [0] * len(lengths), [0] * len(lengths), []
+    for report in sorted(range(len(lengths)), key=lambda report: -lengths[report]):
+        row = next((i for i, room in enumerate(free) if room >= lengths[report]), len(free))
         if row == len(free):
             free.append(width)
         rows[report], starts[report] = row, width - free[row]
-        free[row] -= length
-    return rows, starts
+        free[row] -= lengths[report]
+    return torch.tensor(rows), torch.tensor(starts)
 
 
 def gather(rows: Tensor, index: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def micro_batches(batch: Batch, size: int) -> list[Batch]:
     """Parts of at most `size` pairs. A batch comes in the order of length: each part has reports of
     all lengths, so that none takes more memory than the others."""
     n = math.ceil(len(batch.pixels) / size)
-    return [Batch(*(side[i::n].contiguous() for side in batch)) for i in range(n)]
+    return [Batch(*(side[i::n] for side in batch)) for i in range(n)]
 
 
 def _carry(image_pull, report_pull, scale_pull, image: Tensor, report: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 
 # Before anything asks: bits are compared, and two processes share a batch, but cannot share a GPU.
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 import torch

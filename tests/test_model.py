@@ -136,7 +136,7 @@ LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=40)
 @given(LENGTHS, st.integers(0, 20))
 def test_packed_reports_share_rows_without_overlap_and_no_two_rows_fit_into_one(lengths, more):
     width = max(lengths) + more
-    rows, starts = (x.tolist() for x in pack(torch.tensor(lengths), width))
+    rows, starts = (x.tolist() for x in pack(lengths, width))
     reports = zip(rows, starts, lengths, strict=True)
     places = [(row, start + i) for row, start, length in reports for i in range(length)]
     assert len(set(places)) == sum(lengths)
