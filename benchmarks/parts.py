@@ -81,7 +81,7 @@ def tower(rounds: int = 5) -> list[dict]:
     return found
 
 
-def masked_images(rounds: int = 3) -> list[dict]:
+def masked_images(rounds: int = 15) -> list[dict]:
     c = settings("mcr")
     ours, theirs, given = memory.build(c), mae(c).train(), memory.batch(c, [4] * PAIRS)
     load_mae(ours, theirs)
