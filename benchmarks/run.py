@@ -11,10 +11,10 @@ import sys
 import time
 
 import torch
+from step import GPU
 
-from mcrlib import config, memory, results
+from mcrlib import config, results
 
-GPU = memory.DEVICE == "cuda"
 MODULES = ["step", "parts", "lean_training"]
 if not GPU:  # which changes nothing in the others
     MODULES[2:2] = ["safety"]

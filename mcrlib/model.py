@@ -263,20 +263,15 @@ class ReportEncoder(nn.Module):
         rows, starts = pack(lengths, width)
         shape = int(rows.max()) + 1, width
         report, place = present.nonzero(as_tuple=True)
-        row, column = rows.to(report.device)[report], starts.to(report.device)[report] + place
-
-        def packed(values: Tensor, rest: int) -> Tensor:
-            return values.new_full(shape, rest).index_put((row, column), values)
-
-        owner = packed(report, -1)
+        shared = rows.to(report.device)[report], starts.to(report.device)[report] + place
+        owner = put(report, shared, shape, -1)
         alone = min(lengths) == width  # then nobody else is to be seen
         encoded = self.bert(
-            packed(tokens[report, place], 0),
-            position_ids=packed(place, 0),
+            put(tokens[report, place], shared, shape),
+            position_ids=put(place, shared, shape),
             attention_mask=None if alone else owner[:, None, :, None] == owner[:, None, None, :],
         ).last_hidden_state
-        padded = encoded.new_zeros(*tokens.shape, encoded.shape[-1])
-        return padded.index_put((report, place), encoded[row, column])
+        return put(encoded[shared], (report, place), tokens.shape)
 
 
 class Head(nn.Module):
@@ -313,8 +308,7 @@ class Head(nn.Module):
         if present is None:
             return self.map(tokens)
         places = present.nonzero(as_tuple=True)
-        mapped = self.map(tokens[places])
-        return mapped.new_zeros(*present.shape, mapped.shape[-1]).index_put(places, mapped)
+        return put(self.map(tokens[places]), places, present.shape)
 
 
 class Aggregation(nn.Module):
@@ -415,6 +409,11 @@ def pack(lengths: Sequence[int], width: int) -> tuple[Tensor, Tensor]:
         rows[report], starts[report] = row, width - free[row]
         free[row] -= lengths[report]
     return torch.tensor(rows), torch.tensor(starts)
+
+
+def put(values: Tensor, places: tuple[Tensor, Tensor], shape: Sequence[int], rest=0) -> Tensor:
+    """`[*shape, ...]`: `values [N, ...]` at `places`, two indices `[N]`, and `rest` elsewhere."""
+    return values.new_full((*shape, *values.shape[1:]), rest).index_put(places, values)
 
 
 def gather(rows: Tensor, index: Tensor) -> Tensor:
