@@ -22,7 +22,7 @@ PYTHON := .venv/bin/python
 ENV    := .venv/stamp
 endif
 
-NOTEBOOK  = $(PYTHON) -m mcrlib.execute notebooks/$(1).ipynb $(EXECUTED)/$(1)$(2).ipynb "run=$(RUN)"
+NOTEBOOK  = $(PYTHON) -m mcrlib.companion.execute notebooks/$(1).ipynb $(EXECUTED)/$(1)$(2).ipynb "run=$(RUN)"
 variant   = $(firstword $(subst -seed, ,$(1)))
 seed      = $(lastword $(subst -seed, ,$(1)))
 
@@ -38,7 +38,7 @@ help: ## this list
 	@echo "  DATA=file or folder   WEIGHTS=folder with the pretrained encoders   PROCESSES=GPUs to share   SET='epochs: 3, lr: 1.0e-4'"
 
 doctor: $(ENV) ## what is there: GPU, Java, disk, weights, data
-	$(PYTHON) -m mcrlib.doctor "$(RUN)" "$(DATA)" "$(WEIGHTS)"
+	$(PYTHON) -m mcrlib.companion.doctor "$(RUN)" "$(DATA)" "$(WEIGHTS)"
 
 env: $(ENV) ## the environment: .venv from requirements.lock, unless one is active
 
@@ -54,7 +54,7 @@ endif
 	touch $@
 
 guard: $(ENV)
-	@$(PYTHON) -m mcrlib.doctor --may-run "$(RUN)" "$(DATA)" "$(CONFIRM)"
+	@$(PYTHON) -m mcrlib.companion.doctor --may-run "$(RUN)" "$(DATA)" "$(CONFIRM)"
 
 data: guard ## pairs: manifest and image cache in data/RUN
 	@$(call NOTEBOOK,00_data,) "data=$(abspath $(DATA))" "overrides={$(SET)}"
@@ -86,7 +86,7 @@ reproduce: ## everything: data, training, tables, figures; then the numbers besi
 	@$(MAKE) --no-print-directory embed
 	@$(MAKE) --no-print-directory baseline
 	@$(MAKE) --no-print-directory tables figures
-	@$(PYTHON) -m mcrlib.results $(RUN)
+	@$(PYTHON) -m mcrlib.companion.compare $(RUN)
 
 efficiency: 08_efficiency ## time and memory of a training step at the paper's size, by variant
 
@@ -94,7 +94,7 @@ bench: $(ENV) ## speed and memory beside others' code, to results/bench*.json; O
 	$(PYTHON) benchmarks/run.py $(ONLY)
 
 publish: $(ENV) ## make the finished demo run the committed reference
-	$(PYTHON) -m mcrlib.publish $(RUN)
+	$(PYTHON) -m mcrlib.companion.publish $(RUN)
 	@$(MAKE) --no-print-directory tables figures RUN=reference
 
 test: $(ENV) ## the tests

@@ -24,7 +24,8 @@ from sklearn.metrics import precision_recall_fscore_support
 from spacy.tokens import Span
 from spacy.util import filter_spans
 
-from mcrlib import config, findings, results
+from mcrlib import config, results
+from mcrlib.evaluation import findings
 
 # The annotators' MeSH terms (head/qualifier/...) -> finding, fixed without a look at odd reports.
 # "round" is how they write a nodular opacity or density.

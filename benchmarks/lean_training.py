@@ -16,8 +16,12 @@ from accelerate.state import AcceleratorState
 from joblib import Parallel, delayed
 from measured import row
 
-from mcrlib import config, memory, retrieval, train
-from mcrlib.data import manifest
+from mcrlib import config
+from mcrlib.data import prepare
+from mcrlib.data.dataset import open_dataset
+from mcrlib.evaluation import retrieval
+from mcrlib.training import cost, loop
+from mcrlib.training.checkpoint import load_trained
 
 LEAN = {"precision": "bf16", "recompute": "selective", "micro_batch": 32}
 SEEDS = (0, 1, 2)
@@ -28,29 +32,29 @@ def ranks(settings: config.Config, root: Path, threads: int) -> np.ndarray:
     AcceleratorState._reset_state(reset_partial_state=True)  # else the first precision stays
     config.ROOT, os.environ[config.PLAIN] = root, "1"
     torch.set_num_threads(threads)
-    dataset = manifest.open(settings.data_folder)
+    dataset = open_dataset(settings.data_folder)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
         config.ROOT = Path(folder)
-        train.train(settings, dataset)
-        return train.ranks(train.trained(settings, dataset), dataset, "test")
+        loop.train(settings, dataset)
+        return loop.rank_split(load_trained(settings, dataset), dataset, "test")
 
 
 def retrieval_kept(run: str = "demo") -> list[dict]:
     jobs = [config.load(run, seed=s, **changes) for changes in (LEAN, {}) for s in SEEDS]
     cores = os.cpu_count()
     # A GPU has room for all of these small models; one process alone would be this one.
-    processes = len(jobs) if memory.DEVICE == "cuda" else min(max(cores, 2), len(jobs))
+    processes = len(jobs) if cost.DEVICE == "cuda" else min(max(cores, 2), len(jobs))
     with tempfile.TemporaryDirectory() as folder:
         root, config.ROOT = config.ROOT, Path(folder)
         try:
-            dataset = manifest.build(config.load(run))
+            dataset = prepare.build(config.load(run))
         finally:
             config.ROOT = root
         threads = max(1, cores // processes)
         both = Parallel(processes)(delayed(ranks)(job, Path(folder), threads) for job in jobs)
     lean, plain = np.stack(both[: len(SEEDS)]), np.stack(both[len(SEEDS) :])
     patients = dataset.frame["patient_id"].iloc[dataset.indices("test")]
-    found = retrieval.compare(lean, plain, patients.tolist())
+    found = retrieval.compare_ranks(lean, plain, patients.tolist())
     loss = max(-found["low"], 1e-4)
     interval = f"{100 * found['difference']:+.1f} points [{100 * found['low']:+.1f}, "
     what = f"mean Recall@10 of lean training, {len(SEEDS)} seeds: {interval}"

@@ -18,12 +18,13 @@ from step import GPU, IN, PAIRS, TOKENS, settings
 from stock import clip, load_mae, mae
 from torch import Tensor, nn
 
-from mcrlib import losses, memory
+from mcrlib import losses
 from mcrlib.config import Config
 from mcrlib.data.batches import Batch
 from mcrlib.masking import dropped_patches
 from mcrlib.model import MCR, gather
-from mcrlib.step import two_pass
+from mcrlib.training import cost
+from mcrlib.training.two_pass import two_pass
 
 
 def faster(ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> list[float]:
@@ -35,7 +36,7 @@ def cast(c: Config, loss: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """`loss` in the config's precision."""
 
     def low() -> Tensor:
-        with memory.autocast(c):
+        with cost.autocast(c):
             return loss()
 
     return low
@@ -43,7 +44,7 @@ def cast(c: Config, loss: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
 def extra(work: Callable[[], Tensor]) -> int:
     """Bytes at the peak of a forward and backward pass."""
-    with memory.counting() as counted:
+    with cost.byte_counter() as counted:
         work().backward()
     return counted.peak
 
@@ -56,20 +57,20 @@ def tower(rounds: int = 5) -> list[dict]:
     """
     found = []
     n = max(PAIRS, 16)
-    ragged = memory.LENGTHS * (n // 8)
+    ragged = cost.REPORT_LENGTHS * (n // 8)
     for name, lengths, goal in (("of full length", [TOKENS] * n, 1), ("ragged", ragged, 1.3)):
         c = dataclasses.replace(settings("flip"), dropout=0.0)
-        mba, abm = (memory.build(dataclasses.replace(c, alignment=a)) for a in ("mba", "abm"))
-        theirs = clip(c, mba.bert.to_dict(), TOKENS).train().to(memory.DEVICE)
-        given = memory.batch(c, lengths)
+        mba, abm = (cost.build_model(dataclasses.replace(c, alignment=a)) for a in ("mba", "abm"))
+        theirs = clip(c, mba.bert.to_dict(), TOKENS).train().to(cost.DEVICE)
+        given = cost.random_batch(c, lengths)
 
         def lean(model: nn.Module, given: Batch = given) -> float:
-            return memory.timed(lambda: memory.forward(model, given), model)
+            return cost.time_gradient(lambda: cost.loss_of(model, given), model)
 
         def loss(theirs: nn.Module = theirs, given: Batch = given) -> Tensor:
             return ClipLoss()(*theirs(given.pixels.expand(-1, 3, -1, -1), given.tokens))
 
-        stock = functools.partial(memory.timed, cast(c, loss), theirs)
+        stock = functools.partial(cost.time_gradient, cast(c, loss), theirs)
         ours = {"AbM": functools.partial(lean, abm), "MbA": functools.partial(lean, mba)}
         seconds = interleaved(ours | {"theirs": stock}, rounds)
         for order in ours:
@@ -83,11 +84,11 @@ def tower(rounds: int = 5) -> list[dict]:
 
 def masked_images(rounds: int = 15) -> list[dict]:
     c = settings("mcr")
-    ours, theirs, given = memory.build(c), mae(c).train(), memory.batch(c, [4] * PAIRS)
+    ours, theirs, given = cost.build_model(c), mae(c).train(), cost.random_batch(c, [4] * PAIRS)
     load_mae(ours, theirs)
-    theirs.to(memory.DEVICE)
+    theirs.to(cost.DEVICE)
     keep, dropped = given.keep, dropped_patches(given.keep, 196)
-    noise = torch.ones(PAIRS, 196, device=memory.DEVICE).scatter_(1, keep, 0.0)
+    noise = torch.ones(PAIRS, 196, device=cost.DEVICE).scatter_(1, keep, 0.0)
 
     def lean() -> Tensor:
         tokens = ours.image_encoder(given.pixels, keep)
@@ -98,8 +99,8 @@ def masked_images(rounds: int = 15) -> list[dict]:
         return theirs(given.pixels, noise=noise).loss
 
     times = faster(
-        lambda: memory.timed(cast(c, lean), ours),
-        lambda: memory.timed(cast(c, stock), theirs),
+        lambda: cost.time_gradient(cast(c, lean), ours),
+        lambda: cost.time_gradient(cast(c, stock), theirs),
         rounds,
     )
     with torch.backends.cudnn.flags(allow_tf32=False):
@@ -115,8 +116,8 @@ def masked_tokens(rounds: int = 5) -> list[dict]:
     """The language head on the report encoder's features: where it looks, and everywhere."""
     c = settings("mcr")
     n = max(PAIRS, 32)
-    head, given = memory.build(c).report_decoder, memory.batch(c, [TOKENS] * n)
-    features = torch.randn(n, TOKENS, c.text_width, device=memory.DEVICE, requires_grad=True)
+    head, given = cost.build_model(c).report_decoder, cost.random_batch(c, [TOKENS] * n)
+    features = torch.randn(n, TOKENS, c.text_width, device=cost.DEVICE, requires_grad=True)
     labels = given.tokens.masked_fill(~given.masked, -100)
 
     def lean() -> Tensor:
@@ -127,7 +128,9 @@ def masked_tokens(rounds: int = 5) -> list[dict]:
         return F.cross_entropy(head(features).flatten(0, 1), labels.flatten())
 
     lean, stock = cast(c, lean), cast(c, stock)
-    times = faster(lambda: memory.timed(lean, head), lambda: memory.timed(stock, head), rounds)
+    times = faster(
+        lambda: cost.time_gradient(lean, head), lambda: cost.time_gradient(stock, head), rounds
+    )
     what = f"language head at the 25 % masked tokens, {IN}"
     rival = "at every token, as BertForMaskedLM"
     gradients = sum(p.nbytes for p in head.parameters())  # the same for both
@@ -144,15 +147,15 @@ def contrast(n: int = 8192, width: int = 512, rounds: int = 5) -> list[dict]:
         F.normalize(torch.randn(n, width, generator=draw), dim=1) for _ in range(2)
     )
     rows.append(torch.tensor(1 / 0.07))
-    rows.to(memory.DEVICE)
+    rows.to(cost.DEVICE)
     theirs = ClipLoss()
 
     def gradient(loss: Callable) -> list[Tensor]:
         return torch.autograd.grad(loss(*rows), [*rows])
 
     times = faster(
-        lambda: memory.timed(lambda: losses.vrc(*rows), rows),
-        lambda: memory.timed(lambda: theirs(*rows), rows),
+        lambda: cost.time_gradient(lambda: losses.vrc(*rows), rows),
+        lambda: cost.time_gradient(lambda: theirs(*rows), rows),
         rounds,
     )
     pairs = zip(gradient(losses.vrc), gradient(theirs), strict=True)
@@ -177,13 +180,16 @@ def micro_batches(rounds: int = 3) -> list[dict]:
     def sides(c: Config, size: int) -> tuple[MCR, Callable[[], Tensor], Callable[[], Tensor]]:
         AcceleratorState._reset_state(reset_partial_state=True)  # else the first precision stays
         accelerator = Accelerator(cpu=not GPU, mixed_precision=c.precision)
-        model, given = memory.build(c), memory.batch(c, memory.LENGTHS * (parts * size // 8))
+        model, given = (
+            cost.build_model(c),
+            cost.random_batch(c, cost.REPORT_LENGTHS * (parts * size // 8)),
+        )
 
         def both() -> Tensor:
             two_pass(model, given, size, accelerator)
             return torch.zeros((), requires_grad=True)  # all gradients are there
 
-        return model, both, lambda: memory.forward(model, given)
+        return model, both, lambda: cost.loss_of(model, given)
 
     def gradient(loss: Callable[[], Tensor]) -> Tensor:
         loss().backward()
@@ -192,7 +198,9 @@ def micro_batches(rounds: int = 3) -> list[dict]:
         return found.double()
 
     model, both, whole = sides(c, PAIRS)
-    times = faster(lambda: memory.timed(both, model), lambda: memory.timed(whole, model), rounds)
+    times = faster(
+        lambda: cost.time_gradient(both, model), lambda: cost.time_gradient(whole, model), rounds
+    )
     model, both, whole = sides(dataclasses.replace(c, precision="no"), min(PAIRS, 64))
     apart = 1 - float(F.cosine_similarity(gradient(whole), gradient(both), dim=0))
     what, rival = f"two passes of {parts} x {PAIRS} pairs, {IN}", f"one batch of {parts * PAIRS}"

@@ -42,18 +42,19 @@ print(mebibytes())
 TABLE = """
 import dataclasses, sys
 from mcrlib import config
-from mcrlib.data import manifest
+from mcrlib.data import prepare
 settings = config.load("table", data=sys.argv[1], cache_size=32)
-manifest.build(dataclasses.replace(settings, run="bench"), workers=1)
+prepare.build(dataclasses.replace(settings, run="bench"), workers=1)
 print(mebibytes())
 """
 TEXT = """
 import sys, time
 from mcrlib import config
-from mcrlib.data import manifest, mimic_cxr
+from mcrlib.data import prepare
+from mcrlib.data.sources import mimic_cxr
 mimic_cxr.FULL_RELEASE = 10**9
 began, settings = time.perf_counter(), config.load("mimic", data=sys.argv[1])
-kept, excluded = manifest._select(mimic_cxr.rows(settings), settings)
+kept, excluded = prepare._select(mimic_cxr.rows(settings), settings)
 assert len(kept) == 227_827 and not excluded
 print(time.perf_counter() - began, mebibytes() / 1024)
 """

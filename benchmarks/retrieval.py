@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from measured import row
 
-from mcrlib import retrieval
+from mcrlib.evaluation import retrieval
 
 
 def pool(n: int, width: int = 512) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:

@@ -26,10 +26,13 @@ from accelerate import Accelerator
 from measured import row
 from safetensors.torch import load_file, save_file
 
-from mcrlib import checkpoint, config, encoders, train
-from mcrlib.checkpoint import OPTIMIZER, POSITION, Position, Saves
-from mcrlib.data import manifest
+from mcrlib import config, pretrained
+from mcrlib.data import prepare
+from mcrlib.data.dataset import Dataset
 from mcrlib.model import MCR
+from mcrlib.training import checkpoint, loop
+from mcrlib.training.checkpoint import OPTIMIZER, POSITION, Position, Saves
+from mcrlib.training.recompute import lighten
 
 # Dropout and augmentation are on: what is random must come back too.
 TINY = config.load(
@@ -62,9 +65,7 @@ def finish(process: int) -> None:
 # Row 9
 
 
-def share(
-    rank: int, processes: int, micro: int, port: int, dataset: manifest.Dataset, home: Path
-) -> None:
+def share(rank: int, processes: int, micro: int, port: int, dataset: Dataset, home: Path) -> None:
     """Write terms and gradient of one batch that `processes` share, and train an epoch with them;
     `micro` pairs at a time.
 
@@ -80,10 +81,10 @@ def share(
     assert accelerator.num_processes == processes
     model = fresh(settings, dataset)
     network = accelerator.prepare(model)
-    *_, loader = train._batches(settings, dataset, model.tokenizer, accelerator)
-    terms = train._gradient(next(iter(loader)), accelerator, network, settings)
+    *_, loader = loop._batches(settings, dataset, model.tokenizer, accelerator)
+    terms = loop._gradient(next(iter(loader)), accelerator, network, settings)
     config.ROOT = home
-    history = train.train(settings, dataset)
+    history = loop.train(settings, dataset)
     if rank == 0:
         terms = {f"first {name}": torch.tensor(value) for name, value in terms.items()}
         terms |= {f"mean {name}": torch.tensor(history[name][0]) for name in ("loss", "vrc", "mrm")}
@@ -91,14 +92,14 @@ def share(
         save_file(terms | gradient, home / "numbers.safetensors")
 
 
-def fresh(settings: config.Config, dataset: manifest.Dataset) -> MCR:
+def fresh(settings: config.Config, dataset: Dataset) -> MCR:
     torch.manual_seed(0)
-    tokenizer = encoders.tokenizer(settings, dataset.frame["report"].tolist())
-    language_model = encoders.language_model(settings, len(tokenizer))
-    return MCR(settings, tokenizer, encoders.vit(settings), language_model)
+    tokenizer = pretrained.load_tokenizer(settings, dataset.frame["report"].tolist())
+    language_model = pretrained.load_language_model(settings, len(tokenizer))
+    return lighten(MCR(settings, tokenizer, pretrained.load_vit(settings), language_model))
 
 
-def shared(dataset: manifest.Dataset, home: Path, micro: int) -> dict:
+def shared(dataset: Dataset, home: Path, micro: int) -> dict:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -123,7 +124,7 @@ def shared(dataset: manifest.Dataset, home: Path, micro: int) -> dict:
 class Watched:
     """A training in a child, which the parent can see and kill at a chosen moment."""
 
-    def __init__(self, home: Path, dataset: manifest.Dataset, minutes: float):
+    def __init__(self, home: Path, dataset: Dataset, minutes: float):
         self.home, self.dataset = home, dataset
         self.settings = dataclasses.replace(TINY, save_minutes=minutes)
         # Steps taken, saves begun, saves ended, steps saved; `final` counts as a save.
@@ -150,7 +151,7 @@ class Watched:
             self.seen[2] += 1
 
         Position.add, Saves.save, Saves.finish = seen_add, seen_save, seen_end
-        train.train(self.settings, self.dataset)
+        loop.train(self.settings, self.dataset)
 
     def killed(self, counter: int, count: int, seconds: float) -> bool | None:
         """Kill it `seconds` after a counter came to `count`; whether inside a save, None if done.
@@ -189,7 +190,7 @@ def outcome(home: Path) -> tuple[dict, dict, str]:
     return tensors, position, log.to_csv()
 
 
-def kills(dataset: manifest.Dataset, home: Path, n: int) -> Iterator[dict]:
+def kills(dataset: Dataset, home: Path, n: int) -> Iterator[dict]:
     whole = Watched(home / "whole", dataset, minutes=5)
     started = time.perf_counter()
     finish(forked(whole))
@@ -231,12 +232,12 @@ def swap(file: Path, other: Path) -> None:
     shutil.copy(other / file.name, file)
 
 
-def damage(dataset: manifest.Dataset, home: Path, n: int) -> None:
+def damage(dataset: Dataset, home: Path, n: int) -> None:
     """Write to `home/refused` how many of how many damages were refused by the file's name, with
     the save before used in its place."""
     config.ROOT = home
     model = fresh(TINY, dataset)
-    optimizer = train._optimizer(model, TINY)
+    optimizer = loop._optimizer(model, TINY)
     saves = Saves(TINY, dataset, model, optimizer)
     for step in (1, 2):
         sum(p.square().sum() for p in model.parameters()).backward()
@@ -259,7 +260,7 @@ def damage(dataset: manifest.Dataset, home: Path, n: int) -> None:
     (home / "refused").write_text(json.dumps([refused, tries]))
 
 
-def damaged(dataset: manifest.Dataset, home: Path, n: int) -> dict:
+def damaged(dataset: Dataset, home: Path, n: int) -> dict:
     finish(forked(lambda: damage(dataset, home, n)))
     refused, tries = json.loads((home / "refused").read_text())
     what = f"each file of a save cut, a bit flipped, or of another save: {refused} of {tries}"
@@ -279,7 +280,7 @@ def main(name: str, n: int) -> None:
     os.environ[config.PLAIN] = "1"
     with tempfile.TemporaryDirectory() as folder:
         home = config.ROOT = Path(folder)
-        dataset = manifest.build(TINY, workers=1)
+        dataset = prepare.build(TINY, workers=1)
         measure = {
             "9": lambda: (shared(dataset, home, micro) for micro in (0, 4)),
             "10": lambda: kills(dataset, home, n),

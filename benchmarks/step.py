@@ -17,19 +17,20 @@ from measured import interleaved, ratios, row
 from stock import Composition
 from torch import Tensor
 
-from mcrlib import config, memory
+from mcrlib import config
+from mcrlib.training import cost
 
-TOKENS, GPU = 128, memory.DEVICE == "cuda"
+TOKENS, GPU = 128, cost.DEVICE == "cuda"
 LARGE = GPU and torch.cuda.get_device_properties(0).total_memory > 80e9
 PAIRS, ROUNDS, PRECISION = (256 if LARGE else 64, 5, "bf16") if GPU else (8, 3, "no")
 BATCH = PAIRS if GPU else 64  # whose activations are counted
-RAGGED = memory.LENGTHS * (PAIRS // 8)  # tokens of each report
+RAGGED = cost.REPORT_LENGTHS * (PAIRS // 8)  # tokens of each report
 IN = "bf16" if GPU else "fp32"
 
 
 def settings(variant: str, level: str = "none", precision: str = PRECISION) -> config.Config:
     how = {"recompute": level, "compile": GPU and level != "none", "precision": precision}
-    return config.load("mimic", variant, max_tokens=TOKENS, **how, **memory.PAPER)
+    return config.load("mimic", variant, max_tokens=TOKENS, **how, **cost.PAPER_ENCODERS)
 
 
 @functools.cache
@@ -37,7 +38,7 @@ def times() -> dict[tuple[str, str], list[float]]:
     """Seconds a round, by variant and level."""
     sides = [(variant, "none") for variant in ("mcr", "dual", "dual-token")]
     sides += [("mcr", "selective"), ("dual", "selective")]
-    took = memory.seconds([settings(*side) for side in sides], [TOKENS] * PAIRS, ROUNDS)
+    took = cost.measure_seconds([settings(*side) for side in sides], [TOKENS] * PAIRS, ROUNDS)
     return dict(zip(sides, took, strict=True))
 
 
@@ -47,7 +48,7 @@ def named(variant: str, level: str) -> str:
 
 @functools.cache
 def activations(variant: str, level: str) -> dict:
-    return memory.step(settings(variant, level, "bf16"), [TOKENS] * BATCH)
+    return cost.measure_bytes(settings(variant, level, "bf16"), [TOKENS] * BATCH)
 
 
 def against(name: str, ours: tuple, theirs: tuple, slower: float, larger: float) -> list[dict]:
@@ -88,7 +89,7 @@ def compiled() -> list[dict]:
         return []
     sides = [settings("mcr")]
     sides += [dataclasses.replace(settings(name), compile=True) for name in ("mcr", "dual")]
-    plain, ours, dual = memory.seconds(sides, RAGGED, ROUNDS)
+    plain, ours, dual = cost.measure_seconds(sides, RAGGED, ROUNDS)
     what = "time of mcr, compiled, after the first step"
     return [
         row("compile", what, "mcr, none", ratios(ours, plain), 1),
@@ -98,25 +99,25 @@ def compiled() -> list[dict]:
 
 def composition() -> list[dict]:
     """Reports as long as real ones, and both levels of ours, since recomputing costs time."""
-    given = memory.batch(settings("mcr"), RAGGED)
-    plain, selective = (memory.build(settings("mcr", level)) for level in ("none", "selective"))
+    given = cost.random_batch(settings("mcr"), RAGGED)
+    plain, selective = (cost.build_model(settings("mcr", level)) for level in ("none", "selective"))
     selective.load_state_dict(plain.state_dict(keep_vars=True), assign=True)
-    naive = Composition(plain).train().to(memory.DEVICE)
+    naive = Composition(plain).train().to(cost.DEVICE)
     models = {"none": plain, "selective": selective, "naive": naive}
 
     def loss(name: str) -> Tensor:
         if name != "naive":
-            return memory.forward(models[name], given)
-        with memory.autocast(plain.config):
+            return cost.loss_of(models[name], given)
+        with cost.autocast(plain.config):
             return naive(given)
 
     def seconds(name: str) -> float:
-        return memory.timed(lambda: loss(name), models[name])
+        return cost.time_gradient(lambda: loss(name), models[name])
 
     took = interleaved({name: functools.partial(seconds, name) for name in models}, ROUNDS)
     kept = {}
     for name in models:
-        with memory.counting() as counted:
+        with cost.byte_counter() as counted:
             held = loss(name)
             kept[name] = counted.live
         del held

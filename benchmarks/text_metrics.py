@@ -14,7 +14,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from mcrlib import retrieval, text_metrics
+from mcrlib.evaluation import retrieval, text_metrics
 
 METRICS = [metric for metric in text_metrics.METRICS if metric != "METEOR"]
 

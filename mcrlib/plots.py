@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
-from mcrlib import results
+from mcrlib import tables
 from mcrlib.config import VARIANTS
 from mcrlib.files import write
 
@@ -124,7 +124,7 @@ def loss_curves(history: pd.DataFrame) -> Figure:
 @styled
 def recall_bars(evaluated: Mapping[str, Mapping], policy: str = "pair") -> Figure:
     """Recall@1/5/10 of each variant in both directions, COLUMN wide (the paper's comparison).
-    evaluated: variant -> `results.over_seeds`; positive is the same `pair` or the same `report`.
+    evaluated: variant -> `seeds.over_seeds`; positive is the same `pair` or the same `report`.
     Whiskers are 95 % intervals, or one deviation over several seeds. Raises ValueError where pools
     differ or lack the policy.
     """
@@ -145,7 +145,7 @@ def recall_bars(evaluated: Mapping[str, Mapping], policy: str = "pair") -> Figur
             whiskers = np.maximum([value - low, high - value], 0)
             axes.bar(x, value, 0.88 * width, yerr=whiskers, color=look[name]["color"], alpha=0.8)
         line = axes.hlines(100 * chance, places - 0.45, places + 0.45, "k", ":", label="chance")
-        axes.set(title=results.DIRECTIONS[direction], ylabel="recall (%)")
+        axes.set(title=tables.DIRECTION_LABELS[direction], ylabel="recall (%)")
     axes.set_xticks(places, chance.index)
     several = any(result["seeds"] > 1 for result in evaluated.values())
     whiskers = "95 % intervals" + ", or ± deviation over seeds" * several
@@ -174,7 +174,9 @@ def curves(records: Sequence[Mapping], metrics: Sequence[str] = METRICS) -> Figu
     labels = {name: _plain(name, 20) for name in sorted(look, key=lambda name: name in BOUNDS)}
     labels["ceiling"] = "ceiling (a lower bound)"
     handles = [Line2D([], [], label=labels[n], **look[n]) for n in labels if n in look]
-    handles += [Line2D([], [], color="k", ls=LINES[d], label=results.DIRECTIONS[d]) for d in LINES]
+    handles += [
+        Line2D([], [], color="k", ls=LINES[d], label=tables.DIRECTION_LABELS[d]) for d in LINES
+    ]
     return _legend(figure, handles)
 
 

@@ -9,10 +9,11 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 import pytest
 import torch
 
-from mcrlib import config, encoders
-from mcrlib.data import manifest
+from mcrlib import config, pretrained
+from mcrlib.data import prepare
 from mcrlib.data.batches import Pairs
 from mcrlib.model import MCR
+from mcrlib.training.recompute import lighten
 
 
 @pytest.fixture(scope="session")
@@ -35,12 +36,12 @@ def smoke(home):
 @pytest.fixture(scope="session")
 def dataset(smoke):
     """The smoke run's phantoms."""
-    return manifest.build(smoke, workers=1)
+    return prepare.build(smoke, workers=1)
 
 
 @pytest.fixture(scope="session")
 def tokenizer(smoke, dataset):
-    return encoders.tokenizer(smoke, dataset.frame["report"].tolist())
+    return pretrained.load_tokenizer(smoke, dataset.frame["report"].tolist())
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ def build(smoke, tokenizer):
     def _build(**changes):
         settings = dataclasses.replace(smoke, **changes)
         torch.manual_seed(0)
-        language_model = encoders.language_model(settings, len(tokenizer))
-        return MCR(settings, tokenizer, encoders.vit(settings), language_model)
+        language_model = pretrained.load_language_model(settings, len(tokenizer))
+        return lighten(MCR(settings, tokenizer, pretrained.load_vit(settings), language_model))
 
     return _build
 

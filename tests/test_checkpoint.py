@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from mcrlib import train
-from mcrlib.checkpoint import HASHES, OPTIMIZER, POSITION, Damaged, Position, Saves
+from mcrlib.training import loop
+from mcrlib.training.checkpoint import HASHES, OPTIMIZER, POSITION, Damaged, Position, Saves
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def saves(build, smoke, dataset):
 
 
 def opened(model, dataset):
-    return Saves(model.config, dataset, model, train._optimizer(model, model.config))
+    return Saves(model.config, dataset, model, loop._optimizer(model, model.config))
 
 
 def one_step(saves):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mcrlib import doctor
+from mcrlib.companion import doctor
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_an_unknown_run_is_refused(home):
 
 @pytest.mark.parametrize("first", [["--may-run"], []])
 def test_an_unknown_run_is_one_sentence_on_the_command_line(first):
-    command = [sys.executable, "-m", "mcrlib.doctor", *first, "smok", "", ""]
+    command = [sys.executable, "-m", "mcrlib.companion.doctor", *first, "smok", "", ""]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "There is no run 'smok'; did you mean 'smoke'?\n"

@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-from mcrlib.execute import main
+from mcrlib.companion.execute import main
 
 
 @pytest.fixture

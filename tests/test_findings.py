@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcrlib import config, findings
-from mcrlib.data import phantom
+from mcrlib import config
+from mcrlib.data.sources import phantom
+from mcrlib.evaluation import findings
 
 P, A, U = "present", "absent", "uncertain"
 

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from mcrlib import config
-from mcrlib.data import manifest, mimic_cxr
+from mcrlib.data import prepare
+from mcrlib.data.schema import SPLITS
+from mcrlib.data.sources import mimic_cxr
 
 
 @pytest.fixture
@@ -18,7 +20,7 @@ def mimic(home, tmp_path):
 
     def build(run="mimic", workers=1, **overrides):
         settings = config.load("mimic", **{"data": str(tmp_path), "cache_size": 32} | overrides)
-        return manifest.build(dataclasses.replace(settings, run=run), workers)
+        return prepare.build(dataclasses.replace(settings, run=run), workers)
 
     return build
 
@@ -34,7 +36,7 @@ def test_every_fault_is_read_or_counted(mimic, tmp_path):
     frame = dataset.frame
     assert len(frame) == len(dataset.images) == frame["pair_id"].nunique() == info["kept"]
     assert frame.groupby("patient_id")["split"].nunique().max() == 1
-    assert set(frame["split"]) == set(manifest.SPLITS)
+    assert set(frame["split"]) == set(SPLITS)
     assert all(image.min() < image.max() for image in dataset.images)
     assert (frame["report"] == "Temperature 39 °C – clear.").any()
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mcrlib.modality_gap import modality_gap, numbers
+from mcrlib.evaluation.modality_gap import modality_gap, numbers
 
 
 def unit(rows):

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mcrlib import config, findings, memory, results
+from mcrlib import config, results
+from mcrlib.evaluation import findings
+from mcrlib.training import cost
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 QUICK = {"depth": 1, "nearest": 2}  # of 04_text_metrics
@@ -123,8 +125,8 @@ def test_the_reference_s_efficiency_is_drawn_without_being_measured_again(place,
     record = FOLDER.parent / "results" / "reference" / "efficiency.json"
     place.results.mkdir(parents=True)
     shutil.copy(record, place.results)
-    for name in ("step", "steps", "seconds"):
-        monkeypatch.setattr(memory, name, None)
+    for name in ("measure_bytes", "measure_variants", "measure_seconds"):
+        monkeypatch.setattr(cost, name, None)
     table = execute("08_efficiency")["table"]
     assert len(table) == 18
     ratio = table.set_index(["variant", "level", "tokens"])["activations ratio"].sort_index()

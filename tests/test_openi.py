@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from mcrlib import config
-from mcrlib.data import manifest, openi
+from mcrlib.data import prepare
+from mcrlib.data.schema import FRONTAL, SPLITS
+from mcrlib.data.sources import openi
 
 PICTURES = [mimic_tree.encoded(mimic_tree.picture(random.Random(i)), "PNG") for i in range(8)]
 
@@ -27,7 +29,7 @@ def frontal(tmp_path_factory):
     (folder / "one.png").write_bytes(PICTURES[0])
     rows = list(openi.rows(settings(folder)))
     assert len(rows) == 7574
-    return sorted(r.pair_id for r in rows if not r.reason and manifest.FRONTAL.fullmatch(r.view))
+    return sorted(r.pair_id for r in rows if not r.reason and FRONTAL.fullmatch(r.view))
 
 
 def archive(path, files):
@@ -41,14 +43,14 @@ def archive(path, files):
 def test_all_reports_are_paired_and_counted(home, frontal, tmp_path):
     pictures = {f"NLMCXR_png/{name}.png": PICTURES[i % 8] for i, name in enumerate(frontal)}
     archive(tmp_path / "NLMCXR_png.tgz", pictures)
-    dataset = manifest.build(settings(tmp_path), workers=2)
+    dataset = prepare.build(settings(tmp_path), workers=2)
     frame, info = dataset.frame, dataset.info
     assert info["seen"] == 7574 == info["kept"] + sum(info["excluded"].values())
     assert info["kept"] == 2495
     assert info["excluded"]["report names no image"] == 104
     assert frame["study_id"].is_unique
     shares = frame["split"].value_counts(normalize=True)
-    assert np.allclose(shares[list(manifest.SPLITS)], [0.8, 0.1, 0.1], atol=0.02)
+    assert np.allclose(shares[list(SPLITS)], [0.8, 0.1, 0.1], atol=0.02)
     assert not frame["report"].str.contains("XXX|  |^$").any()
     labels = set().union(*frame["labels"])
     assert {"normal", "Cardiomegaly/mild"} <= labels
@@ -69,7 +71,7 @@ def test_folders_and_archives_give_the_same_bytes(home, frontal, tmp_path):
     for i, name in enumerate(kept):
         (tmp_path / "folder" / f"{name}.png").write_bytes(PICTURES[i])
     archive(tmp_path / "archive/png.tgz", {f"y/{n}.png": PICTURES[i] for i, n in enumerate(kept)})
-    forms = [manifest.build(settings(tmp_path / f, run=f), 1) for f in ("folder", "archive")]
+    forms = [prepare.build(settings(tmp_path / f, run=f), 1) for f in ("folder", "archive")]
     assert forms[0].info == forms[1].info
     assert 0 < forms[0].info["kept"] <= 6
     assert not list((tmp_path / "archive").glob("*/*"))  # nothing was unpacked

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcrlib import config
-from mcrlib.data import phantom
+from mcrlib.data.sources import phantom
 
 SMALL = (60, 20, 20)
 # What a reader takes for each finding, apart from the wordings that wrote it.

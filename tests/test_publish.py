@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mcrlib import config, publish, results
+from mcrlib import config, results
+from mcrlib.companion import publish
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mcrlib import config, results
+from mcrlib import config, results, tables
+from mcrlib.evaluation.seeds import by_variant, over_seeds
 from mcrlib.files import write
 
 EVIL = [
@@ -47,11 +48,11 @@ def test_missing_numbers_say_what_to_do(tmp_path):
 
 def test_numbers_are_current_only_for_the_same_inputs(tmp_path):
     path = tmp_path / "n.json"
-    assert not results.current(path, {"mcr": "1"})
+    assert not results.is_current(path, {"mcr": "1"})
     results.save(path, 1, inputs={"mcr": "1"})
-    assert results.current(path, {"mcr": "1"})
-    assert not results.current(path, {"mcr": "2"})
-    assert not results.current(path, {"mcr": "1", "abm": "1"})
+    assert results.is_current(path, {"mcr": "1"})
+    assert not results.is_current(path, {"mcr": "2"})
+    assert not results.is_current(path, {"mcr": "1", "abm": "1"})
 
 
 def test_a_file_is_written_only_when_its_bytes_change(tmp_path):
@@ -94,19 +95,19 @@ def test_embeddings_of_other_pairs_or_not_finite_are_refused(tmp_path, rows):
 def test_a_user_s_method_joins_the_models_of_a_run(tmp_path, rows, monkeypatch):
     monkeypatch.setattr(config, "ROOT", tmp_path)
     with pytest.raises(FileNotFoundError, match="make embed RUN=mine"):
-        results.trained("mine")
+        results.embedding_files("mine")
     for name in ("tfidf-seed0", "mcr-seed0", "mcr-seed10", "mcr-seed2", "dual-seed0"):
         results.save_embeddings(tmp_path / f"results/mine/{name}/embeddings-test.npz", *rows)
     names = ["mcr-seed0", "mcr-seed2", "mcr-seed10", "dual", "tfidf"]
-    assert list(results.trained("mine")) == names
-    seeds = results.by_variant(results.trained("mine"))
+    assert list(results.embedding_files("mine")) == names
+    seeds = by_variant(results.embedding_files("mine"))
     assert [len(files) for files in seeds.values()] == [3, 1, 1]
-    assert set(results.inputs("mine")) == set(results.trained("mine"))
+    assert set(results.input_hashes("mine")) == set(results.embedding_files("mine"))
 
 
 def test_text_in_a_table_stays_text(tmp_path):
     frame = pd.DataFrame({"text": EVIL, "n": 1.0} | dict.fromkeys(EVIL, "x"))
-    results.save_table(tmp_path / "table", frame, "100 % of a_b & c {" + "".join(EVIL))
+    tables.save_table(tmp_path / "table", frame, "100 % of a_b & c {" + "".join(EVIL))
     with open(tmp_path / "table.csv", newline="") as file:
         head, *rows = csv.reader(file)
     assert len(rows) == len(EVIL)
@@ -122,30 +123,30 @@ def test_the_best_of_each_group_is_bold(tmp_path):
     frame = pd.DataFrame({"model": ["a", "b", "ceiling"] * 2, "direction": [0, 0, 0, 1, 1, 1]})
     frame["R@1"] = ["9.0 [1, 20]", "10.0 ± 2", "99.0", "3.0", "3.0", "1.0"]
     frame["median rank"] = ["4", "12", "1", "2", "1.5", "1"]
-    results.save_table(tmp_path / "table", frame, "c", {"R@1": 1, "median rank": -1})
+    tables.save_table(tmp_path / "table", frame, "c", {"R@1": 1, "median rank": -1})
     latex = (tmp_path / "table.tex").read_text()
     bold = [part.partition("}")[0] for part in latex.split(r"\textbf{")[1:]]
     assert bold == ["4", "10.0 ± 2", "3.0", "3.0", "1.5"]
-    results.save_table(tmp_path / "plain", frame, "c")
+    tables.save_table(tmp_path / "plain", frame, "c")
     assert "textbf" not in (tmp_path / "plain.tex").read_text()
 
 
 def evaluated(value, low=0.0, high=1.0):
     cell = {"value": value, "low": low, "high": high}
-    ways = {key: {"pair": {"R@1": cell, "median_rank": cell}} for key in results.DIRECTIONS}
-    labels = {key: {"precision@10": value, "mAP": value} for key in results.DIRECTIONS}
+    ways = {key: {"pair": {"R@1": cell, "median_rank": cell}} for key in tables.DIRECTION_LABELS}
+    labels = {key: {"precision@10": value, "mAP": value} for key in tables.DIRECTION_LABELS}
     return {"pool": 7, "resampled": "patients", "labels": labels} | ways
 
 
 def test_several_seeds_become_their_mean_and_deviation():
     runs = {"mcr-seed0": evaluated(0.2), "mcr-seed1": evaluated(0.4), "abm": evaluated(0.3)}
-    shown = results.over_seeds(runs)
+    shown = over_seeds(runs)
     assert shown["abm"] == evaluated(0.3) | {"seeds": 1}
     assert {shown["mcr"][name] for name in ("pool", "resampled", "seeds")} == {7, "patients", 2}
     cell = shown["mcr"]["image_to_report"]["pair"]["R@1"]
     deviation = np.std([0.2, 0.4], ddof=1)
     assert [*cell.values()] == pytest.approx([0.3, 0.3 - deviation, 0.3 + deviation])
-    table = results.recall_table(shown)
+    table = tables.recall_table(shown)
     assert table["R@1"].tolist() == ["30.0 ± 14.1"] * 2 + ["30.0 [0.0, 100.0]"] * 2
     assert table["mAP"].tolist() == ["30.0"] * 4
 
@@ -155,11 +156,11 @@ def test_verdicts_are_no_formulas(tmp_path):
     about = {"variants": ["mcr", "dual"], "primary": True, "seeds": 1, "verdict": "worse"}
     rows = [about | found | {"detectable": 0.06}, about | {"seeds": 0, "primary": False}]
     del rows[1]["verdict"]
-    table = results.verdict_table(rows)
+    table = tables.verdict_table(rows)
     assert table["difference"].tolist() == ["−5.0 [−10.0, 0.0]", ""]
     assert table["verdict"].tolist() == ["worse", "no seed in common"]
     assert table["comparison"].tolist() == ["mcr − dual (primary)", "mcr − dual"]
-    results.save_table(tmp_path / "table", table, "c")
+    tables.save_table(tmp_path / "table", table, "c")
     assert "'" not in (tmp_path / "table.csv").read_text()
 
 
@@ -167,13 +168,13 @@ def test_pairs_prepared_anew_are_not_taken_for_those_of_a_run(tmp_path, dataset,
     monkeypatch.setattr(config, "ROOT", tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "smoke").symlink_to(dataset.folder)
-    assert len(results.pairs("smoke").frame) == len(dataset.frame)
+    assert len(results.dataset_of_run("smoke").frame) == len(dataset.frame)
     results.save(tmp_path / "results/smoke/data.json", {"pairs": dataset.info})
-    assert len(results.pairs("smoke").frame) == len(dataset.frame)
+    assert len(results.dataset_of_run("smoke").frame) == len(dataset.frame)
     other = {"sha256": dataset.info["sha256"] | {"manifest.parquet": "another"}}
     results.save(tmp_path / "results/smoke/data.json", {"pairs": other})
     with pytest.raises(ValueError, match="is not the data that results/smoke was made from"):
-        results.pairs("smoke")
+        results.dataset_of_run("smoke")
 
 
 def test_a_run_stands_beside_the_reference_with_both_pools(tmp_path, monkeypatch):
@@ -181,7 +182,9 @@ def test_a_run_stands_beside_the_reference_with_both_pools(tmp_path, monkeypatch
 
     def evaluated(pool, share):
         number = {"R@10": {"value": share, "low": 0.0, "high": 1.0}}
-        return {"pool": pool} | {direction: {"pair": number} for direction in results.DIRECTIONS}
+        return {"pool": pool} | {
+            direction: {"pair": number} for direction in tables.DIRECTION_LABELS
+        }
 
     ours = {"mcr-seed0": evaluated(40, 0.2), "mcr-seed1": evaluated(40, 0.4)}
     theirs = {"mcr-seed0": evaluated(500, 0.7), "abm-seed0": evaluated(500, 0.6)}

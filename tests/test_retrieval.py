@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mcrlib import retrieval
+from mcrlib.evaluation import retrieval
 
 DIRECTIONS = ("image_to_report", "report_to_image")
 
@@ -331,7 +331,7 @@ def test_comparison_equals_a_plain_bootstrap_over_seeds_and_patients():
     patients = rng.integers(60, size=300).tolist()
     b = rng.integers(1, 40, size=(3, 2, 300))
     a = np.maximum(1, b - rng.integers(0, 8, size=b.shape) * np.array([0, 1, 2])[:, None, None])
-    result = retrieval.compare(a, b, patients)
+    result = retrieval.compare_ranks(a, b, patients)
     low, high, deviation = plain_comparison(a, b, patients, 3000, seed=1)
     assert result["difference"] == pytest.approx((a <= 10).mean() - (b <= 10).mean())
     assert result["a"] - result["b"] == pytest.approx(result["difference"])
@@ -343,14 +343,14 @@ def test_comparison_knows_a_clear_win_a_clear_loss_and_no_difference():
     rng = np.random.default_rng(0)
     b = rng.integers(1, 40, size=(2, 2, 200))
     a = np.where(rng.random(b.shape) < 0.3, 1, b)
-    win = retrieval.compare(a, b, range(200))
-    loss = retrieval.compare(b, a, range(200))
-    none = retrieval.compare(b, b, range(200))
+    win = retrieval.compare_ranks(a, b, range(200))
+    loss = retrieval.compare_ranks(b, a, range(200))
+    none = retrieval.compare_ranks(b, b, range(200))
     assert win["low"] > 0 and win["p"] < 0.001 and win["no_loss"]
     assert loss["high"] < 0 and loss["p"] < 0.001 and not loss["no_loss"]
     assert (none["difference"], none["p"], none["no_loss"]) == (0.0, 1.0, True)
     with pytest.raises(ValueError, match="same seeds and pairs"):
-        retrieval.compare(a, b[:1], range(200))
+        retrieval.compare_ranks(a, b[:1], range(200))
 
 
 def test_holm_is_the_textbook_correction():
@@ -372,10 +372,10 @@ def test_verdicts_compare_the_seeds_that_two_variants_share():
     assert [name for name, r in found.items() if r["primary"]] == ["dual"]
     assert "p" not in found["abm"] and "verdict" not in found["abm"]
     a, b = (np.array([ranks[f"{name}-seed{s}"] for s in (0, 1)]) for name in ("mcr", "dual"))
-    expected = retrieval.compare(a, b, patients, draws=500)
+    expected = retrieval.compare_ranks(a, b, patients, draws=500)
     assert found["dual"] == found["dual"] | expected  # the primary one is not corrected
     raw = [
-        retrieval.compare(
+        retrieval.compare_ranks(
             ranks["mcr-seed0"][None], ranks[f"{name}-seed0"][None], patients, draws=500
         )
         for name in ("clip", "theirs")

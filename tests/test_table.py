@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from mcrlib import config
-from mcrlib.data import manifest, table
+from mcrlib.data import prepare
+from mcrlib.data.schema import SPLITS
+from mcrlib.data.sources import table
 
 ROWS = [
     {"image": "a 1.png", "report": "Clear lungs.", "patient_id": "017", "view": "PA"},
@@ -35,7 +37,7 @@ def folder(home, tmp_path):
 
 def build(path, **overrides):
     settings = config.load("table", data=str(path), cache_size=16, **overrides)
-    return manifest.build(settings, workers=1)
+    return prepare.build(settings, workers=1)
 
 
 def save(path, rows):
@@ -57,7 +59,7 @@ def test_formats_agree_and_every_row_is_counted(folder, suffix):
     assert frame.loc["a 1.png", "patient_id"] == "017"
     assert frame.loc["b.png", "report"] == "Left effusion, small and new."
     assert frame.loc["sub/../c.png", "report"] == 'Said "normal".'
-    assert set(frame["split"]) == set(manifest.SPLITS)
+    assert set(frame["split"]) == set(SPLITS)
     assert dataset.info["excluded"] == {
         "view 'LATERAL' is not frontal": 1,
         "view is unknown": 1,

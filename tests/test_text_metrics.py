@@ -13,7 +13,7 @@ from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-from mcrlib import text_metrics
+from mcrlib.evaluation import text_metrics
 
 WITHOUT_METEOR = [metric for metric in text_metrics.METRICS if metric != "METEOR"]
 

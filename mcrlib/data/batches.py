@@ -16,7 +16,7 @@ from transformers import BertTokenizer
 
 from mcrlib import masking
 from mcrlib.config import Config
-from mcrlib.data.manifest import Dataset
+from mcrlib.data.dataset import Dataset
 from mcrlib.files import write
 
 PIXEL_MEAN, PIXEL_DEVIATION = 0.5, 0.25  # of grey values between 0 and 1 (ours)

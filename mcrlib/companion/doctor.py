@@ -1,4 +1,7 @@
-"""What this machine has for a run, and whether the run may start: `python -m mcrlib.doctor RUN`."""
+"""What this machine has for a run, and whether the run may start.
+
+`python -m mcrlib.companion.doctor RUN DATA WEIGHTS`
+"""
 
 import os
 import shutil
@@ -19,7 +22,7 @@ def report(run: str, data: str, weights: str) -> Iterator[str]:
     """One line a thing that the run needs."""
     import torch  # here, since it takes seconds that the guard of each make target need not wait
 
-    from mcrlib import text_metrics
+    from mcrlib.evaluation import text_metrics
 
     settings = config.load(run)
     cuda = torch.cuda.is_available()

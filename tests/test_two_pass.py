@@ -10,9 +10,10 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mcrlib import config, losses, memory, train
+from mcrlib import config, losses
 from mcrlib.model import MCR
-from mcrlib.step import micro_batches, two_pass
+from mcrlib.training import cost, loop
+from mcrlib.training.two_pass import micro_batches, two_pass
 
 VARIANTS = {
     "mcr": {},
@@ -72,7 +73,7 @@ def test_compiling_changes_neither_loss_nor_gradient_nor_dropout(build, tmp_path
     """In two passes: the first is compiled anew, since it has no graph."""
     small, found = {"vision_depth": 1, "text_depth": 1, "dropout": 0.3}, []
     ours = build(**small, compile=True, recompute=level)
-    given = memory.batch(ours.config, [3, 4, 5, 6, 9, 9, 9, 9], vocabulary=len(ours.tokenizer))
+    given = cost.random_batch(ours.config, [3, 4, 5, 6, 9, 9, 9, 9], vocabulary=len(ours.tokenizer))
     for model in (ours, build(**small)):
         torch.manual_seed(1)
         found.append((two_pass(model.train(), given, 4, Accelerator(cpu=True)), gradient(model)))
@@ -89,7 +90,7 @@ def test_compiling_changes_neither_loss_nor_gradient_nor_dropout(build, tmp_path
 )
 def test_micro_batches_share_the_pairs_and_their_lengths(pairs, size, sizes):
     c = config.load("smoke")
-    whole = memory.batch(c, range(5, 5 + pairs), vocabulary=50)
+    whole = cost.random_batch(c, range(5, 5 + pairs), vocabulary=50)
     parts = micro_batches(whole, size)
     assert [len(part.pixels) for part in parts] == sizes
     lengths = [part.present.sum(dim=1).tolist() for part in parts]
@@ -166,9 +167,9 @@ def test_training_takes_both_switches(smoke, dataset, new_accelerator):
     c = dataclasses.replace(
         smoke, seed=77, epochs=1, precision="bf16", recompute="selective", micro_batch=12
     )
-    history = train.train(c, dataset)
+    history = loop.train(c, dataset)
     shutil.rmtree(c.folder)
-    plain = train.train(dataclasses.replace(c, recompute="none", micro_batch=0), dataset)
+    plain = loop.train(dataclasses.replace(c, recompute="none", micro_batch=0), dataset)
     shutil.rmtree(c.folder)
     for term in ("vrc", "mim", "mrm"):
         assert history[term].iloc[-1] == pytest.approx(plain[term].iloc[-1], rel=0.02)

@@ -7,44 +7,26 @@ that are not those that were built. All rules here are ours; `dataset.json` stat
 import contextlib
 import errno
 import hashlib
-import importlib
 import io
 import json
 import os
-import re
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mcrlib.config import Config
-from mcrlib.data import cache, images, reports
+from mcrlib.data import cache, reports, sources
+from mcrlib.data.dataset import FILES, Dataset, publish_build
+from mcrlib.data.schema import FRONTAL, SCHEMA, SPLITS, Row
 from mcrlib.files import sha256, write
 
-SPLITS = ("train", "validate", "test")
-MODULES = {"mimic": "mimic_cxr"}  # where a source is not called as its module
 # The settings that prepared data depends on.
 SETTINGS = ("source", "data", "columns", "sizes", "data_seed", "cache_size", "policy", "pairs")
-FILES = ("images.npy", "manifest.parquet", "excluded.csv", "dataset.json")  # written last: the last
-FRONTAL = re.compile(
-    r"(PA|AP)( (SUPINE|ERECT|UPRIGHT|PORTABLE|SEMI-?(ERECT|UPRIGHT)|SITTING|BEDSIDE|MOBILE))?"
-    r"|FRONTAL|POSTERO-?ANTERIOR|ANTERO-?POSTERIOR|UNSTATED",
-    re.IGNORECASE,
-)
-SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("pair_id", "patient_id", "study_id", "split", "view")]
-    + [(name, pa.string()) for name in ("report", "findings", "impression")]
-    + [("labels", pa.list_(pa.string())), ("uncertain", pa.list_(pa.string()))]
-    + [("source", pa.string())]
-)
 RULES = {
     "view": "frontal images only: PA or AP, supine, erect or portable ones too; every image counts "
     "as frontal (view 'unstated') where a table has no view column",
@@ -55,67 +37,7 @@ RULES = {
     "split": "the source's own; patients without one by the hash of their id, 80/10/10; a patient "
     "in two splits stays in the one that is evaluated (test, then validate)",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One image of a source, with its report, before any rule is applied."""
-
-    pair_id: str
-    patient_id: str
-    study_id: str
-    split: str  # train, validate, test, or "" for a draw by patient
-    view: str
-    text: str  # the report as the source has it
-    labels: list[str] | None
-    source: str  # path of the image as given
-    image: images.Source | None
-    sections: dict[str, str] | None = None  # where the source itself knows them
-    uncertain: list[str] | None = None  # labels that the source is unsure of
-    reason: str = ""  # why the source itself leaves this row out
-
-
 SAME = [name for name in SCHEMA.names if name in Row.__slots__]  # taken over as they are
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Prepared pairs: row i of `frame` belongs to image i."""
-
-    frame: pd.DataFrame  # columns of SCHEMA
-    images: np.ndarray  # uint8 [N, S, S], memory-mapped, read only
-    info: dict[str, Any]  # dataset.json
-    folder: Path
-
-    def same_images(self) -> np.ndarray:
-        """A number for each row, int64 `[N]`, equal where the images are, to the last pixel."""
-        return pd.factorize(np.array([hashlib.sha256(i).hexdigest() for i in self.images]))[0]
-
-    def indices(self, split: str) -> np.ndarray:
-        """Rows of a split, int64 `[n]`, in the manifest's order."""
-        if split not in SPLITS:
-            raise ValueError(f"There is no split {split!r}; there are {', '.join(SPLITS)}.")
-        return np.flatnonzero(self.frame["split"] == split)
-
-
-def open(folder: Path | str) -> Dataset:
-    """Open prepared data. Raises FileNotFoundError where there is none, and ValueError where a
-    file is not the one that was built, down to a single bit."""
-    folder = Path(folder)
-    _publish(folder)
-    if not (folder / "dataset.json").exists():
-        raise FileNotFoundError(f"There is no prepared data in {folder}: run `make data` first.")
-    info = json.loads((folder / "dataset.json").read_text())
-    for name in FILES[:-1]:
-        if not (folder / name).exists() or sha256(folder / name) != info["sha256"][name]:
-            raise ValueError(
-                f"{folder / name} is missing or not the file that was built (its checksum "
-                "differs): run `make data` again."
-            )
-    frame = pq.read_table(folder / "manifest.parquet").to_pandas()
-    for column in ("labels", "uncertain"):
-        frame[column] = [None if x is None else list(x) for x in frame[column]]
-    return Dataset(frame, np.load(folder / "images.npy", mmap_mode="r"), info, folder)
 
 
 def build(config: Config, workers: int | None = None) -> Dataset:
@@ -127,9 +49,9 @@ def build(config: Config, workers: int | None = None) -> Dataset:
     where this one stopped. Raises ValueError where no pair is left, OSError where the disk
     is full, and what the source raises where its files are not there.
     """
-    source = importlib.import_module(f"mcrlib.data.{MODULES.get(config.source, config.source)}")
+    source = sources.find(config.source)
     folder, partial = config.data_folder, config.data_folder / "partial"
-    _publish(folder)
+    publish_build(folder)
     kept, excluded = _select(source.rows(config), config)
     inputs, made_from = _made_from(kept, excluded, config), folder / "made_from"
     if made_from.exists() and made_from.read_text() == inputs:
@@ -155,7 +77,7 @@ def build(config: Config, workers: int | None = None) -> Dataset:
             f"The disk is full: make room for {folder} and run this again; it goes on where it "
             "stopped, and prepared data that was there has not changed."
         ) from None
-    _publish(folder)
+    publish_build(folder)
     for tokens in folder.glob("tokens-*"):  # of the pairs before
         tokens.unlink()
     write(made_from, inputs.encode())
@@ -288,14 +210,3 @@ def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config,
         "versions": {name: version(name) for name in ("numpy", "pillow", "pydicom", "pyarrow")},
     }
     write(folder / "dataset.json", json.dumps(info, indent=1, ensure_ascii=False).encode())
-
-
-def _publish(folder: Path) -> None:
-    """Move what a build completed to its place; done again where a kill came in between."""
-    partial = folder / "partial"
-    if not (partial / "dataset.json").exists():  # written last and moved last
-        return
-    for name in FILES:
-        if (partial / name).exists():
-            os.replace(partial / name, folder / name)
-    shutil.rmtree(partial)

@@ -16,7 +16,7 @@ from mcrlib.config import Config
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
-def vit(config: Config, pretrained: bool = True) -> VisionTransformer:
+def load_vit(config: Config, pretrained: bool = True) -> VisionTransformer:
     """E_v, for one grey channel: timm's `config.vision`, or a small one where that is empty.
 
     timm sums the weights of its RGB channels into one. Raises FileNotFoundError where pretrained
@@ -38,7 +38,7 @@ def vit(config: Config, pretrained: bool = True) -> VisionTransformer:
     return timm.create_model(config.vision, pretrained=pretrained, **shape, **place)
 
 
-def tokenizer(config: Config, reports: Sequence[str]) -> BertTokenizer:
+def load_tokenizer(config: Config, reports: Sequence[str]) -> BertTokenizer:
     """The pretrained report encoder's tokenizer, or one trained on `reports` (the training split).
 
     A vocabulary with capitals keeps them: Bio_ClinicalBERT is cased, but its files do not say so
@@ -71,7 +71,7 @@ def tokenizer(config: Config, reports: Sequence[str]) -> BertTokenizer:
     return BertTokenizer(vocab=trained.get_vocab(), do_lower_case=True)
 
 
-def language_model(config: Config, vocabulary: int) -> BertForMaskedLM:
+def load_language_model(config: Config, vocabulary: int) -> BertForMaskedLM:
     """E_r with its masked-language head: `config.text`, or a small one where that is empty.
 
     Attention has no dropout, which would rule out the fused kernels. Raises FileNotFoundError

@@ -19,13 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcrlib import config
-from mcrlib.data import manifest
+from mcrlib.data import dataset, prepare
+from mcrlib.data.dataset import open_dataset
+from mcrlib.data.schema import FRONTAL, SPLITS
 
 BUILD = """
 import sys
 from mcrlib import config
-from mcrlib.data import manifest
-manifest.build(config.load("mimic", data=sys.argv[1], cache_size=64), workers=int(sys.argv[2]))
+from mcrlib.data import prepare
+prepare.build(config.load("mimic", data=sys.argv[1], cache_size=64), workers=int(sys.argv[2]))
 """
 FILES = ("manifest.parquet", "images.npy", "excluded.csv", "dataset.json")
 
@@ -33,7 +35,7 @@ FILES = ("manifest.parquet", "images.npy", "excluded.csv", "dataset.json")
 def _build(home, tree, workers):
     """In a process of its own."""
     config.ROOT = home
-    manifest.build(config.load("mimic", data=str(tree), cache_size=64), workers)
+    prepare.build(config.load("mimic", data=str(tree), cache_size=64), workers)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tree, built, tmp_path
     """SIGKILL at 20 moments, uniform between the first and the last written byte."""
     # A server that has imported everything forks each build: it starts in no time.
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["mcrlib.data.manifest", "mcrlib.data.mimic_cxr"])
+    server.set_forkserver_preload(["mcrlib.data.prepare", "mcrlib.data.sources.mimic_cxr"])
 
     def run(home, workers=1, seconds=None):
         """Build, killed so many seconds after the first byte; returns how long it wrote."""
@@ -92,7 +94,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tree, built, tmp_path
         home = tmp_path / str(moment)
         run(home, 1 if moment % 10 else 2, draw.uniform(0, whole))
         try:
-            manifest.open(home / "data/mimic")
+            open_dataset(home / "data/mimic")
         except FileNotFoundError:
             unfinished += 1
         else:
@@ -128,13 +130,13 @@ def _journal(folder):
 
 def test_kill_during_publication_is_completed_by_open(tree, built, tmp_path):
     """Every state between two moves of the last step opens as the new data, whole."""
-    for moved in range(len(manifest.FILES)):
+    for moved in range(len(dataset.FILES)):
         folder = tmp_path / str(moved)
         (folder / "partial").mkdir(parents=True)
-        for i, name in enumerate(manifest.FILES):
+        for i, name in enumerate(dataset.FILES):
             (folder / name).write_bytes(b"old")
             (folder / ("" if i < moved else "partial") / name).write_bytes(built[name])
-        assert manifest.open(folder).info["kept"] > 0
+        assert open_dataset(folder).info["kept"] > 0
         assert contents(folder) == built
 
 
@@ -152,7 +154,7 @@ def test_full_disk_is_one_sentence_and_keeps_what_was_there(tree, built, tmp_pat
     assert build.returncode == 1
     assert said.splitlines()[-1].startswith("OSError: The disk is full: make room for ")
     assert contents(folder) == built
-    assert manifest.open(folder).info["kept"] > 0
+    assert open_dataset(folder).info["kept"] > 0
     assert start(tmp_path, tree).wait() == 0
     assert contents(folder) == built
 
@@ -161,19 +163,19 @@ def test_full_disk_is_one_sentence_and_keeps_what_was_there(tree, built, tmp_pat
 def test_flipped_bit_is_found(name, built, tmp_path):
     for file, content in built.items():
         (tmp_path / file).write_bytes(content)
-    assert manifest.open(tmp_path).info["kept"] > 0
+    assert open_dataset(tmp_path).info["kept"] > 0
     damaged = bytearray(built[name])
     damaged[random.Random(name).randrange(len(damaged))] ^= 4
     (tmp_path / name).write_bytes(damaged)
     with pytest.raises(ValueError, match=f"{name} is missing or not the file that was built"):
-        manifest.open(tmp_path)
+        open_dataset(tmp_path)
 
 
 def test_changed_source_is_not_resumed(home, tmp_path):
     mimic_tree.write(tmp_path, 200)
     settings = config.load("mimic", data=str(tmp_path), cache_size=16)
     settings = dataclasses.replace(settings, run="changed")
-    first = manifest.build(settings, 1)
+    first = prepare.build(settings, 1)
     (settings.data_folder / "made_from").unlink()
     partial = settings.data_folder / "partial"
     partial.mkdir()
@@ -181,7 +183,7 @@ def test_changed_source_is_not_resumed(home, tmp_path):
     (partial / "journal.jsonl").write_text(
         '{"key": "another"}\n{"done": 64, "kept": 64, "failures": {}}\n'
     )
-    again = manifest.build(settings, 1)
+    again = prepare.build(settings, 1)
     assert np.array_equal(again.images, first.images)
 
 
@@ -189,34 +191,34 @@ def test_prepared_data_is_taken_as_it_is_until_source_settings_or_files_change(h
     mimic_tree.write(tmp_path, 200)
     settings = config.load("mimic", data=str(tmp_path), cache_size=16)
     settings = dataclasses.replace(settings, run="again")
-    first, images = manifest.build(settings, 1), settings.data_folder / "images.npy"
+    first, images = prepare.build(settings, 1), settings.data_folder / "images.npy"
     made = images.stat().st_ino
-    assert manifest.build(settings, 1).info == first.info
+    assert prepare.build(settings, 1).info == first.info
     assert images.stat().st_ino == made
 
-    shorter = manifest.build(dataclasses.replace(settings, policy="impression"), 1)
+    shorter = prepare.build(dataclasses.replace(settings, policy="impression"), 1)
     assert shorter.info["policy"] == "impression"
-    back, made = manifest.build(settings, 1), images.stat().st_ino
+    back, made = prepare.build(settings, 1), images.stat().st_ino
     assert back.info == first.info
 
     damaged = bytearray(images.read_bytes())
     damaged[-1] ^= 4
     images.write_bytes(damaged)
-    assert manifest.build(settings, 1).info == first.info
+    assert prepare.build(settings, 1).info == first.info
     assert images.stat().st_ino != made
 
 
 def test_open_without_data(tmp_path):
     with pytest.raises(FileNotFoundError, match="run `make data` first"):
-        manifest.open(tmp_path)
+        open_dataset(tmp_path)
 
 
 def test_dataset_says_what_it_holds(home, tree):
     settings = config.load("mimic", data=str(tree), cache_size=16)
-    dataset = manifest.build(dataclasses.replace(settings, run="says"), 1)
+    dataset = prepare.build(dataclasses.replace(settings, run="says"), 1)
     info, frame = dataset.info, dataset.frame
     assert info["policy"] == "both" and info["image_size"] == 16
-    for split in manifest.SPLITS:
+    for split in SPLITS:
         part = frame.iloc[dataset.indices(split)]
         assert set(part["split"]) == {split}
         assert info["splits"][split] == {
@@ -240,35 +242,33 @@ names = st.text("abc123", min_size=1, max_size=5)
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.tuples(names, st.sampled_from(["", *manifest.SPLITS])), max_size=40))
+@given(st.lists(st.tuples(names, st.sampled_from(["", *SPLITS])), max_size=40))
 def test_no_patient_in_two_splits(patients):
     records = [{"patient_id": patient, "split": split} for patient, split in patients]
-    leaks = manifest._assign_splits(records)
+    leaks = prepare._assign_splits(records)
     kept = [record for i, record in enumerate(records) if i not in leaks]
     homes = pd.DataFrame(kept, columns=["patient_id", "split"]).groupby("patient_id")["split"]
     assert (homes.nunique() == 1).all()
     for record, (_, given_split) in zip(records, patients, strict=True):
-        assert manifest.SPLITS.index(record["split"]) >= manifest.SPLITS.index(
-            given_split or "train"
-        )
+        assert SPLITS.index(record["split"]) >= SPLITS.index(given_split or "train")
     assert {p for p, _ in patients} == {record["patient_id"] for record in kept}
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.sets(names, min_size=3, max_size=300))
 def test_drawn_splits_are_never_empty_and_do_not_depend_on_order(patients):
-    drawn = manifest._draw(sorted(patients))
+    drawn = prepare._draw(sorted(patients))
     assert set(drawn) == patients
-    assert set(drawn.values()) == set(manifest.SPLITS)
-    assert drawn == manifest._draw(sorted(patients, reverse=True))
+    assert set(drawn.values()) == set(SPLITS)
+    assert drawn == prepare._draw(sorted(patients, reverse=True))
 
 
 def test_drawn_splits_are_stable_and_near_their_shares():
-    few = manifest._draw([str(i) for i in range(5000)])
-    many = manifest._draw([str(i) for i in range(10000)])
+    few = prepare._draw([str(i) for i in range(5000)])
+    many = prepare._draw([str(i) for i in range(10000)])
     assert all(many[patient] == split for patient, split in few.items())
     shares = pd.Series(many).value_counts(normalize=True)
-    assert np.allclose(shares[list(manifest.SPLITS)], [0.8, 0.1, 0.1], atol=0.01)
+    assert np.allclose(shares[list(SPLITS)], [0.8, 0.1, 0.1], atol=0.01)
 
 
 @pytest.mark.parametrize(
@@ -278,4 +278,4 @@ def test_drawn_splits_are_stable_and_near_their_shares():
      ("?", False)],
 )  # fmt: skip
 def test_frontal_views(view, frontal):
-    assert bool(manifest.FRONTAL.fullmatch(view)) == frontal
+    assert bool(FRONTAL.fullmatch(view)) == frontal

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from mcrlib import processes
+from mcrlib import distributed
 from mcrlib.data.batches import Batch
 
 
@@ -46,7 +46,7 @@ def two_pass(
         shares = {
             "vrc": 1,
             "mim": len(part.pixels) / len(batch.pixels),
-            "mrm": part.masked.sum() / masked * processes.weight(masked),
+            "mrm": part.masked.sum() / masked * distributed.weight(masked),
         }
         # Processes add their gradients once, after the last part.
         alone = contextlib.nullcontext() if part is parts[-1] else accelerator.no_sync(network)

@@ -16,7 +16,7 @@ from zlib import crc32
 import numpy as np
 
 from mcrlib.config import Config
-from mcrlib.data.manifest import SPLITS, Row
+from mcrlib.data.schema import SPLITS, Row
 
 NORMAL_SHARE = 0.28  # of a split's pairs have no finding
 COUNTS = (1, 1, 1, 2, 2, 2, 2, 3, 3, 4)  # findings of the others

@@ -20,7 +20,7 @@ import pandas as pd
 
 from mcrlib.config import Config
 from mcrlib.data import reports
-from mcrlib.data.manifest import FRONTAL, SPLITS, Row
+from mcrlib.data.schema import FRONTAL, SPLITS, Row
 
 # Frontal means ViewPosition PA or AP here; before any exclusion by text. From public descriptions.
 EXPECTED = pd.DataFrame(

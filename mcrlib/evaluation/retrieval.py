@@ -112,7 +112,7 @@ def evaluate(
     return result
 
 
-def compare(
+def compare_ranks(
     ranks_a: Array, ranks_b: Array, patients: Sequence[Hashable], k: int = 10, draws: int = 10_000
 ) -> dict:
     """Paired comparison of two variants: mean Recall@k of both directions, a minus b.
@@ -160,7 +160,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def verdicts(
     ranks: Mapping[str, Array], patients: Sequence[Hashable], k: int = 10, draws: int = 10_000
 ) -> list[dict]:
-    """`mcr` (else the first variant) against each other variant: records of `compare` and more.
+    """`mcr` (else the first variant) against each other variant: records of `compare_ranks`.
 
     ranks: model (VARIANT-seedS) -> [2, N], both directions. `seeds`: how many both variants have,
     over which they are compared; where 0, the record ends there. `primary`: `mcr` minus `dual`;
@@ -177,7 +177,7 @@ def verdicts(
         record = {"variants": [a, b], "primary": (a, b) == ("mcr", "dual"), "seeds": len(both)}
         if both:
             sides = (np.array([of[variant][seed] for seed in both]) for variant in (a, b))
-            record |= compare(*sides, patients, k, draws)
+            record |= compare_ranks(*sides, patients, k, draws)
         records.append(record)
     rest = [record for record in records if "p" in record and not record["primary"]]
     for record, p in zip(rest, holm([record["p"] for record in rest]), strict=True):

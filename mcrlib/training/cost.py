@@ -22,32 +22,42 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import BertTokenizer
 
-from mcrlib import encoders, masking
+from mcrlib import masking, pretrained
 from mcrlib.config import Config
 from mcrlib.data.batches import Batch
 from mcrlib.model import MCR
+from mcrlib.training.recompute import lighten
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 VOCABULARY = 28_996  # Bio_ClinicalBERT's
-LENGTHS = [128, 92, 71, 57, 46, 38, 28, 20]  # tokens of eight reports: real ones average 60 of 128
+REPORT_LENGTHS = [
+    128,
+    92,
+    71,
+    57,
+    46,
+    38,
+    28,
+    20,
+]  # tokens of eight reports: real ones average 60 of 128
 # The paper's encoders by their sizes: they need no weights, hub or tokenizer.
-PAPER = {
+PAPER_ENCODERS = {
     "vision": "", "vision_width": 768, "vision_depth": 12, "vision_heads": 12,
     "text": "", "text_width": 768, "text_depth": 12, "text_heads": 12,
 }  # fmt: skip
 
 
-def build(config: Config, vocabulary: int = VOCABULARY, device: str = DEVICE) -> MCR:
+def build_model(config: Config, vocabulary: int = VOCABULARY, device: str = DEVICE) -> MCR:
     """A model of these sizes to measure: random weights, in training mode."""
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(special)})
     with torch.device(device):
-        language_model = encoders.language_model(config, vocabulary)
-        vit = encoders.vit(config, pretrained=False)
-        return MCR(config, tokenizer, vit, language_model).train()
+        language_model = pretrained.load_language_model(config, vocabulary)
+        vit = pretrained.load_vit(config, pretrained=False)
+        return lighten(MCR(config, tokenizer, vit, language_model)).train()
 
 
-def batch(config: Config, lengths: Sequence[int], vocabulary: int = VOCABULARY) -> Batch:
+def random_batch(config: Config, lengths: Sequence[int], vocabulary: int = VOCABULARY) -> Batch:
     """Random pairs on `DEVICE`, reports of these `lengths` in tokens; masks are the config's."""
     lengths = torch.tensor(sorted(lengths))
     present = torch.arange(int(lengths.max())) < lengths[:, None]
@@ -65,7 +75,7 @@ def batch(config: Config, lengths: Sequence[int], vocabulary: int = VOCABULARY) 
     return Batch(*(part.to(DEVICE) for part in given))
 
 
-def step(config: Config, lengths: Sequence[int], parts: int = 1) -> dict[str, float | str]:
+def measure_bytes(config: Config, lengths: Sequence[int], parts: int = 1) -> dict[str, float | str]:
     """Bytes that a step needs whose gradient comes in `parts`, each on reports of these `lengths`.
 
     `activations` are what a forward pass leaves for its backward pass, `static` weights, gradients
@@ -73,11 +83,11 @@ def step(config: Config, lengths: Sequence[int], parts: int = 1) -> dict[str, fl
     together at any moment. `kind` says where they come from: `allocator` or `simulated`. Raises
     RuntimeError where the step does not fit into the GPU.
     """
-    given = batch(config, lengths)
+    given = random_batch(config, lengths)
     if DEVICE == "cuda":
-        model, watch = build(config), Allocator()
+        model, watch = build_model(config), Allocator()
     else:
-        model, fake = build(config, device="meta"), FakeTensorMode(allow_non_fake_inputs=True)
+        model, fake = build_model(config, device="meta"), FakeTensorMode(allow_non_fake_inputs=True)
         _fake(model, fake)
         given, watch = given._replace(pixels=fake.from_tensor(given.pixels)), Tally(fake)
     weights = sum(p.nbytes for p in model.parameters() if p.requires_grad)
@@ -86,7 +96,7 @@ def step(config: Config, lengths: Sequence[int], parts: int = 1) -> dict[str, fl
         with watch:
             for _ in range(parts):
                 before = watch.live  # gradients of the parts before
-                loss = forward(model, given)
+                loss = loss_of(model, given)
                 found["activations"] = watch.live - before
                 loss.backward()
             found["peak"] = 3 * weights + watch.peak  # gradients come as activations go
@@ -99,7 +109,7 @@ def step(config: Config, lengths: Sequence[int], parts: int = 1) -> dict[str, fl
     return found
 
 
-def steps(
+def measure_variants(
     configs: Sequence[Config],
     tokens: int,
     pairs: tuple[int, int, int] = (16, 64, 128),
@@ -107,15 +117,15 @@ def steps(
 ) -> list[dict]:
     """A row a config, of steps whose reports are all `tokens` long, on all cores where simulated.
 
-    `pairs` are few, those asked for, and more. The row is `step` of those asked for, with the peak
-    of two parts of the few as `peak, micro`, and the `largest_batch` in 80 GB on the line through
-    the peaks of the other two.
+    `pairs` are few, those asked for, and more. The row is `measure_bytes` of those asked for,
+    with the peak of two parts of the few as `peak, micro`, and the `largest_batch` in 80 GB on the
+    line through the peaks of the other two.
     """
     few, some, many = pairs
     sizes = ([tokens] * few, 2), ([tokens] * some, 1), ([tokens] * many, 1)
     jobs = [(c, *size) for c in configs for size in sizes]
     processes = 1 if DEVICE == "cuda" else processes
-    done = Parallel(n_jobs=processes)(delayed(step)(*job) for job in jobs)
+    done = Parallel(n_jobs=processes)(delayed(measure_bytes)(*job) for job in jobs)
     return [
         {"variant": c.variant, "level": c.recompute, "tokens": tokens, "pairs": some, **asked}
         | {"peak, micro": micro["peak"]}
@@ -124,25 +134,27 @@ def steps(
     ]
 
 
-def seconds(configs: Sequence[Config], lengths: Sequence[int], rounds: int) -> list[list[float]]:
+def measure_seconds(
+    configs: Sequence[Config], lengths: Sequence[int], rounds: int
+) -> list[list[float]]:
     """Seconds of `rounds` steps of each config, in turn after one that does not count, on
     `DEVICE`; without the optimizer, whose time does not depend on the batch.
 
     The models share their weights, so that several of the paper's size fit into memory.
     """
-    given, models, weights = batch(configs[0], lengths), [], {}
+    given, models, weights = random_batch(configs[0], lengths), [], {}
     for config in configs:
-        models.append(build(config))
+        models.append(build_model(config))
         models[-1].load_state_dict(weights, strict=False, assign=True)
         weights |= models[-1].state_dict(keep_vars=True)  # one parameter, tied or not
     took = [
-        [timed(lambda model=model: forward(model, given), model) for model in models]
+        [time_gradient(lambda model=model: loss_of(model, given), model) for model in models]
         for _ in range(1 + rounds)
     ]
     return [list(times) for times in zip(*took[1:], strict=True)]
 
 
-def timed(loss: Callable[[], Tensor], model: nn.Module) -> float:
+def time_gradient(loss: Callable[[], Tensor], model: nn.Module) -> float:
     """Seconds of computing a `loss` and its gradient with respect to the model's weights."""
     _wait()
     began = time.perf_counter()
@@ -159,7 +171,7 @@ def largest_batch(peaks: dict[int, float], room: float = 80e9) -> int:
     return int(few + (room - low) * (many - few) / (high - low))
 
 
-def forward(model: MCR, given: Batch) -> Tensor:
+def loss_of(model: MCR, given: Batch) -> Tensor:
     """The loss of a batch, in the config's precision."""
     with autocast(model.config):
         return model(given)["loss"]
@@ -172,7 +184,7 @@ def autocast(config: Config) -> torch.autocast:
     return torch.autocast(DEVICE, torch.bfloat16, low, cache_enabled=cache)
 
 
-def counting() -> "Tally | Allocator":
+def byte_counter() -> "Tally | Allocator":
     """A context that counts the bytes of real tensors on `DEVICE`: those `live`, their `peak`."""
     return Allocator() if DEVICE == "cuda" else Tally()
 

@@ -7,7 +7,8 @@ import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.weak import WeakIdKeyDictionary
 
-from mcrlib import config, memory, plots
+from mcrlib import config, plots
+from mcrlib.training import cost
 
 LENGTHS = [9, 12, 20, 20, 31, 40]
 
@@ -19,7 +20,7 @@ def small():
 
 def kept_by_autograd(c, lengths):
     """Bytes of the distinct storages that a real forward pass saves, weights excluded."""
-    model, given = memory.build(c), memory.batch(c, lengths)
+    model, given = cost.build_model(c), cost.random_batch(c, lengths)
     known = [*model.parameters(), *model.buffers(), *given]
     own, kept = {t.untyped_storage().data_ptr() for t in known}, WeakIdKeyDictionary()
 
@@ -29,7 +30,7 @@ def kept_by_autograd(c, lengths):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = memory.forward(model, given)
+        loss = cost.loss_of(model, given)
     return sum(kept.values()), loss
 
 
@@ -37,17 +38,17 @@ def kept_by_autograd(c, lengths):
 def test_simulated_activations_are_what_a_real_step_saves(small, variant):
     c = dataclasses.replace(small, **config.VARIANTS[variant])
     expected, _ = kept_by_autograd(c, LENGTHS)
-    assert memory.step(c, LENGTHS)["activations"] == pytest.approx(expected, rel=0.03)
+    assert cost.measure_bytes(c, LENGTHS)["activations"] == pytest.approx(expected, rel=0.03)
 
 
 @pytest.mark.parametrize("level", ["none", "selective", "full"])
 def test_a_simulated_step_counts_what_a_real_one_counts(small, level):
     """Real tensors under the same tally, and under PyTorch's own tracker of memory."""
     c = dataclasses.replace(small, recompute=level)
-    simulated = memory.step(c, LENGTHS)
-    model, given = memory.build(c), memory.batch(c, LENGTHS)
-    with memory.counting() as tally:
-        loss = memory.forward(model, given)
+    simulated = cost.measure_bytes(c, LENGTHS)
+    model, given = cost.build_model(c), cost.random_batch(c, LENGTHS)
+    with cost.byte_counter() as tally:
+        loss = cost.loss_of(model, given)
         assert tally.live == pytest.approx(simulated["activations"], rel=0.01)
         loss.backward()
     weights = sum(p.nbytes for p in model.parameters() if p.requires_grad)
@@ -59,7 +60,7 @@ def test_a_simulated_step_counts_what_a_real_one_counts(small, level):
     tracker = MemTracker()
     tracker.track_external(model)
     with tracker:
-        memory.forward(model, given).backward()
+        cost.loss_of(model, given).backward()
     peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
     assert 2 * weights + peak == pytest.approx(simulated["peak"], rel=0.05)
 
@@ -67,14 +68,14 @@ def test_a_simulated_step_counts_what_a_real_one_counts(small, level):
 def test_each_level_keeps_less_and_mcr_keeps_less_than_its_baselines(small):
     def kept(variant, level):
         c = dataclasses.replace(small, recompute=level, **config.VARIANTS[variant])
-        return memory.step(c, LENGTHS)["activations"]
+        return cost.measure_bytes(c, LENGTHS)["activations"]
 
     assert kept("mcr", "none") > kept("mcr", "selective") > kept("mcr", "full")
     assert kept("mcr", "none") < kept("dual", "none") < kept("dual-token", "none")
 
 
 def test_a_second_part_finds_the_gradients_of_the_first_in_memory(small):
-    one, two = (memory.step(small, [40] * 16, parts) for parts in (1, 2))
+    one, two = (cost.measure_bytes(small, [40] * 16, parts) for parts in (1, 2))
     assert two["activations"] == pytest.approx(one["activations"], rel=0.01)
     # The first part's peak lies in its backward pass, when few gradients are there yet.
     assert one["peak"] < two["peak"] <= one["peak"] + one["static"] / 4
@@ -86,7 +87,7 @@ def test_a_gpu_is_read_by_its_allocator(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: next(held))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 190)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
-    with memory.Allocator() as watch:
+    with cost.Allocator() as watch:
         assert watch.live == 60
         assert watch.peak == 90
 
@@ -95,27 +96,27 @@ def test_a_step_that_does_not_fit_is_a_sentence(small, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(memory, "forward", full)
+    monkeypatch.setattr(cost, "loss_of", full)
     with pytest.raises(RuntimeError, match="6 pairs, mcr with recompute none, does not fit"):
-        memory.step(small, LENGTHS)
+        cost.measure_bytes(small, LENGTHS)
 
 
 def test_the_largest_batch_is_on_the_line():
-    assert memory.largest_batch({8: 3e9 + 8e8, 32: 3e9 + 32e8}, room=80e9) == 770
+    assert cost.largest_batch({8: 3e9 + 8e8, 32: 3e9 + 32e8}, room=80e9) == 770
 
 
 def test_steps_give_a_row_a_config_with_the_batch_that_would_fit(small):
     configs = [dataclasses.replace(small, variant=v, **config.VARIANTS[v]) for v in ("mcr", "dual")]
-    rows = memory.steps(configs, tokens=16, pairs=(2, 6, 12), processes=1)
+    rows = cost.measure_variants(configs, tokens=16, pairs=(2, 6, 12), processes=1)
     assert [row["variant"] for row in rows] == ["mcr", "dual"]
-    assert rows[0]["activations"] == memory.step(configs[0], [16] * 6)["activations"]
-    assert rows[0]["peak, micro"] == memory.step(configs[0], [16] * 2, parts=2)["peak"]
+    assert rows[0]["activations"] == cost.measure_bytes(configs[0], [16] * 6)["activations"]
+    assert rows[0]["peak, micro"] == cost.measure_bytes(configs[0], [16] * 2, parts=2)["peak"]
     assert rows[0]["largest_batch"] > 1.2 * rows[1]["largest_batch"]
 
 
 def test_models_are_timed_in_turn_and_share_their_weights(small):
     configs = [dataclasses.replace(small, recompute=level) for level in ("none", "full")]
-    took = memory.seconds(configs, LENGTHS, rounds=2)
+    took = cost.measure_seconds(configs, LENGTHS, rounds=2)
     assert [len(times) for times in took] == [2, 2]
     assert min(map(min, took)) > 0
 

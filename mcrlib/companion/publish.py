@@ -1,4 +1,4 @@
-"""Make a finished demo run the committed reference: `python -m mcrlib.publish demo`."""
+"""Make a finished demo run the committed reference: `python -m mcrlib.companion.publish demo`."""
 
 import shutil
 import sys
@@ -21,7 +21,9 @@ def publish(run: str) -> None:
     if config.load(run).source != "phantom":
         raise ValueError(f"RUN={run} is not made of phantoms: it is never published.")
     source, target = (config.ROOT / "results" / name for name in (run, "reference"))
-    files = [f for split in ("validate", "test") for f in results.trained(run, split).values()]
+    files = [
+        f for split in ("validate", "test") for f in results.embedding_files(run, split).values()
+    ]
     for old in target.glob("*/"):
         shutil.rmtree(old)
     for file in files:

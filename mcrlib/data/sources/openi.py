@@ -20,7 +20,7 @@ import pandas as pd
 
 from mcrlib.config import Config
 from mcrlib.data import images
-from mcrlib.data.manifest import Row
+from mcrlib.data.schema import Row
 
 
 def rows(config: Config) -> Iterator[Row]:

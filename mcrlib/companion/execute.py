@@ -1,6 +1,7 @@
-"""Run a notebook with papermill, its parameters checked: `python -m mcrlib.execute IN OUT a=1`.
+"""Run a notebook with papermill, its parameters checked.
 
-papermill itself writes the names into code and ignores unknown ones.
+`python -m mcrlib.companion.execute IN OUT a=1`. papermill itself writes the
+names into code and ignores unknown ones.
 """
 
 import os

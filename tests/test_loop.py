@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mcrlib import train
-from mcrlib.checkpoint import Damaged, Saves
 from mcrlib.config import load
 from mcrlib.data.batches import EpochOrder
+from mcrlib.training import loop
+from mcrlib.training.checkpoint import Damaged, Saves, load_trained
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def settings(smoke, dataset):
 
 
 def weights(c, dataset):
-    return train.trained(c, dataset).state_dict()
+    return load_trained(c, dataset).state_dict()
 
 
 def names(folder):
@@ -39,7 +39,7 @@ def equal(a, b):
 
 
 def test_training_lowers_every_term_and_leaves_a_model_that_opens(settings, dataset):
-    history = train.train(dataclasses.replace(settings, epochs=4), dataset)
+    history = loop.train(dataclasses.replace(settings, epochs=4), dataset)
     for term in ("vrc", "mim", "mrm", "loss"):
         assert history[term].iloc[-1] < history[term].iloc[0]
     assert history["validate_recall@10"].between(0, 1).all()
@@ -48,19 +48,19 @@ def test_training_lowers_every_term_and_leaves_a_model_that_opens(settings, data
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(settings, dataset):
-    train.train(settings, dataset)
+    loop.train(settings, dataset)
     first = weights(settings, dataset)
     shutil.rmtree(settings.folder)
-    train.train(settings, dataset)
+    loop.train(settings, dataset)
     assert equal(weights(settings, dataset), first)
     other = dataclasses.replace(settings, seed=settings.seed + 1000)
-    train.train(other, dataset)
+    loop.train(other, dataset)
     assert not equal(weights(other, dataset), first)
 
 
 def test_a_stopped_run_goes_on_in_mid_epoch_and_its_history_grows(settings, dataset, monkeypatch):
     c = dataclasses.replace(settings, epochs=3, save_minutes=0.0)
-    train.train(c, dataset)
+    loop.train(c, dataset)
     unbroken = weights(c, dataset)
     shutil.rmtree(c.folder)
 
@@ -75,10 +75,10 @@ def test_a_stopped_run_goes_on_in_mid_epoch_and_its_history_grows(settings, data
     monkeypatch.setattr(Saves, "save", save_and_stop)
     for finished in (0, 1):
         with pytest.raises(KeyboardInterrupt):
-            train.train(c, dataset)
+            loop.train(c, dataset)
         log = c.folder / "history.csv"
         assert (len(pd.read_csv(log)) if log.exists() else 0) == finished
-    history = train.train(c, dataset)
+    history = loop.train(c, dataset)
     assert seen == sorted(set(seen))  # no step was taken twice
     assert history["epoch"].tolist() == [1, 2, 3]
     assert equal(weights(c, dataset), unbroken)
@@ -91,43 +91,43 @@ def test_data_that_vanished_is_one_sentence_and_the_saves_stay(
     with monkeypatch.context() as patch:
         patch.setattr(Saves, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            train.main(words)
+            loop.main(words)
     saved = sorted(settings.folder.rglob("*"))
     away = dataset.folder.rename(dataset.folder.with_name("away"))
     try:
-        assert train.main(words) == 1
+        assert loop.main(words) == 1
     finally:
         away.rename(dataset.folder)
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == f"There is no prepared data in {dataset.folder}: run `make data` first."
     assert sorted(settings.folder.rglob("*")) == saved
-    assert train.main(words) == 0
+    assert loop.main(words) == 0
     assert names(settings.folder / "checkpoint") == ["final"]
 
 
 def test_the_final_model_is_the_best_on_validation(settings, dataset):
     c = dataclasses.replace(settings, epochs=3)
-    history = train.train(c, dataset)
-    recall = train.validate(train.trained(c, dataset), dataset)
+    history = loop.train(c, dataset)
+    recall = loop.validate(load_trained(c, dataset), dataset)
     assert recall == pytest.approx(history["validate_recall@10"].max())
 
 
 def test_a_finished_model_is_not_trained_again_and_not_with_other_settings(settings, dataset):
-    train.train(settings, dataset)
+    loop.train(settings, dataset)
     stamp = (settings.folder / "checkpoint/final/model.safetensors").stat().st_mtime_ns
-    train.train(settings, dataset)
+    loop.train(settings, dataset)
     assert (settings.folder / "checkpoint/final/model.safetensors").stat().st_mtime_ns == stamp
     with pytest.raises(ValueError, match=r"trained with lr=0\.001, asked for is 0\.5"):
-        train.train(dataclasses.replace(settings, lr=0.5), dataset)
+        loop.train(dataclasses.replace(settings, lr=0.5), dataset)
     others = dataclasses.replace(dataset, info={**dataset.info, "dataset_sha256": "0"})
     with pytest.raises(ValueError, match="trained with dataset="):
-        train.trained(settings, others)
+        load_trained(settings, others)
 
 
 def test_a_loss_that_is_not_finite_stops_in_its_step_and_names_the_pairs(settings, dataset):
     c = dataclasses.replace(settings, epochs=3, lr=1e30, clip_norm=1e30, save_minutes=0.0)
     with pytest.raises(FloatingPointError, match=r"not finite in epoch 1, step \d+"):
-        train.train(c, dataset)
+        loop.train(c, dataset)
     record = json.loads((c.folder / "not_finite.json").read_text())
     assert not all(math.isfinite(float(value)) for value in record["terms"].values())
     assert set(record["terms"]) == {"loss", "vrc", "mim", "mrm", "gradient_norm"}
@@ -143,12 +143,12 @@ def test_a_loss_that_is_not_finite_stops_in_its_step_and_names_the_pairs(setting
 
 
 def test_a_damaged_model_is_not_opened(settings, dataset):
-    train.train(settings, dataset)
+    loop.train(settings, dataset)
     file = settings.folder / "checkpoint/final/model.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    for use in (train.train, train.trained):
+    for use in (loop.train, load_trained):
         with pytest.raises(Damaged, match=r"final/model\.safetensors is missing or not the file"):
             use(settings, dataset)
 
@@ -156,27 +156,27 @@ def test_a_damaged_model_is_not_opened(settings, dataset):
 def test_a_batch_that_cannot_be_shared_equally_is_one_sentence(settings, dataset, tokenizer):
     three = SimpleNamespace(process_index=0, num_processes=3)
     with pytest.raises(ValueError, match="batch of 32 cannot be shared equally by 3 processes"):
-        train._batches(settings, dataset, tokenizer, three)
+        loop._batches(settings, dataset, tokenizer, three)
 
 
 def test_a_setting_that_does_not_exist_is_one_sentence(home, capsys):
-    assert train.main(["run=smoke", "epoch=3"]) == 1
+    assert loop.main(["run=smoke", "epoch=3"]) == 1
     assert capsys.readouterr().err == "There is no setting 'epoch'; did you mean 'epochs'?\n"
 
 
 def test_too_few_pairs_for_a_batch_is_one_sentence(settings, dataset):
     with pytest.raises(ValueError, match="fewer than a batch of 500"):
-        train.train(dataclasses.replace(settings, batch_size=500), dataset)
+        loop.train(dataclasses.replace(settings, batch_size=500), dataset)
 
 
 def test_an_untrained_model_is_named(dataset, home):
     with pytest.raises(FileNotFoundError, match="make train RUN=smoke VARIANTS=clip SEEDS=7"):
-        train.trained(load("smoke", "clip", 7), dataset)
+        load_trained(load("smoke", "clip", 7), dataset)
 
 
 def test_the_rate_warms_up_and_comes_down():
     c = load("demo", epochs=10, warmup_epochs=2, lr=1.0)
-    rates = [train.learning_rate(step / 100, c) for step in range(101)]
+    rates = [loop.learning_rate(step / 100, c) for step in range(101)]
     assert rates[20] == pytest.approx(1.0) == max(rates)
     assert rates[10] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0.0, abs=1e-12)

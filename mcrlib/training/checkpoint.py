@@ -22,7 +22,7 @@ from safetensors.torch import load_file, load_model, save_file
 from transformers import BertTokenizer
 
 from mcrlib.config import NEUTRAL, Config
-from mcrlib.data.manifest import Dataset
+from mcrlib.data.dataset import Dataset
 from mcrlib.files import sha256, sync, write
 from mcrlib.model import MCR
 
@@ -154,6 +154,24 @@ class Saves:
         if refused:
             raise Damaged(f"{refused} No save is intact: remove {self.folder} to train anew.")
         return None
+
+
+def load_trained(config: Config, dataset: Dataset) -> MCR:
+    """The finished model of (run, variant, seed), in evaluation mode, on a GPU where there is one.
+
+    Raises FileNotFoundError where it is not trained, ValueError where it was on other pairs or one
+    of its files is damaged.
+    """
+    final = config.folder / "checkpoint" / "final"
+    if not final.is_dir():
+        raise FileNotFoundError(
+            f"There is no trained model in {final}: run `make train RUN={config.run} "
+            f"VARIANTS={config.variant} SEEDS={config.seed}` first."
+        )
+    check(final, dataset)
+    return MCR.from_pretrained(final).to(
+        torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    )
 
 
 def check(folder: Path, dataset: Dataset, config: Config | None = None) -> None:

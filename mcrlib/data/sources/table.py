@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from mcrlib.config import Config
 from mcrlib.data import reports
-from mcrlib.data.manifest import Row
+from mcrlib.data.schema import Row
 
 KNOWN = ("image", "report", "pair_id", "patient_id", "study_id", "split", "view", "labels")
 SPLIT_NAMES = {"training": "train", "val": "validate", "valid": "validate", "dev": "validate"}

@@ -1,14 +1,13 @@
 """Training: optimiser, schedule, epochs, the best model on the validation split, and resuming.
 
-On several GPUs or nodes: `accelerate launch -m mcrlib.train run=mimic variant=mcr seed=0`, with any
-other setting as NAME=VALUE. The batch is shared among the processes; their number changes nothing
-but the order in which floating-point numbers are added, and where dropout falls.
+On several GPUs or nodes: `accelerate launch -m mcrlib.training run=mimic variant=mcr seed=0`, with
+any other setting as NAME=VALUE. The batch is shared among the processes; their number changes
+nothing but the order in which floating-point numbers are added, and where dropout falls.
 """
 
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator
 
@@ -20,15 +19,17 @@ from accelerate.utils import AutocastKwargs, send_to_device, set_seed
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from mcrlib import checkpoint, encoders, results, retrieval
-from mcrlib.checkpoint import Saves
-from mcrlib.config import PLAIN, Config, load, parse
-from mcrlib.data import manifest
+from mcrlib import pretrained, provenance
+from mcrlib.config import PLAIN, Config
 from mcrlib.data.batches import Batch, EpochOrder, Pairs
-from mcrlib.data.manifest import Dataset
+from mcrlib.data.dataset import Dataset
+from mcrlib.evaluation import retrieval
 from mcrlib.files import write
 from mcrlib.model import MCR
-from mcrlib.step import two_pass
+from mcrlib.training import checkpoint
+from mcrlib.training.checkpoint import Saves
+from mcrlib.training.recompute import lighten
+from mcrlib.training.two_pass import two_pass
 
 
 def train(config: Config, dataset: Dataset) -> pd.DataFrame:
@@ -52,10 +53,10 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.precision, kwargs_handlers=[cast])
     set_seed(config.seed)
     reports = dataset.frame["report"].iloc[dataset.indices("train")].tolist()
-    tokenizer = encoders.tokenizer(config, reports)
-    model = MCR(
-        config, tokenizer, encoders.vit(config), encoders.language_model(config, len(tokenizer))
-    )
+    tokenizer = pretrained.load_tokenizer(config, reports)
+    vit = pretrained.load_vit(config)
+    language_model = pretrained.load_language_model(config, len(tokenizer))
+    model = lighten(MCR(config, tokenizer, vit, language_model))
     network, optimizer = accelerator.prepare(model, _optimizer(model, config))
     pairs, order, loader = _batches(config, dataset, tokenizer, accelerator)
     saves = Saves(config, dataset, model, optimizer)
@@ -94,11 +95,11 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
 
 def validate(model: MCR, dataset: Dataset) -> float:
     """Mean Recall@10 of both directions on the validation split, policy `pair`."""
-    both = ranks(model, dataset, "validate")
+    both = rank_split(model, dataset, "validate")
     return float(np.mean([retrieval.recall_at(r, ks=(10,))[10] for r in both]))
 
 
-def ranks(model: MCR, dataset: Dataset, split: str) -> np.ndarray:
+def rank_split(model: MCR, dataset: Dataset, split: str) -> np.ndarray:
     """Ranks `[2, N]` of a split's pairs: image to report, report to image, policy `pair`."""
     rows = dataset.indices(split)
     image = model.embed_images(dataset.images[rows])
@@ -106,24 +107,6 @@ def ranks(model: MCR, dataset: Dataset, split: str) -> np.ndarray:
     own = np.arange(len(rows))
     ways = (image, report), (report, image)
     return np.stack([retrieval.ranks(*way, own, own) for way in ways])
-
-
-def trained(config: Config, dataset: Dataset) -> MCR:
-    """The finished model of (run, variant, seed), in evaluation mode, on a GPU where there is one.
-
-    Raises FileNotFoundError where it is not trained, ValueError where it was on other pairs or one
-    of its files is damaged.
-    """
-    final = config.folder / "checkpoint" / "final"
-    if not final.is_dir():
-        raise FileNotFoundError(
-            f"There is no trained model in {final}: run `make train RUN={config.run} "
-            f"VARIANTS={config.variant} SEEDS={config.seed}` first."
-        )
-    checkpoint.check(final, dataset)
-    return MCR.from_pretrained(final).to(
-        torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    )
 
 
 def learning_rate(progress: float, config: Config) -> float:
@@ -222,7 +205,7 @@ def _watched(loader, at, steps, config, accelerator) -> Iterator[Batch]:
     )
     for batch in bar:
         yield batch
-        bar.set_postfix_str(f"{results.peak_memory():.1f} GB", refresh=False)
+        bar.set_postfix_str(f"{provenance.peak_memory():.1f} GB", refresh=False)
 
 
 def _line(history: list[dict], pairs: int, config: Config) -> str:
@@ -234,20 +217,5 @@ def _line(history: list[dict], pairs: int, config: Config) -> str:
     left = (config.epochs - row["epoch"]) * np.mean([r["seconds"] for r in history]) / 60
     return (
         f"epoch {row['epoch']:>2}/{config.epochs}  {terms}{shown}  {pairs / row['seconds']:.0f} "
-        f"pairs/s, {row['seconds']:.0f} s, {left:.0f} min left, {results.peak_memory():.1f} GB"
+        f"pairs/s, {row['seconds']:.0f} s, {left:.0f} min left, {provenance.peak_memory():.1f} GB"
     )
-
-
-def main(arguments: list[str]) -> int:
-    """`NAME=VALUE...`: a run, a variant, a seed and any other setting; returns the exit code."""
-    try:
-        settings = load(**{"run": "demo"} | parse(arguments))
-        train(settings, manifest.open(settings.data_folder))
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

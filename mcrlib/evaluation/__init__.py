@@ -1,0 +1,1 @@
+"""Measures of embeddings and reports: retrieval, text metrics, findings, modality gap."""

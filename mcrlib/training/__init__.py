@@ -1,0 +1,1 @@
+"""Training one model: loop, memory savings, checkpoints, and what a step costs."""
