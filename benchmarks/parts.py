@@ -4,7 +4,6 @@ All with the paper's sizes, forward and backward, both sides in turn; on the CPU
 with more pairs, and the encoders in bf16.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -22,7 +21,8 @@ from mcrlib import losses
 from mcrlib.config import Config
 from mcrlib.data.batches import Batch
 from mcrlib.masking import dropped_patches
-from mcrlib.model import MCR, gather
+from mcrlib.model import MCR
+from mcrlib.modules import gather
 from mcrlib.training import cost
 from mcrlib.training.two_pass import two_pass
 
@@ -59,8 +59,8 @@ def tower(rounds: int = 5) -> list[dict]:
     n = max(PAIRS, 16)
     ragged = cost.REPORT_LENGTHS * (n // 8)
     for name, lengths, goal in (("of full length", [TOKENS] * n, 1), ("ragged", ragged, 1.3)):
-        c = dataclasses.replace(settings("flip"), dropout=0.0)
-        mba, abm = (cost.build_model(dataclasses.replace(c, alignment=a)) for a in ("mba", "abm"))
+        c = settings("flip").replace(dropout=0.0)
+        mba, abm = (cost.build_model(c.replace(alignment=a)) for a in ("mba", "abm"))
         theirs = clip(c, mba.bert.to_dict(), TOKENS).train().to(cost.DEVICE)
         given = cost.random_batch(c, lengths)
 
@@ -175,7 +175,7 @@ def micro_batches(rounds: int = 3) -> list[dict]:
     small = {"vision_width": 384, "vision_depth": 4, "vision_heads": 6}
     small |= {"text_width": 384, "text_depth": 4, "text_heads": 6}
     parts, small = (2, {}) if GPU else (8, small)
-    c = dataclasses.replace(settings("mcr"), dropout=0.0, **small)
+    c = settings("mcr").replace(dropout=0.0, **small)
 
     def sides(c: Config, size: int) -> tuple[MCR, Callable[[], Tensor], Callable[[], Tensor]]:
         AcceleratorState._reset_state(reset_partial_state=True)  # else the first precision stays
@@ -201,7 +201,7 @@ def micro_batches(rounds: int = 3) -> list[dict]:
     times = faster(
         lambda: cost.time_gradient(both, model), lambda: cost.time_gradient(whole, model), rounds
     )
-    model, both, whole = sides(dataclasses.replace(c, precision="no"), min(PAIRS, 64))
+    model, both, whole = sides(c.replace(precision="no"), min(PAIRS, 64))
     apart = 1 - float(F.cosine_similarity(gradient(whole), gradient(both), dim=0))
     what, rival = f"two passes of {parts} x {PAIRS} pairs, {IN}", f"one batch of {parts * PAIRS}"
     return [

@@ -44,7 +44,7 @@ import dataclasses, sys
 from mcrlib import config
 from mcrlib.data import prepare
 settings = config.load("table", data=sys.argv[1], cache_size=32)
-prepare.build(dataclasses.replace(settings, run="bench"), workers=1)
+prepare.build(settings.replace(run="bench"), workers=1)
 print(mebibytes())
 """
 TEXT = """

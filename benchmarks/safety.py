@@ -4,7 +4,6 @@ As a script, with the row's number and that of kills of each kind, it prints the
 Children are forked before anything is computed, so that none waits for the libraries.
 """
 
-import dataclasses
 import functools
 import json
 import mmap
@@ -74,9 +73,7 @@ def share(rank: int, processes: int, micro: int, port: int, dataset: Dataset, ho
     if processes > 1:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-    settings = dataclasses.replace(
-        TINY, batch_size=16, epochs=1, dropout=0.0, clip_norm=1e9, micro_batch=micro
-    )
+    settings = TINY.replace(batch_size=16, epochs=1, dropout=0.0, clip_norm=1e9, micro_batch=micro)
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == processes
     model = fresh(settings, dataset)
@@ -126,7 +123,7 @@ class Watched:
 
     def __init__(self, home: Path, dataset: Dataset, minutes: float):
         self.home, self.dataset = home, dataset
-        self.settings = dataclasses.replace(TINY, save_minutes=minutes)
+        self.settings = TINY.replace(save_minutes=minutes)
         # Steps taken, saves begun, saves ended, steps saved; `final` counts as a save.
         self.seen = mmap.mmap(-1, 4)
 

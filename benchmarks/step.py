@@ -6,7 +6,6 @@ Python would be slower than the GPU. Activations are those of a batch in bf16, s
 from the GPU's allocator, unless the row says otherwise.
 """
 
-import dataclasses
 import functools
 import shutil
 import statistics
@@ -88,7 +87,7 @@ def compiled() -> list[dict]:
         print("compile: there is no C++ compiler, so that it is not measured", file=sys.stderr)
         return []
     sides = [settings("mcr")]
-    sides += [dataclasses.replace(settings(name), compile=True) for name in ("mcr", "dual")]
+    sides += [settings(name).replace(compile=True) for name in ("mcr", "dual")]
     plain, ours, dual = cost.measure_seconds(sides, RAGGED, ROUNDS)
     what = "time of mcr, compiled, after the first step"
     return [

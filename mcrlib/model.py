@@ -5,7 +5,6 @@ image, k those kept, m those dropped, P the pixels of a patch, T the tokens of t
 D an encoder's width and E the common space's. Masks have the polarity of `mcrlib.masking`.
 """
 
-import dataclasses
 import functools
 import json
 import math
@@ -165,7 +164,7 @@ class MCR(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
-        record = {"config": dataclasses.asdict(self.config), "bert": self.bert.to_dict()}
+        record = {"config": self.config.model_dump(mode="json"), "bert": self.bert.to_dict()}
         (folder / "config.json").write_text(json.dumps(record, indent=1))
         save_model(self, str(folder / "model.safetensors"))
 
@@ -186,7 +185,7 @@ class MCR(nn.Module):
                     "name can be reached; give the folder `checkpoint/final` of a trained model."
                 ) from error
         record = json.loads((folder / "config.json").read_text())
-        config = settings.load(**record["config"])
+        config = settings.load(**settings.current_names(record["config"]))
         model = cls(
             config,
             BertTokenizer.from_pretrained(folder),

@@ -1,6 +1,5 @@
 """One small data set and one small model, made once for all tests."""
 
-import dataclasses
 import os
 
 # Before anything asks: bits are compared, and two processes share a batch, but cannot share a GPU.
@@ -49,7 +48,7 @@ def build(smoke, tokenizer):
     """A fresh model of the smoke run with some settings changed."""
 
     def _build(**changes):
-        settings = dataclasses.replace(smoke, **changes)
+        settings = smoke.replace(**changes)
         torch.manual_seed(0)
         language_model = pretrained.load_language_model(settings, len(tokenizer))
         return lighten(MCR(settings, tokenizer, pretrained.load_vit(settings), language_model))

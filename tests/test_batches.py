@@ -70,7 +70,7 @@ def test_each_epoch_and_seed_brings_new_masks(dataset, smoke, tokenizer):
     first = Pairs(dataset, "train", smoke, tokenizer)
     second = Pairs(dataset, "train", smoke, tokenizer)
     second.epoch = 1
-    other = Pairs(dataset, "train", dataclasses.replace(smoke, seed=1), tokenizer)
+    other = Pairs(dataset, "train", smoke.replace(seed=1), tokenizer)
     keeps = [p.__getitems__(list(range(8))).keep for p in (first, second, other)]
     assert not torch.equal(keeps[0], keeps[1])
     assert not torch.equal(keeps[0], keeps[2])

@@ -54,7 +54,7 @@ def names(folder):
 
 
 def test_a_resumed_run_has_the_weights_the_moments_and_the_position(saves, build, dataset):
-    config = dataclasses.asdict(saves.config)
+    config = saves.config.model_dump()
     fresh = opened(build(**config), dataset)
     assert fresh.resume() == Position(step=2, sums={"loss": 1 / 3 + 2}, seconds=0.1)
     one_step(saves), one_step(fresh)
@@ -143,8 +143,8 @@ def test_other_inputs_are_refused_by_name(saves, again, dataset, tokenizer, name
 
 def test_other_settings_are_refused_by_name_and_others_places_are_not(saves, again):
     with pytest.raises(ValueError, match=r"trained with lr=0\.001, asked for is 0\.5"):
-        again(config=dataclasses.replace(saves.config, lr=0.5)).resume()
-    elsewhere = dataclasses.replace(saves.config, workers=3, save_minutes=0.5)
+        again(config=saves.config.replace(lr=0.5)).resume()
+    elsewhere = saves.config.replace(workers=3, save_minutes=0.5)
     assert again(config=elsewhere).resume().step == 2
 
 

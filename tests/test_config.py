@@ -17,7 +17,9 @@ def test_the_paper_s_numbers_are_the_mimic_default():
 @pytest.mark.parametrize("run", config.RUNS)
 def test_every_variant_differs_from_mcr_in_its_own_settings_only(run, variant):
     c, base = config.load(run, variant), config.load(run)
-    changed = {name for name in vars(c) if getattr(c, name) != getattr(base, name)} - {"variant"}
+    changed = {name for name in type(c).model_fields if getattr(c, name) != getattr(base, name)} - {
+        "variant"
+    }
     assert changed == set(config.VARIANTS[variant])
 
 
@@ -32,13 +34,13 @@ def test_the_caller_has_the_last_word():
         ({"run": "demmo"}, "did you mean 'demo'"),
         ({"variant": "mba"}, "no variant 'mba'"),
         ({"epoch": 3}, "did you mean 'epochs'"),
-        ({"epochs": "3"}, "'epochs' takes a int"),
+        ({"epochs": "3"}, "'epochs' must be a whole number such as 50, not '3'"),
         ({"epochs": 0}, "at least 1"),
         ({"image_mask": 1.0}, "between 0 and 1"),
-        ({"policy": "all"}, "findings, impression, both, longest"),
+        ({"policy": "all"}, "'findings', 'impression', 'both' or 'longest'"),
         ({"image_size": 100}, "multiple of 'patch_size'"),
-        ({"sizes": [1, 2]}, "'sizes' takes a tuple"),
-        ({"seed": True}, "'seed' takes a int"),
+        ({"sizes": [1, 2]}, "'sizes' must be a list such as"),
+        ({"seed": True}, "'seed' must be a whole number"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_a_sentence(settings, message):

@@ -1,7 +1,5 @@
 """Bytes of a simulated step against those of a real one, counted in two other ways."""
 
-import dataclasses
-
 import pytest
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
@@ -36,7 +34,7 @@ def kept_by_autograd(c, lengths):
 
 @pytest.mark.parametrize("variant", ["mcr", "dual", "dual-token"])
 def test_simulated_activations_are_what_a_real_step_saves(small, variant):
-    c = dataclasses.replace(small, **config.VARIANTS[variant])
+    c = small.replace(**config.VARIANTS[variant])
     expected, _ = kept_by_autograd(c, LENGTHS)
     assert cost.measure_bytes(c, LENGTHS)["activations"] == pytest.approx(expected, rel=0.03)
 
@@ -44,7 +42,7 @@ def test_simulated_activations_are_what_a_real_step_saves(small, variant):
 @pytest.mark.parametrize("level", ["none", "selective", "full"])
 def test_a_simulated_step_counts_what_a_real_one_counts(small, level):
     """Real tensors under the same tally, and under PyTorch's own tracker of memory."""
-    c = dataclasses.replace(small, recompute=level)
+    c = small.replace(recompute=level)
     simulated = cost.measure_bytes(c, LENGTHS)
     model, given = cost.build_model(c), cost.random_batch(c, LENGTHS)
     with cost.byte_counter() as tally:
@@ -67,7 +65,7 @@ def test_a_simulated_step_counts_what_a_real_one_counts(small, level):
 
 def test_each_level_keeps_less_and_mcr_keeps_less_than_its_baselines(small):
     def kept(variant, level):
-        c = dataclasses.replace(small, recompute=level, **config.VARIANTS[variant])
+        c = small.replace(recompute=level, **config.VARIANTS[variant])
         return cost.measure_bytes(c, LENGTHS)["activations"]
 
     assert kept("mcr", "none") > kept("mcr", "selective") > kept("mcr", "full")
@@ -106,7 +104,7 @@ def test_the_largest_batch_is_on_the_line():
 
 
 def test_steps_give_a_row_a_config_with_the_batch_that_would_fit(small):
-    configs = [dataclasses.replace(small, variant=v, **config.VARIANTS[v]) for v in ("mcr", "dual")]
+    configs = [small.replace(variant=v, **config.VARIANTS[v]) for v in ("mcr", "dual")]
     rows = cost.measure_variants(configs, tokens=16, pairs=(2, 6, 12), processes=1)
     assert [row["variant"] for row in rows] == ["mcr", "dual"]
     assert rows[0]["activations"] == cost.measure_bytes(configs[0], [16] * 6)["activations"]
@@ -115,7 +113,7 @@ def test_steps_give_a_row_a_config_with_the_batch_that_would_fit(small):
 
 
 def test_models_are_timed_in_turn_and_share_their_weights(small):
-    configs = [dataclasses.replace(small, recompute=level) for level in ("none", "full")]
+    configs = [small.replace(recompute=level) for level in ("none", "full")]
     took = cost.measure_seconds(configs, LENGTHS, rounds=2)
     assert [len(times) for times in took] == [2, 2]
     assert min(map(min, took)) > 0

@@ -21,7 +21,7 @@ from mcrlib.training.checkpoint import Damaged, Saves, load_trained
 def settings(smoke, dataset):
     """A seed of its own for each test, so that no test finds another's checkpoint."""
     settings.seed = getattr(settings, "seed", 10) + 1
-    c = dataclasses.replace(smoke, seed=settings.seed)
+    c = smoke.replace(seed=settings.seed)
     yield c
     shutil.rmtree(c.folder, ignore_errors=True)
 
@@ -39,7 +39,7 @@ def equal(a, b):
 
 
 def test_training_lowers_every_term_and_leaves_a_model_that_opens(settings, dataset):
-    history = loop.train(dataclasses.replace(settings, epochs=4), dataset)
+    history = loop.train(settings.replace(epochs=4), dataset)
     for term in ("vrc", "mim", "mrm", "loss"):
         assert history[term].iloc[-1] < history[term].iloc[0]
     assert history["validate_recall@10"].between(0, 1).all()
@@ -53,13 +53,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(settings, dat
     shutil.rmtree(settings.folder)
     loop.train(settings, dataset)
     assert equal(weights(settings, dataset), first)
-    other = dataclasses.replace(settings, seed=settings.seed + 1000)
+    other = settings.replace(seed=settings.seed + 1000)
     loop.train(other, dataset)
     assert not equal(weights(other, dataset), first)
 
 
 def test_a_stopped_run_goes_on_in_mid_epoch_and_its_history_grows(settings, dataset, monkeypatch):
-    c = dataclasses.replace(settings, epochs=3, save_minutes=0.0)
+    c = settings.replace(epochs=3, save_minutes=0.0)
     loop.train(c, dataset)
     unbroken = weights(c, dataset)
     shutil.rmtree(c.folder)
@@ -106,7 +106,7 @@ def test_data_that_vanished_is_one_sentence_and_the_saves_stay(
 
 
 def test_the_final_model_is_the_best_on_validation(settings, dataset):
-    c = dataclasses.replace(settings, epochs=3)
+    c = settings.replace(epochs=3)
     history = loop.train(c, dataset)
     recall = loop.validate(load_trained(c, dataset), dataset)
     assert recall == pytest.approx(history["validate_recall@10"].max())
@@ -118,14 +118,14 @@ def test_a_finished_model_is_not_trained_again_and_not_with_other_settings(setti
     loop.train(settings, dataset)
     assert (settings.folder / "checkpoint/final/model.safetensors").stat().st_mtime_ns == stamp
     with pytest.raises(ValueError, match=r"trained with lr=0\.001, asked for is 0\.5"):
-        loop.train(dataclasses.replace(settings, lr=0.5), dataset)
+        loop.train(settings.replace(lr=0.5), dataset)
     others = dataclasses.replace(dataset, info={**dataset.info, "dataset_sha256": "0"})
     with pytest.raises(ValueError, match="trained with dataset="):
         load_trained(settings, others)
 
 
 def test_a_loss_that_is_not_finite_stops_in_its_step_and_names_the_pairs(settings, dataset):
-    c = dataclasses.replace(settings, epochs=3, lr=1e30, clip_norm=1e30, save_minutes=0.0)
+    c = settings.replace(epochs=3, lr=1e30, clip_norm=1e30, save_minutes=0.0)
     with pytest.raises(FloatingPointError, match=r"not finite in epoch 1, step \d+"):
         loop.train(c, dataset)
     record = json.loads((c.folder / "not_finite.json").read_text())
@@ -166,7 +166,7 @@ def test_a_setting_that_does_not_exist_is_one_sentence(home, capsys):
 
 def test_too_few_pairs_for_a_batch_is_one_sentence(settings, dataset):
     with pytest.raises(ValueError, match="fewer than a batch of 500"):
-        loop.train(dataclasses.replace(settings, batch_size=500), dataset)
+        loop.train(settings.replace(batch_size=500), dataset)
 
 
 def test_an_untrained_model_is_named(dataset, home):

@@ -1,6 +1,5 @@
 """MIMIC-CXR's layout, on a made-up tree with every fault."""
 
-import dataclasses
 import zipfile
 
 import mimic_tree
@@ -20,7 +19,7 @@ def mimic(home, tmp_path):
 
     def build(run="mimic", workers=1, **overrides):
         settings = config.load("mimic", **{"data": str(tmp_path), "cache_size": 32} | overrides)
-        return prepare.build(dataclasses.replace(settings, run=run), workers)
+        return prepare.build(settings.replace(run=run), workers)
 
     return build
 
@@ -78,7 +77,7 @@ def test_zip_folder_and_dicom_give_the_same_pairs(mimic, tmp_path):
 
 def test_pool_of_all_frontal_images(mimic, tmp_path):
     mimic_tree.write(tmp_path, 44)
-    study, image = mimic(), mimic(run="image", pairs="image")
+    study, image = mimic(), mimic(run="image", images_per_study="all")
     others = study.info["excluded"]["another frontal image of the study is chosen"]
     assert image.info["kept"] == study.info["kept"] + others
     assert set(study.frame["pair_id"]) < set(image.frame["pair_id"])

@@ -15,7 +15,8 @@ from transformers import BertForMaskedLM
 
 from mcrlib import losses
 from mcrlib.masking import dropped_patches
-from mcrlib.model import MCR, gather, pack
+from mcrlib.model import MCR
+from mcrlib.modules import gather, pack
 
 DRAW = torch.Generator().manual_seed(0)
 

@@ -1,6 +1,5 @@
 """Open-i: all real reports of the torchxrayvision wheel, with made-up pictures."""
 
-import dataclasses
 import io
 import random
 import tarfile
@@ -19,7 +18,7 @@ PICTURES = [mimic_tree.encoded(mimic_tree.picture(random.Random(i)), "PNG") for 
 
 def settings(folder, run="openi", **overrides):
     loaded = config.load("openi", data=str(folder), cache_size=8, **overrides)
-    return dataclasses.replace(loaded, run=run)
+    return loaded.replace(run=run)
 
 
 @pytest.fixture(scope="module")

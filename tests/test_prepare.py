@@ -174,7 +174,7 @@ def test_flipped_bit_is_found(name, built, tmp_path):
 def test_changed_source_is_not_resumed(home, tmp_path):
     mimic_tree.write(tmp_path, 200)
     settings = config.load("mimic", data=str(tmp_path), cache_size=16)
-    settings = dataclasses.replace(settings, run="changed")
+    settings = settings.replace(run="changed")
     first = prepare.build(settings, 1)
     (settings.data_folder / "made_from").unlink()
     partial = settings.data_folder / "partial"
@@ -190,13 +190,13 @@ def test_changed_source_is_not_resumed(home, tmp_path):
 def test_prepared_data_is_taken_as_it_is_until_source_settings_or_files_change(home, tmp_path):
     mimic_tree.write(tmp_path, 200)
     settings = config.load("mimic", data=str(tmp_path), cache_size=16)
-    settings = dataclasses.replace(settings, run="again")
+    settings = settings.replace(run="again")
     first, images = prepare.build(settings, 1), settings.data_folder / "images.npy"
     made = images.stat().st_ino
     assert prepare.build(settings, 1).info == first.info
     assert images.stat().st_ino == made
 
-    shorter = prepare.build(dataclasses.replace(settings, policy="impression"), 1)
+    shorter = prepare.build(settings.replace(policy="impression"), 1)
     assert shorter.info["policy"] == "impression"
     back, made = prepare.build(settings, 1), images.stat().st_ino
     assert back.info == first.info
@@ -215,7 +215,7 @@ def test_open_without_data(tmp_path):
 
 def test_dataset_says_what_it_holds(home, tree):
     settings = config.load("mimic", data=str(tree), cache_size=16)
-    dataset = prepare.build(dataclasses.replace(settings, run="says"), 1)
+    dataset = prepare.build(settings.replace(run="says"), 1)
     info, frame = dataset.info, dataset.frame
     assert info["policy"] == "both" and info["image_size"] == 16
     for split in SPLITS:

@@ -1,6 +1,5 @@
 """Where encoders and tokenizers come from: folders with real weights, and clear words otherwise."""
 
-import dataclasses
 import importlib.resources
 import json
 
@@ -26,7 +25,7 @@ def settings():
 
 
 def test_a_pretrained_report_encoder_is_loaded_from_a_folder(settings, small_bert):
-    c = dataclasses.replace(settings, text=str(small_bert))
+    c = settings.replace(text=str(small_bert))
     tokenizer = pretrained.load_tokenizer(c, [])
     model = pretrained.load_language_model(c, len(tokenizer))
     stored = load_file(small_bert / "model.safetensors")["embeddings.word_embeddings.weight"]
@@ -36,7 +35,7 @@ def test_a_pretrained_report_encoder_is_loaded_from_a_folder(settings, small_ber
 
 
 def test_a_pretrained_model_is_saved_with_all_it_needs(settings, small_bert, tmp_path):
-    c = dataclasses.replace(settings, text=str(small_bert))
+    c = settings.replace(text=str(small_bert))
     tokenizer = pretrained.load_tokenizer(c, [])
     model = MCR(
         c, tokenizer, pretrained.load_vit(c), pretrained.load_language_model(c, len(tokenizer))
@@ -55,7 +54,7 @@ def test_a_cased_vocabulary_keeps_capitals_though_its_files_do_not_say_so(settin
     BertForMaskedLM(
         BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
     ).save_pretrained(tmp_path)
-    c = dataclasses.replace(settings, text=str(tmp_path))
+    c = settings.replace(text=str(tmp_path))
     assert pretrained.load_tokenizer(c, []).tokenize("Heart heart") == ["Heart", "heart"]
 
 
@@ -65,7 +64,7 @@ def test_pretrained_vit_weights_arrive_with_their_channels_summed(settings, tmp_
     folder = tmp_path / name
     folder.mkdir()
     save_file(colour.state_dict(), folder / "model.safetensors")
-    c = dataclasses.replace(settings, vision=name, weights=str(tmp_path), image_size=224)
+    c = settings.replace(vision=name, weights=str(tmp_path), image_size=224)
     grey = pretrained.load_vit(c)
     summed = colour.patch_embed.proj.weight.sum(dim=1, keepdim=True)
     torch.testing.assert_close(grey.patch_embed.proj.weight, summed)

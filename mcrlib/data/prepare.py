@@ -25,14 +25,12 @@ from mcrlib.data.dataset import FILES, Dataset, publish_build
 from mcrlib.data.schema import FRONTAL, SCHEMA, SPLITS, Row
 from mcrlib.files import sha256, write
 
-# The settings that prepared data depends on.
-SETTINGS = ("source", "data", "columns", "sizes", "data_seed", "cache_size", "policy", "pairs")
 RULES = {
     "view": "frontal images only: PA or AP, supine, erect or portable ones too; every image counts "
     "as frontal (view 'unstated') where a table has no view column",
-    "pairs": {
-        "study": "one frontal image a study: PA before AP, then the first in the order of ids",
-        "image": "every frontal image",
+    "images_per_study": {
+        "one": "one frontal image a study: PA before AP, then the first in the order of ids",
+        "all": "every frontal image",
     },
     "split": "the source's own; patients without one by the hash of their id, 80/10/10; a patient "
     "in two splits stays in the one that is evaluated (test, then validate)",
@@ -98,7 +96,7 @@ def _select(rows: Iterable[Row], config: Config) -> tuple[list[dict], list[dict]
             if not record["report"]:
                 reason = f"report has no text under the policy '{config.policy}'"
         excluded.append(_out(record, reason)) if reason else kept.append(record)
-    if config.pairs == "study":
+    if config.images_per_study == "one":
         kept = _without(kept, excluded, _other_images(kept))
     kept = _without(kept, excluded, _assign_splits(kept))
     return kept, excluded
@@ -118,7 +116,7 @@ def _reason(row: Row) -> str:
 
 
 def _other_images(records: list[dict]) -> dict[int, str]:
-    """All but one image of each study, by RULES["pairs"]["study"]."""
+    """All but one image of each study, by RULES["images_per_study"]["one"]."""
     studies = defaultdict(list)
     for i, record in enumerate(records):
         first = record["view"].upper().startswith(("PA", "POSTERO"))
@@ -166,7 +164,7 @@ def _out(record: dict, reason: str) -> dict[str, str]:
 def _made_from(kept: list[dict], excluded: list[dict], config: Config) -> str:
     """Hash of all that prepared data is made from: settings, rules, reports, labels, splits and
     image files. A build of something else is neither taken as it is nor resumed."""
-    settings = [RULES, *(vars(config)[name] for name in SETTINGS)]
+    settings = [RULES, config.data_settings()]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for record in kept + excluded:
         image = record.get("image")
@@ -194,9 +192,9 @@ def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config,
     info = {
         "source": config.source,
         "policy": config.policy,
-        "pairs": config.pairs,
+        "images_per_study": config.images_per_study,
         "image_size": config.cache_size,
-        "rules": RULES | {"pairs": RULES["pairs"][config.pairs]},
+        "rules": RULES | {"images_per_study": RULES["images_per_study"][config.images_per_study]},
         "notes": notes,
         "seen": len(kept) + len(excluded),
         "kept": len(kept),

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, load_model, save_file
 from transformers import BertTokenizer
 
-from mcrlib.config import NEUTRAL, Config
+from mcrlib.config import Config, current_names
 from mcrlib.data.dataset import Dataset
 from mcrlib.files import sha256, sync, write
 from mcrlib.model import MCR
@@ -230,8 +230,7 @@ def _inputs(
     """What a model is made from, by name: settings, and hashes of dataset and tokenizer."""
     inputs = {"dataset": dataset.info["dataset_sha256"][:16]}
     if config is not None:
-        settings = json.loads(json.dumps(dataclasses.asdict(config)))
-        inputs |= {name: value for name, value in settings.items() if name not in NEUTRAL}
+        inputs |= config.deciding()
     if tokenizer is not None:
         rules = tokenizer.backend_tokenizer.to_str()
         inputs["tokenizer"] = hashlib.sha256(rules.encode()).hexdigest()[:16]
@@ -239,7 +238,7 @@ def _inputs(
 
 
 def _check(folder: Path, inputs: dict) -> None:
-    saved = json.loads((folder / INPUTS).read_text())
+    saved = current_names(json.loads((folder / INPUTS).read_text()))
     for name, value in inputs.items():
         if saved.get(name) != value:
             raise ValueError(
