@@ -46,7 +46,7 @@ STYLE = {
 MARKERS = "osD^vPX*"
 BOUNDS = {"floor": "0.72", "ceiling": "0.5"}  # greys
 LINES = {"image_to_report": (0, (3, 1.5)), "report_to_image": "-"}  # as in the paper
-METRICS = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
+FIGURE3_METRICS = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 MODALITIES = (("chest radiograph", "#E0503A", "o"), ("report", "#1F3F99", "^"))
 MARKS = {  # kind of highlight: background, slant (tells it apart without colour), words
     "own": ("#FFE58A", "normal", "the query's own findings"),
@@ -155,7 +155,7 @@ def recall_bars(evaluated: Mapping[str, Mapping], policy: str = "pair") -> Figur
 
 
 @styled
-def curves(records: Sequence[Mapping], metrics: Sequence[str] = METRICS) -> Figure:
+def curves(records: Sequence[Mapping], metrics: Sequence[str] = FIGURE3_METRICS) -> Figure:
     """Text metrics over the top K, FULL wide (Figure 3; its best-of-K row is ours).
     records: `variant direction metric k mean best` a point; the variants `floor` and `ceiling`
     are grey. Raises ValueError where a metric has no record.

@@ -10,7 +10,7 @@ import torch
 
 from mcrlib import config, pretrained
 from mcrlib.data import prepare
-from mcrlib.data.batches import Pairs
+from mcrlib.data.batches import SplitPairs
 from mcrlib.model import MCR
 from mcrlib.training.recompute import lighten
 
@@ -59,4 +59,4 @@ def build(smoke, tokenizer):
 @pytest.fixture(scope="session")
 def batch(dataset, smoke, tokenizer):
     """Eight training pairs."""
-    return Pairs(dataset, "train", smoke, tokenizer).__getitems__(list(range(8)))
+    return SplitPairs(dataset, "train", smoke, tokenizer).__getitems__(list(range(8)))

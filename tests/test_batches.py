@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mcrlib.data.batches import (
     EpochOrder,
-    Pairs,
+    SplitPairs,
     cached_tokens,
     pad,
     random_warp,
@@ -23,7 +23,7 @@ from mcrlib.masking import pair_generator
 
 @pytest.fixture(scope="module")
 def pairs(dataset, smoke, tokenizer):
-    return Pairs(dataset, "train", smoke, tokenizer)
+    return SplitPairs(dataset, "train", smoke, tokenizer)
 
 
 def test_a_batch_has_the_stated_shapes_and_shares(pairs):
@@ -52,7 +52,7 @@ def test_a_pair_s_masks_and_pixels_do_not_depend_on_its_batch(pairs):
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_the_shares_of_processes_make_up_the_batch(dataset, smoke, tokenizer, processes):
-    pairs = Pairs(dataset, "train", smoke, tokenizer)
+    pairs = SplitPairs(dataset, "train", smoke, tokenizer)
     whole = pairs.__getitems__(list(range(12)))
     for process in range(processes):
         pairs.share = slice(process, None, processes)
@@ -67,10 +67,10 @@ def test_the_shares_of_processes_make_up_the_batch(dataset, smoke, tokenizer, pr
 
 
 def test_each_epoch_and_seed_brings_new_masks(dataset, smoke, tokenizer):
-    first = Pairs(dataset, "train", smoke, tokenizer)
-    second = Pairs(dataset, "train", smoke, tokenizer)
+    first = SplitPairs(dataset, "train", smoke, tokenizer)
+    second = SplitPairs(dataset, "train", smoke, tokenizer)
     second.epoch = 1
-    other = Pairs(dataset, "train", smoke.replace(seed=1), tokenizer)
+    other = SplitPairs(dataset, "train", smoke.replace(seed=1), tokenizer)
     keeps = [p.__getitems__(list(range(8))).keep for p in (first, second, other)]
     assert not torch.equal(keeps[0], keeps[1])
     assert not torch.equal(keeps[0], keeps[2])

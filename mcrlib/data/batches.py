@@ -1,4 +1,4 @@
-"""Pairs as the model takes them: tokenised reports, augmented pixels, masks, in batches."""
+"""SplitPairs as the model takes them: tokenised reports, augmented pixels, masks, in batches."""
 
 import hashlib
 import io
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     masked: Tensor  # [B, T] true where the encoder sees [MASK]
 
 
-class Pairs(torch.utils.data.Dataset):
+class SplitPairs(torch.utils.data.Dataset):
     """The pairs of one split, fetched a whole batch at a time.
 
     Masks and augmentation are a function of (seed, epoch, pair_id): set `epoch` before iterating.

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from mcrlib import pretrained, provenance
 from mcrlib.config import PLAIN, Config
-from mcrlib.data.batches import Batch, EpochOrder, Pairs
+from mcrlib.data.batches import Batch, EpochOrder, SplitPairs
 from mcrlib.data.dataset import Dataset
 from mcrlib.evaluation import retrieval
 from mcrlib.files import write
@@ -117,9 +117,9 @@ def learning_rate(progress: float, config: Config) -> float:
     return config.lr * (1 + math.cos(math.pi * (progress - warmup) / max(1 - warmup, 1e-9))) / 2
 
 
-def _batches(config, dataset, tokenizer, accelerator) -> tuple[Pairs, EpochOrder, DataLoader]:
+def _batches(config, dataset, tokenizer, accelerator) -> tuple[SplitPairs, EpochOrder, DataLoader]:
     """This process's share of each batch; which pairs a batch has, all processes agree on."""
-    pairs = Pairs(dataset, "train", config, tokenizer)
+    pairs = SplitPairs(dataset, "train", config, tokenizer)
     pairs.share = slice(accelerator.process_index, None, accelerator.num_processes)
     order = EpochOrder(len(pairs), config.batch_size, config.seed)
     if not len(order):
