@@ -1,4 +1,4 @@
-"""SplitPairs as the model takes them: tokenised reports, augmented pixels, masks, in batches."""
+"""Pairs as the model takes them: tokenised reports, augmented pixels, masks, in batches."""
 
 import hashlib
 import io
