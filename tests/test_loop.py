@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from mcrlib.config import load
 from mcrlib.data.batches import EpochOrder
 from mcrlib.training import loop
+from mcrlib.training.__main__ import main
 from mcrlib.training.checkpoint import Damaged, Saves, load_trained
 
 
@@ -91,17 +92,17 @@ def test_data_that_vanished_is_one_sentence_and_the_saves_stay(
     with monkeypatch.context() as patch:
         patch.setattr(Saves, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            loop.main(words)
+            main(words)
     saved = sorted(settings.folder.rglob("*"))
     away = dataset.folder.rename(dataset.folder.with_name("away"))
     try:
-        assert loop.main(words) == 1
+        assert main(words) == 1
     finally:
         away.rename(dataset.folder)
     said = capsys.readouterr().err.splitlines()[-1]
     assert said == f"There is no prepared data in {dataset.folder}: run `make data` first."
     assert sorted(settings.folder.rglob("*")) == saved
-    assert loop.main(words) == 0
+    assert main(words) == 0
     assert names(settings.folder / "checkpoint") == ["final"]
 
 
@@ -160,7 +161,7 @@ def test_a_batch_that_cannot_be_shared_equally_is_one_sentence(settings, dataset
 
 
 def test_a_setting_that_does_not_exist_is_one_sentence(home, capsys):
-    assert loop.main(["run=smoke", "epoch=3"]) == 1
+    assert main(["run=smoke", "epoch=3"]) == 1
     assert capsys.readouterr().err == "There is no setting 'epoch'; did you mean 'epochs'?\n"
 
 

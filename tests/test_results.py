@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from mcrlib import config, results, tables
+from mcrlib.companion.compare import compare
 from mcrlib.evaluation.seeds import by_variant, over_seeds
 from mcrlib.files import write
 
@@ -190,7 +191,7 @@ def test_a_run_stands_beside_the_reference_with_both_pools(tmp_path, monkeypatch
     theirs = {"mcr-seed0": evaluated(500, 0.7), "abm-seed0": evaluated(500, 0.6)}
     for run, values in (("demo", ours), ("reference", theirs)):
         results.save(tmp_path / "results" / run / "retrieval.json", values)
-    table = results.compare("demo")
+    table = compare("demo")
     assert table.columns.tolist()[2:] == ["demo, pool of 40", "reference, pool of 500"]
     assert table["model"].tolist() == ["mcr", "mcr"]
     assert table.iloc[:, 2:].to_numpy().tolist() == [[30.0, 70.0]] * 2

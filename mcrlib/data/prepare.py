@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from mcrlib.config import Config
 from mcrlib.data import cache, reports, sources
-from mcrlib.data.dataset import FILES, Dataset, publish_build
+from mcrlib.data.dataset import FILES, Dataset, open_dataset, publish_build
 from mcrlib.data.schema import FRONTAL, SCHEMA, SPLITS, Row
 from mcrlib.files import sha256, write
 
@@ -54,7 +54,7 @@ def build(config: Config, workers: int | None = None) -> Dataset:
     inputs, made_from = _made_from(kept, excluded, config), folder / "made_from"
     if made_from.exists() and made_from.read_text() == inputs:
         with contextlib.suppress(FileNotFoundError, ValueError):  # damaged since: made anew
-            return open(folder)
+            return open_dataset(folder)
     made_from.unlink(missing_ok=True)  # before the files that it vouches for are replaced
     try:
         partial.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def build(config: Config, workers: int | None = None) -> Dataset:
     for tokens in folder.glob("tokens-*"):  # of the pairs before
         tokens.unlink()
     write(made_from, inputs.encode())
-    return open(folder)
+    return open_dataset(folder)
 
 
 def _select(rows: Iterable[Row], config: Config) -> tuple[list[dict], list[dict]]:
