@@ -344,18 +344,20 @@ def lengths(frame: pd.DataFrame) -> Figure:
 
 
 @styled
-def time_and_memory(steps: Sequence[Mapping]) -> Figure:
+def time_and_memory(table: pd.DataFrame) -> Figure:
     """Time over saved activations of a training step, a line a variant, COLUMN wide (ours).
-    steps: `variant level time activations` each, the last two as shares of one baseline's.
+    table: `tables.step_table`'s; its rows of 128 tokens are drawn.
     """
-    table, look = pd.DataFrame(steps), looks(step["variant"] for step in steps)
+    table = table[table["tokens"] == 128]
+    look = looks(table["variant"].unique())
     figure = Figure((COLUMN, 8 / 2.54), layout="constrained")
     axes = figure.subplots()
     for name, line in table.groupby("variant", sort=False):
-        axes.plot(line["activations"], line["time"], label=_plain(name, 20), **look[name])
-        for point in line.itertuples():
-            place = (point.activations, point.time)
-            axes.annotate(point.level, place, (3, 3), textcoords="offset points", size=6)
+        activations = line["activations ratio"].tolist()
+        time = line["time ratio"].tolist()
+        axes.plot(activations, time, label=_plain(name, 20), **look[name])
+        for level, x, y in zip(line["level"], activations, time, strict=True):
+            axes.annotate(level, (x, y), (3, 3), textcoords="offset points", size=6)
     axes.set(xlim=(0, None), ylim=(0, None))
     axes.set(xlabel="activations, dual without recomputation = 1", ylabel="time, the same = 1")
     return _legend(figure, axes.get_lines())

@@ -1,5 +1,6 @@
 """Bytes of a simulated step against those of a real one, counted in two other ways."""
 
+import pandas as pd
 import pytest
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
@@ -120,12 +121,13 @@ def test_models_are_timed_in_turn_and_share_their_weights(small):
 
 
 def test_each_variant_is_a_line_and_each_level_a_named_point():
-    steps = [
-        {"variant": variant, "level": level, "time": x, "activations": 2 * x}
-        for variant in ("mcr", "dual")
-        for level, x in (("none", 0.3), ("full", 0.4))
-    ]
-    (axes,) = plots.time_and_memory(steps).axes
+    rows = []
+    for variant in ("mcr", "dual"):
+        for level, time in (("none", 0.3), ("full", 0.4)):
+            for tokens in (128, 256):  # only the steps of 128 tokens are drawn
+                ratios = {"time ratio": time, "activations ratio": tokens / 64 * time}
+                rows.append({"variant": variant, "level": level, "tokens": tokens} | ratios)
+    (axes,) = plots.time_and_memory(pd.DataFrame(rows)).axes
     assert [line.get_label() for line in axes.lines] == ["mcr", "dual"]
     assert axes.lines[1].get_xydata().tolist() == [[0.6, 0.3], [0.8, 0.4]]
     assert [text.get_text() for text in axes.texts] == ["none", "full"] * 2

@@ -58,6 +58,7 @@ def test_a_method_of_one_s_own_joins_every_table_and_figure(place, dataset):
     execute("03_retrieval", draws=50)
     execute("04_text_metrics", **QUICK)
     gap = execute("05_modality_gap")
+    execute("06_top3")
     top3 = execute("06_top3", models=["mcr", "tfidf"])
     tables = {name: pd.read_csv(place.results / f"{name}.csv") for name in (
         "recall", "verdicts", "agreement", "text_metrics", "modality_gap"
@@ -77,7 +78,8 @@ def test_a_method_of_one_s_own_joins_every_table_and_figure(place, dataset):
     }
     assert verdicts.loc["mcr − abm", "verdict"] == "no seed in common"
     assert [*gap["first"]] == ["abm", "mcr", "dual", "tfidf"]
-    for query in top3["shown"]:
+    assert not top3["hits"].is_figure5
+    for query in top3["hits"].queries:
         assert [*query["hits"]] == ["mcr", "tfidf"]
         assert len(findings.present(query["report"])) >= 2
     for name in ("recall", "verdicts", "agreement", "text_metrics", "modality_gap"):
@@ -88,21 +90,38 @@ def test_a_method_of_one_s_own_joins_every_table_and_figure(place, dataset):
     execute("03_retrieval", draws=50)
     execute("04_text_metrics", **QUICK)
     execute("05_modality_gap")
-    execute("06_top3", models=["mcr", "tfidf"])
+    execute("06_top3")
     assert before == {file: file.stat().st_mtime_ns for file in files}  # drawn again, same bytes
 
 
-def test_one_variant_alone_is_shown_and_compared_with_nothing(place, capsys):
+def test_one_variant_alone_is_shown_and_compared_with_nothing(place):
     place("theirs-seed0", 0)
-    execute("03_retrieval", draws=50)
-    assert "one variant only" in capsys.readouterr().out
+    alone = execute("03_retrieval", draws=50)
+    assert "one variant only" in alone["shown"]
     execute("05_modality_gap")
     top3 = execute("06_top3", pair_ids=["test-00003"])
-    assert {query["pair_id"] for query in top3["shown"]} == {"test-00003"}
-    assert "named by hand" in capsys.readouterr().out
+    assert {query["pair_id"] for query in top3["hits"].queries} == {"test-00003"}
+    assert top3["hits"].rule == "named by hand"
     execute("06_top3", least=99)  # no report says so much: any may be drawn
-    with pytest.raises(AssertionError, match="not all are in the test split"):
+    with pytest.raises(ValueError, match="No pair of the test split is called nobody"):
         execute("06_top3", pair_ids=["nobody"])
+
+
+def test_exploring_leaves_figure_5_alone(place):
+    """Other models, queries or pairs are shown; what the paper uses is not rewritten."""
+    for seed, name in enumerate(("mcr-seed0", "abm-seed0", "dual-seed0")):
+        place(name, seed)
+    assert execute("06_top3")["hits"].is_figure5
+    drawn = [*place.results.glob("top3.*"), *place.figures.glob("figure5.*")]
+    assert len(drawn) == 4
+    before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in drawn}
+    for question in ({"models": ["dual"]}, {"queries": 2}, {"pair_ids": ["test-00003"]}):
+        hits = execute("06_top3", **question)["hits"]
+        assert not hits.is_figure5 and hits.queries
+    after = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in drawn}
+    assert after == before
+    with pytest.raises(ValueError, match="no embeddings of clip.*mcr, abm, dual"):
+        execute("06_top3", models=["clip"])
 
 
 def test_without_java_text_metrics_are_one_clear_sentence(place, monkeypatch):

@@ -1,0 +1,300 @@
+"""What each notebook computes: the numbers of a run, saved with their provenance.
+
+Each function computes only if the saved numbers are missing or were made from other inputs;
+otherwise it reads them. A notebook therefore redraws in seconds, without data or model.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mcrlib import config, results
+from mcrlib.config import Config
+from mcrlib.data.dataset import Dataset
+from mcrlib.evaluation.seeds import by_variant, over_seeds
+
+# Libraries that take seconds to import are imported by the functions that compute, so that
+# redrawing does not wait for them.
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Numbers of one analysis, and what they were made from."""
+
+    values: Any
+    provenance: dict[str, Any]
+
+    @classmethod
+    def load(cls, file: Path) -> "Numbers":
+        """Read a file of numbers. Raises FileNotFoundError if it was never made."""
+        record = results.load(file)
+        return cls(record["values"], record["provenance"])
+
+
+def models_of(run: str, split: str = "test") -> str:
+    """The models that a run's tables and figures show, by folder name."""
+    return ", ".join(file.parent.name for file in results.embedding_files(run, split).values())
+
+
+# 00_data
+
+
+def describe_data(settings: Config, dataset: Dataset) -> Numbers:
+    """Counts of the prepared pairs, duplicates, and what an oracle that knows the labels finds."""
+    from mcrlib.data import summary
+    from mcrlib.evaluation import retrieval
+
+    file = config.ROOT / "results" / settings.run / "data.json"
+    inputs = {"config": settings.digest(), "dataset": dataset.info["dataset_sha256"]}
+    if not results.is_current(file, inputs):
+        labels = dataset.frame["labels"].iloc[dataset.indices("test")]
+        ceiling = {}
+        if len(labels) and labels.notna().all():
+            ceiling = retrieval.label_ceiling(labels)
+        values = {
+            "pairs": dataset.info,
+            "splits": summary.splits(dataset).to_dict(),
+            "label_ceiling": {f"R@{k}": share for k, share in ceiling.items()},
+        }
+        results.save(file, values, inputs=inputs, run=settings.run)
+    return Numbers.load(file)
+
+
+# 01_train
+
+
+def describe_training(settings: Config, dataset: Dataset, history: pd.DataFrame) -> Numbers:
+    """The best epoch of a finished training, its validation recall, and the seconds it took."""
+    file = settings.folder / "training.json"
+    inputs = {"config": settings.digest(), "dataset": dataset.info["dataset_sha256"]}
+    if not results.is_current(file, inputs):
+        best = history.loc[history["validate_recall@10"].idxmax()]
+        values = {
+            "best_epoch": int(best["epoch"]),
+            "validate_recall@10": best["validate_recall@10"],
+            "seconds": history["seconds"].sum(),
+        }
+        model = {"run": settings.run, "variant": settings.variant, "seed": settings.seed}
+        results.save(file, values, inputs=inputs, **model)
+    return Numbers.load(file)
+
+
+# 02_embed
+
+
+def embed(model: Any, settings: Config, dataset: Dataset, split: str) -> dict[str, int]:
+    """Save the model's embeddings of a split; returns `pairs`, `dimensions` and `reports cut`.
+
+    Reports are cut if they have more than the model's `max_tokens`. Raises ValueError if the split
+    is empty.
+    """
+    from mcrlib.data import batches
+
+    rows = dataset.indices(split)
+    if not len(rows):
+        raise ValueError(
+            f"The {split} split of {dataset.folder} is empty: there is nothing to embed."
+        )
+    frame = dataset.frame.iloc[rows]
+    image = model.embed_images(dataset.images[rows])
+    report = model.embed_reports(frame["report"].tolist())
+    file = settings.folder / f"embeddings-{split}.npz"
+    results.save_embeddings(file, image, report, frame["pair_id"])
+
+    limit = model.config.max_tokens
+    tokens = batches.cached_tokens(dataset, split, model.tokenizer, limit)
+    cut = sum(len(ids) == limit for ids in tokens)
+    return {"pairs": len(rows), "dimensions": image.shape[1], "reports cut": cut}
+
+
+# 03_retrieval
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Recall of every model, and verdicts between variants."""
+
+    recall: Numbers  # values: model -> `retrieval.evaluate`'s result
+    verdicts: Numbers  # values: `retrieval.verdicts`' records
+
+    @property
+    def by_variant(self) -> dict[str, dict]:
+        """Recall by variant; of several seeds, mean and deviation."""
+        return over_seeds(self.recall.values)
+
+    @property
+    def pool(self) -> int:
+        """Number of candidates of each query."""
+        first_model = next(iter(self.recall.values.values()))
+        return first_model["pool"]
+
+
+def retrieve(run: str, draws: int = 1000) -> Retrieval:
+    """Recall@K of every embedded model on the test split, and paired verdicts between variants.
+
+    `draws` resamples of the patients give each interval. With labels, precision@K and mAP count a
+    candidate as relevant if it shares a finding with the query; without them the findings are read
+    from the reports.
+    """
+    folder = config.ROOT / "results" / run
+    recall_file = folder / "retrieval.json"
+    verdicts_file = folder / "verdicts.json"
+    inputs = results.input_hashes(run) | {"draws": str(draws)}
+    current = [results.is_current(file, inputs) for file in (recall_file, verdicts_file)]
+    if not all(current):
+        _compute_retrieval(run, draws, inputs, recall_file, verdicts_file)
+    return Retrieval(Numbers.load(recall_file), Numbers.load(verdicts_file))
+
+
+def _compute_retrieval(
+    run: str, draws: int, inputs: dict[str, str], recall_file: Path, verdicts_file: Path
+) -> None:
+    from mcrlib.evaluation import retrieval
+
+    started = time.perf_counter()
+    dataset = results.dataset_of_run(run)
+    test = dataset.frame.iloc[dataset.indices("test")]
+    texts = test["report"].tolist()
+    patients = test["patient_id"].tolist()
+    labels, label_source = _finding_labels(test)
+    own = np.arange(len(test))
+
+    recall = {}
+    ranks = {}
+    for name, file in results.embedding_files(run).items():
+        image, report = results.load_embeddings(file, test["pair_id"])
+        recall[name] = retrieval.evaluate(image, report, texts, patients, labels, draws=draws)
+        ranks[file.parent.name] = [
+            retrieval.ranks(image, report, own, own),
+            retrieval.ranks(report, image, own, own),
+        ]
+    about = {"inputs": inputs, "run": run, "dataset": dataset.info["dataset_sha256"]}
+    about["labels"] = label_source
+    seconds = round(time.perf_counter() - started)
+    results.save(verdicts_file, retrieval.verdicts(ranks, patients), **about)
+    results.save(recall_file, recall, **about, seconds=seconds)
+
+
+def _finding_labels(test: pd.DataFrame) -> tuple[list[set[str]], str]:
+    """Findings of each pair, and who says so: the data set's labels, or our reading of the text."""
+    from mcrlib.data import summary
+    from mcrlib.evaluation import findings
+
+    if test["labels"].notna().all():
+        return [summary.finding_names(labels) for labels in test["labels"]], "the data set's"
+    read = [findings.present(text) for text in test["report"]]
+    return read, "read by mcrlib.evaluation.findings"
+
+
+# 04_text_metrics
+
+
+@dataclass(frozen=True)
+class TextMetrics:
+    """Figure 3's curves, and the clinical agreement of the first hit."""
+
+    curves: Numbers  # values: `text_metrics.curves`' records
+    agreement: Numbers  # values: model -> direction -> `findings.agreement`'s result
+
+    @property
+    def mean_curves(self) -> list[dict]:
+        """The records by variant, means over seeds."""
+        records = pd.DataFrame(self.curves.values)
+        records["variant"] = records["variant"].str.replace("-seed.*", "", regex=True)
+        point = ["variant", "direction", "metric", "k"]
+        means = records.groupby(point, sort=False, as_index=False).mean()
+        return means.to_dict("records")
+
+
+def score_texts(run: str, depth: int = 10, nearest: int = 50, processes: int = 2) -> TextMetrics:
+    """BLEU, METEOR, ROUGE-L and CIDEr of the first `depth` hits, and findings of the first.
+
+    Random retrieval (`floor`) and the best of the `nearest` other reports (`ceiling`) are added.
+    METEOR runs in `processes` Java processes.
+    """
+    folder = config.ROOT / "results" / run
+    curves_file = folder / "text_metrics.json"
+    agreement_file = folder / "agreement.json"
+    inputs = results.input_hashes(run) | {"depth": str(depth), "nearest": str(nearest)}
+    current = [results.is_current(file, inputs) for file in (curves_file, agreement_file)]
+    if not all(current):
+        from mcrlib.evaluation import findings, retrieval, text_metrics
+
+        started = time.perf_counter()
+        dataset = results.dataset_of_run(run)
+        test = dataset.frame.iloc[dataset.indices("test")]
+        texts = test["report"].tolist()
+
+        random_hits = text_metrics.floor(len(test), depth)
+        hits = {"floor": dict.fromkeys(retrieval.DIRECTIONS, random_hits)}
+        for name, file in results.embedding_files(run).items():
+            best = retrieval.hits(*results.load_embeddings(file, test["pair_id"]), depth)
+            hits[name] = {direction: rows for direction, (rows, _) in best.items()}
+
+        records = text_metrics.curves(texts, hits, nearest=nearest, processes=processes)
+        agreement = {}
+        for name, directions in hits.items():
+            agreement[name] = {}
+            for direction, rows in directions.items():
+                first_hits = [texts[row] for row in rows[:, 0]]
+                agreement[name][direction] = findings.agreement(first_hits, texts)
+
+        about = {"inputs": inputs, "run": run, "pool": len(test)}
+        results.save(agreement_file, agreement, **about)
+        seconds = round(time.perf_counter() - started)
+        results.save(curves_file, records, **about, seconds=seconds)
+    return TextMetrics(Numbers.load(curves_file), Numbers.load(agreement_file))
+
+
+# 05_modality_gap
+
+
+def measure_gaps(run: str, seed: int = 0, largest: int = 2000) -> Numbers:
+    """t-SNE and gap of every model on the first `largest` validation pairs; AbM first, then MbA."""
+    file = config.ROOT / "results" / run / "modality_gap.json"
+    inputs = results.input_hashes(run, "validate")
+    inputs |= {"seed": str(seed), "largest": str(largest)}
+    if not results.is_current(file, inputs):
+        from mcrlib.evaluation.modality_gap import modality_gap
+
+        started = time.perf_counter()
+        embeddings = results.embedding_files(run, "validate")
+        as_in_the_paper = sorted(embeddings, key=lambda name: (name != "abm", name != "mcr"))
+        gaps = {}
+        for name in as_in_the_paper:
+            image, report = results.load_embeddings(embeddings[name])
+            gaps[name] = modality_gap(image[:largest], report[:largest], seed)
+        seconds = round(time.perf_counter() - started)
+        results.save(file, gaps, inputs=inputs, run=run, seconds=seconds)
+    return Numbers.load(file)
+
+
+def first_seeds(gaps: dict[str, dict]) -> dict[str, dict]:
+    """One model a variant, its first seed: what Figure 4 draws."""
+    return {variant: seeds[0] for variant, seeds in by_variant(gaps).items()}
+
+
+# 09_explore
+
+
+def add_linear_baseline(run: str, width: int = 128, largest: int = 20_000) -> Path:
+    """Fit the linear baseline on a run and save its embeddings beside the models'; its folder.
+
+    It then appears in every table and figure as `tfidf`.
+    """
+    from mcrlib.evaluation import baseline
+
+    dataset = results.dataset_of_run(run)
+    fitted = baseline.fit(dataset, width, largest)
+    folder = config.ROOT / "results" / run / "tfidf-seed0"
+    for split in ("validate", "test"):
+        rows = dataset.indices(split)
+        frame = dataset.frame.iloc[rows]
+        image = fitted.embed_images(dataset.images[rows])
+        report = fitted.embed_reports(frame["report"])
+        results.save_embeddings(folder / f"embeddings-{split}.npz", image, report, frame["pair_id"])
+    return folder

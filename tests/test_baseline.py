@@ -1,0 +1,30 @@
+"""The linear baseline: unit rows, better than chance, the same for the same data."""
+
+import numpy as np
+
+from mcrlib.evaluation import baseline, retrieval
+
+
+def test_it_finds_more_than_chance_and_repeats_itself(dataset):
+    fitted = baseline.fit(dataset, width=32)
+    rows = dataset.indices("test")
+    image = fitted.embed_images(dataset.images[rows])
+    report = fitted.embed_reports(dataset.frame["report"].iloc[rows].tolist())
+    assert image.shape == report.shape == (len(rows), 32)
+    np.testing.assert_allclose(np.linalg.norm(image, axis=1), 1)
+    result = retrieval.evaluate(image, report)
+    for direction in retrieval.DIRECTIONS:
+        recall = result[direction]["pair"]["R@10"]["value"]
+        assert recall > 1.5 * result["chance"]["R@10"]
+    again = baseline.fit(dataset, width=32).embed_images(dataset.images[rows])
+    np.testing.assert_array_equal(again, image)
+
+
+def test_width_is_cut_to_what_few_pairs_allow(dataset):
+    fitted = baseline.fit(dataset, width=128, largest=20)
+    assert fitted.embed_images(dataset.images[:3]).shape == (3, 19)
+
+
+def test_a_report_of_unknown_words_is_a_row_of_zeros(dataset):
+    fitted = baseline.fit(dataset, width=16)
+    assert not fitted.embed_reports(["zzz qqq"]).any()
