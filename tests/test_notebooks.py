@@ -120,7 +120,7 @@ def test_exploring_leaves_figure_5_alone(place):
         assert not hits.is_figure5 and hits.queries
     after = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in drawn}
     assert after == before
-    with pytest.raises(ValueError, match="no embeddings of clip.*mcr, abm, dual"):
+    with pytest.raises(ValueError, match=r"no embeddings of clip.*mcr, abm, dual"):
         execute("06_top3", models=["clip"])
 
 

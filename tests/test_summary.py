@@ -75,7 +75,7 @@ def test_label_shares_are_per_cent_of_a_split_and_leave_out_empty_columns(small)
 @pytest.mark.parametrize(
     ("label", "name", "shown"),
     [
-        ("Support Devices|||endotracheal tube", "Support Devices", "Support Devices: endotracheal tube"),
+        ("Support Devices|||chest tube", "Support Devices", "Support Devices: chest tube"),
         ("Mass|left|upper|large", "Mass", "Mass: left, upper, large"),
         ("Opacity/lung/base/left", "Opacity", "Opacity: lung, base, left"),
         ("Edema", "Edema", "Edema"),

@@ -32,7 +32,7 @@ class LinearBaseline:
         return normalize(self.image_side.predict(small_pixels(squares)))
 
     def embed_reports(self, texts: list[str]) -> np.ndarray:
-        """Unit rows `[N, E]` of report texts; a text without a known word is a row of zeros."""
+        """Unit rows `[N, E]` of report texts; all texts without a known word share one row."""
         return normalize(self.report_side.transform(texts))
 
 
