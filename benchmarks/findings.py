@@ -25,7 +25,7 @@ from spacy.tokens import Span
 from spacy.util import filter_spans
 
 from mcrlib import config, results
-from mcrlib.evaluation import findings
+from mcrlib.evaluation import finding_rules, findings
 
 # The annotators' MeSH terms (head/qualifier/...) -> finding, fixed without a look at odd reports.
 # "round" is how they write a nodular opacity or density.
@@ -112,15 +112,18 @@ def present(texts: list[str]) -> list[set[str]]:
 
 def with_negspacy() -> Callable[[list[str]], list[set[str]]]:
     """The rival: the same terms on the same tokens, sentences and negation as negspacy has them."""
-    ours, matcher = findings._language()
-    nlp = spacy.blank("en", vocab=ours.vocab)
-    nlp.tokenizer = ours.tokenizer
+    lexicon = finding_rules.load_lexicon()
+    nlp = spacy.blank("en", vocab=lexicon.nlp.vocab)
+    nlp.tokenizer = lexicon.nlp.tokenizer
 
     @spacy.Language.component("terms")
     def terms(doc):
-        names = doc.vocab.strings
-        spans = [Span(doc, start, end, label=key) for key, start, end in matcher(doc)]
-        doc.ents = filter_spans([span for span in spans if names[span.label] in findings.FINDINGS])
+        spans = []
+        for key, start, end in lexicon.matcher(doc):
+            entry = lexicon.entries[key]
+            if entry.kind == finding_rules.FINDING:
+                spans.append(Span(doc, start, end, label=entry.name))
+        doc.ents = filter_spans(spans)
         return doc
 
     nlp.add_pipe("sentencizer")
@@ -169,7 +172,7 @@ def speed(rounds: int = 5) -> list[dict]:
     findings.label("Warm.")
     rates, ratios = [], []
     for _ in range(rounds):
-        findings._read.cache_clear()  # sentences of an earlier round are not for free
+        finding_rules.read_sentence.cache_clear()  # sentences of an earlier round are not for free
         seconds = []
         for work in (rival, present):
             began = time.process_time()

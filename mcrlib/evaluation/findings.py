@@ -1,245 +1,167 @@
 """Which findings a report asserts, denies or leaves open: rules on spaCy tokens (ours).
 
-It is not CheXpert and does not call itself so; fourteen names are CheXpert's. A label is the
-strongest mention: present, uncertain, absent. History alone is no mention, what has resolved is
-absent, healed fractures and devices can still be seen. A "borderline" heart is Cardiomegaly, a "top
-normal" one is not; clear lungs deny Lung Opacity; a mass or nodule is a Lung Lesion too, pleural
-thickening Pleural Other too; nothing else is inferred. No Finding is present where chest, lungs or
-heart are called normal or clear, or disease of them is denied, and no finding or other abnormality
-(a scar, a tortuous aorta) is present or uncertain, support devices aside; else it is missing.
-Give reports without their indication: its question would be read as doubt.
+This is not the CheXpert labeler, although fourteen names are CheXpert's. A label is the strongest
+mention: present, uncertain, absent. A finding that is only history is not mentioned, one that has
+resolved is absent; healed fractures and devices can still be seen. A "borderline" heart is
+Cardiomegaly, a "top normal" one is not; clear lungs deny Lung Opacity. A mass or nodule is also a
+Lung Lesion, pleural thickening also Pleural Other; nothing else is inferred.
+
+No Finding is present if the report calls chest, lungs or heart normal or clear, or denies disease
+of them, and no finding or other abnormality (a scar, a tortuous aorta) is present or uncertain,
+support devices aside; otherwise it is missing.
+
+Leave out the indication of a report: its question would be read as doubt.
+The rules that read a sentence are in finding_rules.py, their phrases in findings.txt.
 """
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache
-from itertools import pairwise, product
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
-import spacy
 from sklearn.metrics import classification_report
 from sklearn.preprocessing import MultiLabelBinarizer
-from spacy.matcher import PhraseMatcher
+
+from mcrlib.evaluation.finding_rules import (
+    ABSENT,
+    NO_FINDING,
+    PRESENT,
+    SUPPORT_DEVICES,
+    UNCERTAIN,
+    Mention,
+    read_sentence,
+    split_into_sentences,
+)
 
 FINDINGS = (
-    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion",
+    NO_FINDING, "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion",
     "Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion",
-    "Pleural Other", "Fracture", "Support Devices", "Mass", "Nodule", "Infiltration", "Emphysema",
+    "Pleural Other", "Fracture", SUPPORT_DEVICES, "Mass", "Nodule", "Infiltration", "Emphysema",
     "Fibrosis", "Pleural Thickening", "Hernia",
 )  # fmt: skip
 
-# Greek endings too, which library stemmers leave apart: atelectasis, atelectases, atelectatic.
-_ENDING = re.compile(
-    "(?<=[a-z]{4})(as[ei]s|atic|osis|otic|(at)?ous|osity|i[ac]|is|ifi(ed|c|cation)|it(y|ies)|ing|ed"
-    "|at(e|ion|ive)|(?<=[a-z]{5})i(on|ve)|al|um|(e?m)?ent|ence|ies|[yae])?(ly|d|(?<!s)s)?$"
-)
-_SAID = {  # of an organ, by its quality; "-" where that denies it
-    "heart": {"large": "Cardiomegaly", "normal": "-Cardiomegaly"},
-    "cardiomediastinum": {"large": "Cardiomegaly,Enlarged Cardiomediastinum",
-                          "normal": "-Cardiomegaly,-Enlarged Cardiomediastinum"},
-    "mediastinum": {"large": "Enlarged Cardiomediastinum", "normal": "-Enlarged Cardiomediastinum"},
-    "lung": {"clear": "No Finding,-Lung Opacity", "normal": "No Finding,-Lung Opacity"},
-    "vessel": {"congested": "Edema", "large": "Edema", "normal": "-Edema"},
-    "pleura": {"clear": "-Pleural Effusion"},
-}  # fmt: skip
-_QUALITIES = {quality for said in _SAID.values() for quality in said}
+_STRENGTH = {ABSENT: 0, UNCERTAIN: 1, PRESENT: 2}
 _PARENTS = {"Mass": "Lung Lesion", "Nodule": "Lung Lesion", "Pleural Thickening": "Pleural Other"}
-_VERBS = {"is", "are", "was", "were", "be", "been", "remain", "appear", "has", "have"}
-_JOINTS = {",", ";", ".", "and", "or", "nor", "/", "with", "but", "may", "might", "could"}
-_SENTENCE = re.compile(r"\S(?:[^.!;\n]+|(?<=vs)\.|[.!;](?!\s)|\n(?!\s*\n))*[.!;]?", re.IGNORECASE)
-_STATUS = ("absent", "uncertain", "present")  # from the weakest to the strongest
+# Reports of a normal chest deny at least one of these.
 _CHEST = ("Cardiomegaly", "Lung Opacity", "Consolidation", "Infiltration", "Pneumonia", "Edema")
-_LASTING = ("Fracture", "Support Devices", "other")  # can be seen long after
-_TAGS = ("left right bilateral", "upper middle lower", "small mild moderate large severe")
-
-
-@dataclass(frozen=True)
-class Mention:
-    """One place, report[start:end], that says a finding is present, absent or uncertain (`status`).
-    Where said: `side` left, right or bilateral; `zone` upper, middle or lower; `severity` small,
-    moderate or large (of size), mild, moderate or severe (of degree); "" where not.
-    """
-
-    finding: str
-    status: str
-    start: int
-    end: int
-    side: str = ""
-    zone: str = ""
-    severity: str = ""
 
 
 def mentions(report: str) -> list[Mention]:
-    """Every mention of a finding, sentence by sentence. Raises TypeError for what is not text."""
-    return [
-        replace(mention, start=part.start() + mention.start, end=part.start() + mention.end)
-        for part in _sentences(report)
-        for mention in _read(part.group())
-        if mention.finding in FINDINGS
-    ]
+    """Every mention of a finding, sentence by sentence. Raises TypeError if it is not text."""
+    in_report = []
+    for sentence in split_into_sentences(report):
+        offset = sentence.start()
+        for mention in read_sentence(sentence.group()):
+            if mention.finding in FINDINGS:
+                start = offset + mention.start
+                end = offset + mention.end
+                in_report.append(replace(mention, start=start, end=end))
+    return in_report
 
 
 def label(report: str) -> dict[str, str]:
-    """Finding -> present, absent or uncertain; missing if unmentioned. TypeError as `mentions`."""
-    found: dict[str, str] = {}
-    for part in _sentences(report):
-        for mention in _read(part.group()):
-            for name in {mention.finding, _PARENTS.get(mention.finding, mention.finding)}:
-                found[name] = max(mention.status, found.get(name, "absent"), key=_STATUS.index)
-    normal = found.pop("No Finding", "") or "absent" in map(found.get, _CHEST)
-    if normal and {found[name] for name in found if name != "Support Devices"} <= {"absent"}:
-        found["No Finding"] = "present"
-    return {name: found[name] for name in FINDINGS if name in found}
+    """Finding -> present, absent or uncertain; findings without a mention are missing.
+
+    Raises TypeError if the report is not text.
+    """
+    strongest = {}
+    for sentence in split_into_sentences(report):
+        for mention in read_sentence(sentence.group()):
+            _keep_stronger(strongest, mention.finding, mention.status)
+            if mention.finding in _PARENTS:
+                _keep_stronger(strongest, _PARENTS[mention.finding], mention.status)
+    says_normal = NO_FINDING in strongest
+    strongest.pop(NO_FINDING, None)
+    if _is_normal(strongest, says_normal):
+        strongest[NO_FINDING] = PRESENT
+    return {name: strongest[name] for name in FINDINGS if name in strongest}
+
+
+def _keep_stronger(strongest: dict[str, str], finding: str, status: str) -> None:
+    known = strongest.get(finding, ABSENT)
+    if _STRENGTH[status] >= _STRENGTH[known]:
+        strongest[finding] = status
+
+
+def _is_normal(strongest: dict[str, str], says_normal: bool) -> bool:
+    """Whether a report calls the chest normal, or denies disease of it, and nothing is abnormal."""
+    denies_disease = any(strongest.get(name) == ABSENT for name in _CHEST)
+    if not says_normal and not denies_disease:
+        return False
+    for finding, status in strongest.items():
+        if status != ABSENT and finding != SUPPORT_DEVICES:
+            return False
+    return True
 
 
 def present(report: str) -> set[str]:
-    """The findings that a report asserts. TypeError as `mentions`."""
-    return {name for name, status in label(report).items() if status == "present"}
+    """The findings that a report asserts. Raises TypeError if it is not text."""
+    return {name for name, status in label(report).items() if status == PRESENT}
 
 
 def agreement(hypotheses: Sequence[str], references: Sequence[str]) -> dict:
-    """F1 of the findings present in retrieved reports against those in the true ones, pair by pair:
-    {"micro", "macro" (of findings with support), "findings": name -> {"precision", "recall",
-    "f1-score", "support"}}, 0 where undefined. Raises ValueError for no or unequal numbers of them.
+    """F1 of the findings present in retrieved reports against those in the true ones, pair by pair.
+
+    Returns {"micro", "macro", "findings": name -> {"precision", "recall", "f1-score", "support"}},
+    0 where undefined; "macro" is the mean over findings with support. Raises ValueError if there
+    are no pairs, or not as many hypotheses as references.
     """
     if not 0 < len(references) == len(hypotheses):
         got = f"{len(hypotheses)} and {len(references)}"
         raise ValueError(f"agreement needs one hypothesis for each reference, not {got} of them.")
-    columns = MultiLabelBinarizer(classes=FINDINGS)
-    truth, found = (columns.fit_transform(map(present, t)) for t in (references, hypotheses))
     table = classification_report(
-        truth, found, target_names=FINDINGS, output_dict=True, zero_division=0
+        _indicators(references),
+        _indicators(hypotheses),
+        target_names=FINDINGS,
+        output_dict=True,
+        zero_division=0,
     )
     rows = {name: table[name] for name in FINDINGS}
-    macro = np.mean([row["f1-score"] for row in rows.values() if row["support"]] or [0.0])
-    return {"micro": table["micro avg"]["f1-score"], "macro": float(macro), "findings": rows}
+    scores = [row["f1-score"] for row in rows.values() if row["support"]]
+    macro = float(np.mean(scores)) if scores else 0.0
+    return {"micro": table["micro avg"]["f1-score"], "macro": macro, "findings": rows}
+
+
+def _indicators(reports: Iterable[str]) -> np.ndarray:
+    """1 where report i asserts finding j, else 0: `[N, len(FINDINGS)]`."""
+    findings = [present(report) for report in reports]
+    return MultiLabelBinarizer(classes=FINDINGS).fit_transform(findings)
 
 
 def highlights(query_report: str, hit_report: str) -> list[tuple[int, int, str]]:
-    """Spans (start, end, kind) of the hit report, in order, none overlapping. "shared": the query
-    has the same finding with the same status, no side against it. "other": asserted or doubted but
-    not in the query, or against it (present and absent, left and right). The rest is not marked.
+    """Spans (start, end, kind) of the hit report to mark, in order, none overlapping.
+
+    "shared": the query has the finding with the same status, and not on the opposite side. "other":
+    the query contradicts the finding (present and absent, left and right), or does not mention what
+    the hit asserts or doubts. The rest is not marked.
     """
-    asked = mentions(query_report)
-    if "No Finding" in label(query_report):
-        asked.append(Mention("No Finding", "present", 0, 0))
-    spans, at = [], 0
-    for hit in sorted(mentions(hit_report), key=lambda mention: (mention.start, mention.end)):
-        same = [query for query in asked if query.finding == hit.finding]
-        equal = [query for query in same if query.status == hit.status]
-        opposite = any({query.status, hit.status} == {"present", "absent"} for query in same)
-        kind = "other" if equal or opposite or (not same and hit.status != "absent") else ""
-        if any({query.side, hit.side} != {"left", "right"} for query in equal):
-            kind = "shared"
-        if kind and hit.end > at:
-            spans.append((max(hit.start, at), hit.end, kind))
-            at = hit.end
+    query_mentions = mentions(query_report)
+    if NO_FINDING in label(query_report):
+        query_mentions.append(Mention(NO_FINDING, PRESENT, 0, 0))
+    spans = []
+    marked_end = 0
+    for hit in sorted(mentions(hit_report), key=_position):
+        kind = _kind_of_highlight(hit, query_mentions)
+        if kind and hit.end > marked_end:
+            start = max(hit.start, marked_end)
+            spans.append((start, hit.end, kind))
+            marked_end = hit.end
     return spans
 
 
-def _sentences(report: str) -> Iterator[re.Match]:
-    if not isinstance(report, str):
-        raise TypeError(f"A report is text, not {report!r}: leave reports that are missing out.")
-    return _SENTENCE.finditer(report)
+def _position(mention: Mention) -> tuple[int, int]:
+    return mention.start, mention.end
 
 
-@lru_cache(maxsize=100_000)  # the same sentences come again and again
-def _read(sentence: str) -> tuple[Mention, ...]:
-    nlp, matcher = _language()
-    doc = nlp.make_doc(sentence)
-    words = [token.norm_ for token in doc]
-    matches = [(start, end, nlp.vocab.strings[key]) for key, start, end in matcher(doc)]
-    clauses = _clauses([match for match in matches if match[2][0] != "~"])
-    heard = [m for clause in clauses for m in _judged(_paired(clause, words), words)]
-    spans, where, first = sorted({(start, end) for *_, start, end in heard}), {}, 0
-    for (start, end), (following, _) in pairwise([*spans, (len(words), 0)]):
-        joints = [i for i in range(end, following) if words[i] in _JOINTS]
-        last = joints[0] if joints and following < len(words) else following
-        said = _described({name for at, _, name in matches if first <= at < last})
-        where[start, end] = doc[start].idx, doc[end - 1].idx + len(doc[end - 1]), *said
-        first = last
-    return tuple(Mention(name, status, *where[start, end]) for name, status, start, end in heard)
-
-
-def _clauses(matches: list[tuple[int, int, str]]) -> Iterator[list]:
-    """Matches (first word, word after the last, name) clause by clause; longer ones hide others."""
-    clause, taken = [], (0, 0)
-    for start, end, name in sorted(matches, key=lambda match: (match[0], -match[1])):
-        if start >= taken[1] or (start, end) == taken:
-            taken = (start, end)
-            if name == "break":
-                yield clause
-                clause, taken = [], (start, start + 1)
-            elif name != "nothing":
-                clause.append((start, end, name))
-    yield clause
-
-
-def _paired(clause: list, words: list[str]) -> list:
-    """The clause in order of ends, each organ and its quality joined into what they say."""
-    out, organs, quality = [], [], None
-    terms = {start for start, _, name in clause if name[0].isupper()}
-    for start, end, name in clause:
-        if name in _SAID and quality and start - quality[1] <= 3 and quality[2] in _SAID[name]:
-            out.append((quality[0], end, _SAID[name][quality[2]]))  # "normal heart"
-            quality = (quality[0], end, quality[2])
-        elif name in _SAID:
-            organs.append((start, end, name))
-        elif name in _QUALITIES:  # "heart is normal"
-            said = [organ for organ in organs if name in _SAID[organ[2]] and end not in terms]
-            for begin, stop, organ in said:
-                if _SAID[organ][name][0] in "-N" or _VERBS & set(words[stop:start]):
-                    out.append((begin, begin, "reset"))
-                out.append((begin, end, _SAID[organ][name]))
-            organs, quality = ([], None) if said else (organs, (start, end, name))
-        else:
-            out.append((start, end, name))
-    return sorted(out, key=lambda match: match[1])
-
-
-def _judged(clause: list, words: list[str]) -> list[list]:
-    """[finding, status, first word, word after the last] of each mention."""
-    heard, scope, lasts = [], "present", any(match[2] == "now" for match in clause)
-    for start, end, name in clause:
-        if name == "reset":
-            scope = "present"
-        elif name in ("absent", "uncertain", "history"):
-            scope = name if scope != "absent" or words[start - 1] == "," else scope
-        elif "was" in name:  # as far back as the last verb
-            for mention in heard[-1:] if name.startswith("one") else heard:
-                if mention[1] != "absent" and not _VERBS & set(words[mention[3] : start - 1]):
-                    mention[1] = name.split()[-1]
-        elif name != "now":
-            if words[start - 1] == "," and _VERBS & set(words[end : end + 1]):
-                scope = "present"
-            for finding in name.split(","):
-                status = scope
-                if finding[0] == "-":
-                    finding, status = finding[1:], "present" if scope == "absent" else "absent"
-                elif scope == "history" and (lasts or finding in _LASTING):
-                    status = "present"
-                heard.append([finding, status, start, end])
-    return [m for m in heard if m[1] in _STATUS and (m[0] != "No Finding" or m[1] == "present")]
-
-
-def _described(near: set[str]) -> tuple[str, str, str]:
-    sides, zones, grades = ([tag for tag in tags.split() if f"~{tag}" in near] for tags in _TAGS)
-    side = "bilateral" if len(sides) > 1 else "".join(sides)
-    return side, zones[0] if len(zones) == 1 else "", "".join(grades[-1:])
-
-
-@cache
-def _language() -> tuple[spacy.Language, PhraseMatcher]:
-    nlp = spacy.blank("en")
-    nlp.vocab.lex_attr_getters[spacy.attrs.NORM] = lambda word: _ENDING.sub("", word.lower())
-    nlp.tokenizer.rules = {}  # no abbreviations: "Mass." is no state here
-    matcher = PhraseMatcher(nlp.vocab, attr="NORM")
-    lexicon = Path(__file__).with_suffix(".txt").read_text().replace("\n  ", " ")
-    for entry in re.findall(r"^[^#\n].*", lexicon, re.MULTILINE):
-        name, phrases = entry.split(": ", maxsplit=1)
-        for phrase in phrases.split(", "):
-            choices = [word.split("|") for word in phrase.replace("COMMA", ",").split()]
-            matcher.add(name, [nlp.make_doc(" ".join(words)) for words in product(*choices)])
-    return nlp, matcher
+def _kind_of_highlight(hit: Mention, query_mentions: list[Mention]) -> str:
+    """How to mark a mention of the hit: as "shared", as "other", or "" for not at all."""
+    same_finding = [query for query in query_mentions if query.finding == hit.finding]
+    same_status = [query for query in same_finding if query.status == hit.status]
+    if not same_finding:
+        return "" if hit.status == ABSENT else "other"
+    for query in same_status:
+        if {query.side, hit.side} != {"left", "right"}:
+            return "shared"
+    if same_status:
+        return "other"  # on the opposite side
+    contradicts = any({query.status, hit.status} == {PRESENT, ABSENT} for query in same_finding)
+    return "other" if contradicts else ""

@@ -1,0 +1,535 @@
+"""The rules that read one sentence of a report: which findings it states, denies or doubts (ours).
+
+`read_sentence` takes five steps, each a function below:
+
+1. `match_phrases`: find the phrases of the lexicon, findings.txt, in the sentence.
+2. `split_into_clauses`: cut the sentence where the reach of a negation ends.
+3. `resolve_organs`: join an organ and its quality, "the heart is enlarged", into a statement.
+4. `apply_scope`: give each finding of a clause its status: negation, doubt and history.
+5. `collect_mentions`: add the position in the text, and the side, zone and severity.
+
+A phrase makes claims about findings; a claim with the status that its clause gives it is an
+assertion; an assertion with its position in the text is a mention.
+
+Trigger, pseudo-trigger and termination mean what they mean in NegEx (Chapman et al. 2001) and
+ConText (Harkema et al. 2009). Each step's docstring shows what it makes of the same sentence:
+"No left effusion, but the heart is enlarged."
+"""
+
+import re
+from collections.abc import Iterator
+from configparser import ConfigParser
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import product
+from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple
+
+import spacy
+from spacy.matcher import PhraseMatcher
+from spacy.tokens import Doc
+
+# Status of a mention. A scope may also be historical; a historical finding is not mentioned at all
+# unless it can still be seen.
+PRESENT = "present"
+ABSENT = "absent"
+UNCERTAIN = "uncertain"
+HISTORY = "history"
+
+NO_FINDING = "No Finding"
+SUPPORT_DEVICES = "Support Devices"
+OTHER_ABNORMALITY = "Other Abnormality"  # internal: abnormal, but not one of our findings
+
+# Kinds of entries: the section headings of findings.txt, which explains them.
+FINDING = "findings"
+ABNORMALITY = "other abnormalities"
+DISEASE = "disease"
+ORGAN = "organs"
+QUALITY = "qualities"
+FORWARD = "forward triggers"
+BACKWARD = "backward triggers"
+BACKWARD_NEAREST = "backward triggers, nearest finding"
+CURRENT = "current"
+PSEUDO = "pseudo-triggers"
+TERMINATION = "termination"
+SIDE = "side"
+ZONE = "zone"
+SEVERITY = "severity"
+# Kinds that are not in the file: `resolve_organs` makes them.
+STATEMENT = "statement"  # an organ with its quality
+SCOPE_END = "end of scope"  # triggers before it do not reach what follows
+
+
+class Claim(NamedTuple):
+    """A finding, and the status that a phrase gives it when no trigger reaches the phrase."""
+
+    finding: str
+    status: str
+
+
+ORGAN_STATEMENTS = {  # (organ, quality) -> what they claim together
+    ("heart", "normal"): (Claim("Cardiomegaly", ABSENT),),
+    ("heart", "large"): (Claim("Cardiomegaly", PRESENT),),
+    ("cardiomediastinum", "normal"): (
+        Claim("Cardiomegaly", ABSENT),
+        Claim("Enlarged Cardiomediastinum", ABSENT),
+    ),
+    ("cardiomediastinum", "large"): (
+        Claim("Cardiomegaly", PRESENT),
+        Claim("Enlarged Cardiomediastinum", PRESENT),
+    ),
+    ("mediastinum", "normal"): (Claim("Enlarged Cardiomediastinum", ABSENT),),
+    ("mediastinum", "large"): (Claim("Enlarged Cardiomediastinum", PRESENT),),
+    ("lung", "normal"): (Claim(NO_FINDING, PRESENT), Claim("Lung Opacity", ABSENT)),
+    ("lung", "clear"): (Claim(NO_FINDING, PRESENT), Claim("Lung Opacity", ABSENT)),
+    ("vessel", "normal"): (Claim("Edema", ABSENT),),
+    ("vessel", "large"): (Claim("Edema", PRESENT),),
+    ("vessel", "congested"): (Claim("Edema", PRESENT),),
+    ("pleura", "clear"): (Claim("Pleural Effusion", ABSENT),),
+}
+
+_NORMAL_QUALITIES = {"normal", "clear"}
+_WORDS_FROM_QUALITY_TO_ORGAN = 3  # at most, as in "enlargement of the cardiac silhouette"
+_STILL_VISIBLE = {"Fracture", SUPPORT_DEVICES, OTHER_ABNORMALITY}  # long after they happened
+_MODIFIERS = (SIDE, ZONE, SEVERITY)
+_SEVERITIES = ("small", "mild", "moderate", "large", "severe")  # from the least to the greatest
+_VERBS = {"is", "are", "was", "were", "be", "been", "remain", "appear", "has", "have"}
+_JOINTS = {",", ";", ".", "and", "or", "nor", "/", "with", "but", "may", "might", "could"}
+
+# Endings to cut off, so that "atelectasis", "atelectases" and "atelectatic" become one word. The
+# stemmers of libraries keep such Greek endings apart.
+_ENDING = re.compile(
+    r"""
+    (?<=[a-z]{4})                   # leave four letters at least
+    (
+        as[ei]s | atic              # atelectasis, atelectases, atelectatic
+      | osis | otic | osity         # fibrosis, fibrotic; tortuosity
+      | (at)?ous | i[ac] | is       # granulomatous; pneumonia, pneumonic; pelvis
+      | ifi(ed|c|cation)            # calcified, calcific, calcification
+      | it(y|ies)                   # opacity, opacities
+      | ing | ed | at(e|ion|ive)    # thickening, thickened; infiltrate, infiltration
+      | (?<=[a-z]{5})i(on|ve)       # effusion
+      | al | um | (e?m)?ent | ence  # pleural; mediastinum; enlargement; prominence
+      | ies | [yae]                 # arteries, artery; pleura; fracture
+    )?
+    (ly | d | (?<!s)s)?             # normally; infiltrated; lungs, but not "mass"
+    $
+    """,
+    re.VERBOSE,
+)
+_SENTENCE = re.compile(
+    r"""
+    \S
+    (?:
+        [^.!;\n]+
+      | (?<=vs)\.                   # the full stop of "vs."
+      | [.!;](?!\s)                 # the point of "2.5 cm"
+      | \n(?!\s*\n)                 # a line break; an empty line ends the sentence
+    )*
+    [.!;]?
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+class Entry(NamedTuple):
+    """What phrases of the lexicon stand for.
+
+    `kind`: their section of findings.txt; `name`: their name there; `claims`: what they say of
+    findings, if anything; `order`: counts the entries of the file.
+    """
+
+    kind: str
+    name: str
+    claims: tuple[Claim, ...] = ()
+    order: int = 0
+
+
+class Phrase(NamedTuple):
+    """A phrase of the lexicon in a sentence: words[start:end] stand for `entry`."""
+
+    entry: Entry
+    start: int
+    end: int
+
+
+class Span(NamedTuple):
+    """words[start:end] of a sentence."""
+
+    start: int
+    end: int
+
+
+@dataclass(slots=True)
+class Assertion:
+    """A claim in its clause: `status` is what the triggers so far make of it."""
+
+    finding: str
+    status: str
+    span: Span
+
+
+class Modifiers(NamedTuple):
+    """Side, zone and severity of a finding; each is "" if the sentence does not say."""
+
+    side: str
+    zone: str
+    severity: str
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A passage, report[start:end], that calls a finding present, absent or uncertain (`status`).
+
+    `side`: left, right or bilateral; `zone`: upper, middle or lower; `severity`: small, moderate
+    or large (of size), mild, moderate or severe (of degree). Each is "" if the text does not say.
+    """
+
+    finding: str
+    status: str
+    start: int
+    end: int
+    side: str = ""
+    zone: str = ""
+    severity: str = ""
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """findings.txt, ready to search: a tokenizer (`nlp`), the matcher, and its keys' entries."""
+
+    nlp: spacy.Language
+    matcher: PhraseMatcher
+    entries: dict[int, Entry]
+
+
+def split_into_sentences(report: str) -> Iterator[re.Match]:
+    """The sentences of a report, as matches. Raises TypeError if the report is not text."""
+    if not isinstance(report, str):
+        raise TypeError(f"A report is text, not {report!r}: leave reports that are missing out.")
+    return _SENTENCE.finditer(report)
+
+
+@lru_cache(maxsize=100_000)  # reports repeat the same sentences
+def read_sentence(sentence: str) -> tuple[Mention, ...]:
+    """Every mention in a sentence, those of OTHER_ABNORMALITY included. Offsets start at 0 for the
+    first character of the sentence.
+
+    "No left effusion, but the heart is enlarged."
+        -> Pleural Effusion absent, left; Cardiomegaly present
+    """
+    doc = load_lexicon().nlp.make_doc(sentence)
+    words = [token.norm_ for token in doc]  # lower case, without endings
+    phrases = match_phrases(doc)
+    assertions = []
+    for clause in split_into_clauses(phrases):
+        resolved = resolve_organs(clause, words)
+        assertions += apply_scope(resolved, words)
+    return collect_mentions(assertions, phrases, doc, words)
+
+
+def match_phrases(doc: Doc) -> list[Phrase]:
+    """Step 1: all phrases of the lexicon in a sentence, by first word, longer ones first.
+
+    "No left effusion, but the heart is enlarged."
+        -> no: forward trigger; left: side; effusion: finding; but: termination; heart: organ; ...
+    """
+    lexicon = load_lexicon()
+    phrases = []
+    for key, start, end in lexicon.matcher(doc):
+        phrases.append(Phrase(lexicon.entries[key], start, end))
+    phrases.sort(key=_reading_order)
+    return phrases
+
+
+def _reading_order(phrase: Phrase) -> tuple[int, int, int]:
+    return phrase.start, -phrase.end, phrase.entry.order
+
+
+def split_into_clauses(phrases: list[Phrase]) -> list[list[Phrase]]:
+    """Step 2: the phrases clause by clause. Phrases that a longer or earlier one covers are left
+    out; pseudo-triggers only serve to cover others. Modifiers are left out too: they neither cover
+    nor belong to a clause.
+
+    no, left, effusion, but, heart, enlarged
+        -> [no, effusion], [heart, enlarged]
+    """
+    clauses = []
+    clause = []
+    taken = Span(0, 0)
+    for phrase in phrases:
+        kind = phrase.entry.kind
+        if kind in _MODIFIERS:
+            continue
+        span = Span(phrase.start, phrase.end)
+        is_covered = span.start < taken.end
+        # The same words may have several entries in the lexicon, and all of them count.
+        if is_covered and span != taken:
+            continue
+        taken = span
+        if kind == TERMINATION:
+            clauses.append(clause)
+            clause = []
+            # Only the first word is used up: in ", heart is enlarged" the new clause needs "heart".
+            taken = Span(span.start, span.start + 1)
+        elif kind != PSEUDO:
+            clause.append(phrase)
+    clauses.append(clause)
+    return clauses
+
+
+def resolve_organs(clause: list[Phrase], words: list[str]) -> list[Phrase]:
+    """Step 3: the clause with each organ and its quality joined into a statement, ordered by where
+    the phrases end. Organs without a quality and qualities without an organ are dropped.
+
+    heart, enlarged
+        -> end of scope; "heart is enlarged": statement that claims Cardiomegaly present
+    """
+    finding_starts = {phrase.start for phrase in clause if phrase.entry.kind == FINDING}
+    resolved = []
+    waiting = []  # organs whose quality has not come yet
+    quality = None  # the last quality that did not describe an organ before it
+    for phrase in clause:
+        kind = phrase.entry.kind
+        if kind == ORGAN:
+            statement = _quality_before_organ(quality, phrase)
+            if statement:
+                resolved.append(statement)
+                quality = quality._replace(end=phrase.end)  # "normal heart and mediastinum"
+            else:
+                waiting.append(phrase)
+        elif kind == QUALITY:
+            describes_finding = phrase.end in finding_starts  # "heart, large effusion"
+            statements = []
+            if not describes_finding:
+                statements = _quality_after_organs(waiting, phrase, words)
+            if statements:
+                resolved += statements
+                waiting = []
+                quality = None
+            else:
+                quality = phrase
+        else:
+            resolved.append(phrase)
+    resolved.sort(key=attrgetter("end"))
+    return resolved
+
+
+def _quality_before_organ(quality: Phrase | None, organ: Phrase) -> Phrase | None:
+    """The statement of "normal heart"; None if the quality is missing, too far away, or not one
+    that says something of this organ.
+    """
+    if quality is None or organ.start - quality.end > _WORDS_FROM_QUALITY_TO_ORGAN:
+        return None
+    entry = _statement(organ, quality)
+    if entry is None:
+        return None
+    return Phrase(entry, quality.start, organ.end)
+
+
+def _quality_after_organs(organs: list[Phrase], quality: Phrase, words: list[str]) -> list[Phrase]:
+    """The statements of "heart and mediastinum are normal", one for each organ that the quality
+    suits. With a verb or a normal quality, triggers before the organ do not reach the statement:
+    "no effusion and heart is enlarged", unlike "no effusion or heart enlargement".
+    """
+    statements = []
+    for organ in organs:
+        entry = _statement(organ, quality)
+        if entry is None:
+            continue
+        has_verb = not _VERBS.isdisjoint(words[organ.end : quality.start])
+        if has_verb or quality.entry.name in _NORMAL_QUALITIES:
+            statements.append(Phrase(Entry(SCOPE_END, ""), organ.start, organ.start))
+        statements.append(Phrase(entry, organ.start, quality.end))
+    return statements
+
+
+def _statement(organ: Phrase, quality: Phrase) -> Entry | None:
+    """What the organ and the quality state together; None if nothing."""
+    claims = ORGAN_STATEMENTS.get((organ.entry.name, quality.entry.name))
+    if claims is None:
+        return None
+    return Entry(STATEMENT, f"{organ.entry.name} {quality.entry.name}", claims)
+
+
+def apply_scope(clause: list[Phrase], words: list[str]) -> list[Assertion]:
+    """Step 4: the findings that the clause claims, each with the status that the triggers before
+    and after it give. Findings that are only history are dropped.
+
+    no, effusion
+        -> Pleural Effusion absent
+    """
+    scope = PRESENT
+    is_current = any(phrase.entry.kind == CURRENT for phrase in clause)
+    assertions = []
+    for phrase in clause:
+        kind = phrase.entry.kind
+        if kind == SCOPE_END:
+            scope = PRESENT
+        elif kind == FORWARD:
+            # Only after a comma may a later trigger end a negation: "no evidence of possible
+            # pneumonia" is absent, "no effusion, possible pneumonia" is not.
+            if scope != ABSENT or words[phrase.start - 1] == ",":
+                scope = phrase.entry.name
+        elif kind == BACKWARD:
+            _apply_backward(phrase, assertions, words)
+        elif kind == BACKWARD_NEAREST:
+            nearest = assertions[-1:]  # empty if no finding precedes
+            _apply_backward(phrase, nearest, words)
+        elif phrase.entry.claims:
+            if _starts_own_clause(phrase, words):
+                scope = PRESENT
+            span = Span(phrase.start, phrase.end)
+            for claim in phrase.entry.claims:
+                status = _status_in_scope(claim, scope, is_current)
+                assertions.append(Assertion(claim.finding, status, span))
+    return [assertion for assertion in assertions if _is_mention(assertion)]
+
+
+def _apply_backward(trigger: Phrase, assertions: list[Assertion], words: list[str]) -> None:
+    """Set the trigger's status on those of `assertions` that are not absent, as far back as the
+    last verb. The word right before the trigger does not count: "effusion is not seen".
+    """
+    for assertion in assertions:
+        between = words[assertion.span.end : trigger.start - 1]
+        if assertion.status != ABSENT and _VERBS.isdisjoint(between):
+            assertion.status = trigger.entry.name
+
+
+def _starts_own_clause(phrase: Phrase, words: list[str]) -> bool:
+    """Whether a comma precedes and a verb follows: "no effusion, pneumothorax is small"."""
+    if words[phrase.start - 1] != ",":
+        return False
+    return phrase.end < len(words) and words[phrase.end] in _VERBS
+
+
+def _status_in_scope(claim: Claim, scope: str, is_current: bool) -> str:
+    """The status of a claim in a scope. `is_current`: the clause says that its history is
+    "unchanged" or the like.
+    """
+    if claim.status == ABSENT:
+        # "Not normal" is abnormal; "possibly normal" still counts as normal.
+        return PRESENT if scope == ABSENT else ABSENT
+    if scope == HISTORY and (is_current or claim.finding in _STILL_VISIBLE):
+        return PRESENT
+    return scope
+
+
+def _is_mention(assertion: Assertion) -> bool:
+    if assertion.finding == NO_FINDING:
+        return assertion.status == PRESENT  # "lungs are not clear" states another finding
+    return assertion.status != HISTORY
+
+
+def collect_mentions(
+    assertions: list[Assertion], phrases: list[Phrase], doc: Doc, words: list[str]
+) -> tuple[Mention, ...]:
+    """Step 5: the assertions as mentions, with character offsets and with the side, zone and
+    severity that `phrases` give nearby.
+
+    Pleural Effusion absent at words[2:3]
+        -> Mention("Pleural Effusion", "absent", start=8, end=16, side="left")
+    """
+    spans = sorted({assertion.span for assertion in assertions})
+    modifier_phrases = [phrase for phrase in phrases if phrase.entry.kind in _MODIFIERS]
+    modifiers = _assign_modifiers(spans, modifier_phrases, words)
+    mentions = []
+    for assertion in assertions:
+        span = assertion.span
+        first_token = doc[span.start]
+        last_token = doc[span.end - 1]
+        mention = Mention(
+            finding=assertion.finding,
+            status=assertion.status,
+            start=first_token.idx,
+            end=last_token.idx + len(last_token),
+            side=modifiers[span].side,
+            zone=modifiers[span].zone,
+            severity=modifiers[span].severity,
+        )
+        mentions.append(mention)
+    return tuple(mentions)
+
+
+def _assign_modifiers(
+    spans: list[Span], modifier_phrases: list[Phrase], words: list[str]
+) -> dict[Span, Modifiers]:
+    """The modifiers of each span, from the phrases in its surroundings. These start where the
+    surroundings of the previous span end.
+    """
+    modifiers = {}
+    first = 0
+    for index, span in enumerate(spans):
+        last = _end_of_surroundings(spans, index, words)
+        nearby = [phrase.entry for phrase in modifier_phrases if first <= phrase.start < last]
+        modifiers[span] = _merge(nearby)
+        first = last
+    return modifiers
+
+
+def _end_of_surroundings(spans: list[Span], index: int, words: list[str]) -> int:
+    """The first joint, such as "and", between the span and the next, else the next span."""
+    if index == len(spans) - 1:
+        return len(words)
+    next_start = spans[index + 1].start
+    for position in range(spans[index].end, next_start):
+        if words[position] in _JOINTS:
+            return position
+    return next_start
+
+
+def _merge(entries: list[Entry]) -> Modifiers:
+    """Several sides become bilateral, several zones none, several severities the greatest."""
+    sides = {entry.name for entry in entries if entry.kind == SIDE}
+    zones = {entry.name for entry in entries if entry.kind == ZONE}
+    severities = {entry.name for entry in entries if entry.kind == SEVERITY}
+    side = "bilateral" if len(sides) > 1 else "".join(sides)
+    zone = "".join(zones) if len(zones) == 1 else ""
+    severity = max(severities, key=_SEVERITIES.index, default="")
+    return Modifiers(side, zone, severity)
+
+
+@cache
+def load_lexicon() -> Lexicon:
+    """The lexicon, read once a process."""
+    nlp = spacy.blank("en")
+    nlp.vocab.lex_attr_getters[spacy.attrs.NORM] = _cut_ending
+    nlp.tokenizer.rules = {}  # no abbreviations: "Mass." is not Massachusetts here
+    parser = ConfigParser(delimiters=":", comment_prefixes="#", interpolation=None)
+    parser.optionxform = str  # names keep their capitals
+    parser.read_string(Path(__file__).with_name("findings.txt").read_text())
+    matcher = PhraseMatcher(nlp.vocab, attr="NORM")
+    entries = {}
+    for kind in parser.sections():
+        for name, listed in parser[kind].items():
+            # A name may occur in several sections, so the matcher's key holds both.
+            key = f"{kind}: {name}"
+            entry = Entry(kind, name, _claims(kind, name), order=len(entries))
+            entries[nlp.vocab.strings.add(key)] = entry
+            matcher.add(key, [nlp.make_doc(phrase) for phrase in _spell_out(listed)])
+    return Lexicon(nlp, matcher, entries)
+
+
+def _cut_ending(word: str) -> str:
+    return _ENDING.sub("", word.lower())
+
+
+def _claims(kind: str, name: str) -> tuple[Claim, ...]:
+    if kind == FINDING:
+        return (Claim(name, PRESENT),)
+    if kind == ABNORMALITY:
+        return (Claim(OTHER_ABNORMALITY, PRESENT),)
+    if kind == DISEASE:
+        return (Claim(NO_FINDING, ABSENT),)
+    return ()
+
+
+def _spell_out(listed: str) -> list[str]:
+    """Each phrase of "a|b c, d" in full: "a c", "b c", "d"."""
+    phrases = []
+    for pattern in listed.replace("\n", " ").split(", "):
+        choices = [word.split("|") for word in pattern.replace("COMMA", ",").split()]
+        for words in product(*choices):
+            phrases.append(" ".join(words))
+    return phrases
