@@ -45,12 +45,8 @@ env: $(ENV) ## the environment: .venv from requirements.lock, unless one is acti
 .venv/stamp: requirements.lock pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed as `python3`; this one is " + sys.version.split()[0])'
 	python3 -m venv .venv
-ifeq ($(shell uname -sm),Linux x86_64)
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
-	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
-else
 	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[dev,bench,openi]'
-endif
 	touch $@
 
 guard: $(ENV)
@@ -100,9 +96,10 @@ publish: $(ENV) ## make the finished demo run the committed reference
 test: $(ENV) ## the tests
 	$(PYTHON) -m pytest
 
-check: $(ENV) ## style of code and notebooks, no outputs in notebooks
+check: $(ENV) ## style of code and notebooks, declared dependencies, no outputs in notebooks
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m deptry .
 	$(PYTHON) -m nbstripout --verify notebooks/*.ipynb
 
 lab: $(ENV) ## JupyterLab in notebooks/
