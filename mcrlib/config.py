@@ -282,6 +282,18 @@ def parse(words: list[str]) -> dict[str, Any]:
     return settings
 
 
+def project_path(path: str | Path) -> Path:
+    """A path as the user means it, whatever folder a notebook or a shell is in.
+
+    Relative paths that begin with `data/`, `results/` or `figures/` belong to the project, so they
+    are taken from `ROOT`. All others stay as given.
+    """
+    path = Path(path)
+    if not path.is_absolute() and path.parts and path.parts[0] in ("data", "results", "figures"):
+        return ROOT / path
+    return path
+
+
 def current_names(saved: dict[str, Any]) -> dict[str, Any]:
     """Settings saved by version 0.1, under the names that they have today."""
     settings = dict(saved)

@@ -53,3 +53,29 @@ def test_the_digest_changes_with_what_can_change_a_number():
     assert c.digest() == config.load("demo", data="/elsewhere", workers=3).digest()
     assert c.digest() != config.load("demo", lr=2e-3).digest()
     assert c.digest() != config.load("demo", seed=1).digest()
+
+
+def test_project_paths_are_the_same_from_every_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "ROOT", tmp_path / "project")
+    monkeypatch.chdir(tmp_path)
+    inside = tmp_path / "project" / "results" / "demo"
+    assert config.project_path("results/demo") == inside
+    assert config.project_path(inside) == inside
+    assert str(config.project_path("mine/results")) == "mine/results"
+    assert str(config.project_path("hub-name/model")) == "hub-name/model"
+
+
+def test_settings_saved_by_version_0_1_have_their_names_of_today():
+    saved = config.load("demo").model_dump() | {"pairs": "image"}
+    del saved["images_per_study"]
+    assert config.load(**config.current_names(saved)).images_per_study == "all"
+    assert config.load(**config.current_names(saved | {"pairs": "study"})).images_per_study == "one"
+    today = config.load("demo").model_dump()
+    assert config.current_names(today) == today
+
+
+def test_prepared_data_depends_on_the_settings_of_data_alone():
+    c = config.load("demo")
+    assert c.data_settings() == config.load("demo", "abm", seed=3, epochs=1).data_settings()
+    for name, value in {"policy": "findings", "data": "elsewhere", "cache_size": 64}.items():
+        assert c.data_settings() != config.load("demo", **{name: value}).data_settings()
