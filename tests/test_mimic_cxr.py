@@ -122,6 +122,7 @@ def test_a_report_that_is_none_is_a_reason(tmp_path, zipped):
         place = tmp_path
         (place / "p10/p10000001").mkdir(parents=True)
         (place / f"{names[1]}.txt").write_bytes(b" " * 2_000_000)
-    read = mimic_cxr._report_reader({"reports": place})
-    assert read(names[0])[1] == ("report file is damaged" if zipped else "study has no report file")
+    read = mimic_cxr._report_reader(place)
+    expected = "report file is damaged" if zipped else "study has no report file"
+    assert read(names[0]).reason == expected
     assert read(names[1]) == ("", "report file is too large to be a report")

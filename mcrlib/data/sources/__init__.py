@@ -1,14 +1,17 @@
-"""Where pairs come from. A source is a module with `rows(config)`, and perhaps `notes(config)`.
+"""Where pairs come from.
 
-`rows` yields one `Row` an image; `notes` says what was found or assumed, a sentence each.
+A source is a module with a function `rows(config)`, which yields one `Row` an image. It may also
+have `notes(config)`: sentences that say what it found or assumed.
 """
 
 import importlib
 from types import ModuleType
 
+# Name in the settings -> module in this folder.
 MODULES = {"phantom": "phantom", "table": "table", "openi": "openi", "mimic": "mimic_cxr"}
 
 
 def find(name: str) -> ModuleType:
-    """The module of the source that is called `name` in the settings."""
-    return importlib.import_module(f"{__name__}.{MODULES[name]}")
+    """The module of the source that the settings call `name`; imported only when it is used."""
+    module = MODULES[name]
+    return importlib.import_module(f"{__name__}.{module}")

@@ -1,12 +1,12 @@
 """Open-i, the Indiana University chest radiographs (https://openi.nlm.nih.gov/faq).
 
-Wanted somewhere under one folder: the PNGs, in a folder or in `NLMCXR_png.tgz`, and the XML
-reports, in a folder or in `NLMCXR_reports.tgz`; where there are none, those in torchxrayvision's
-wheel are taken. Archives are read in place. There is one report a patient, and no official split.
+The PNGs must be somewhere under one folder, in a folder or in `NLMCXR_png.tgz`. So may the XML
+reports, in a folder or in `NLMCXR_reports.tgz`; else those in torchxrayvision's wheel are used.
+Archives are read in place. There is one report a patient, and no official split.
 
-Frontal is what the DICOM headers call PA or AP (a table in that wheel). They call many laterals PA:
-where the view that torchxrayvision derived from the pictures, of about one image a study, says
-otherwise, the image is left out.
+Frontal is what the DICOM headers call PA or AP (a table in that wheel). They call many laterals PA.
+torchxrayvision has also derived views from the pictures, of about one image a study. An image is
+left out if its derived view contradicts its header.
 """
 
 import importlib.util
@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -23,62 +24,127 @@ from mcrlib.data import images
 from mcrlib.data.schema import Row
 
 
+class ReportFile(NamedTuple):
+    """Name and bytes of an XML report."""
+
+    name: str
+    content: bytes
+
+
+class Views(NamedTuple):
+    """View of each image by its id, from two tables of torchxrayvision."""
+
+    header: dict[str, str]  # as the DICOM header says
+    picture: dict[str, str]  # as derived from the picture: "PA", or "L" for lateral
+
+
+class PngArchive(NamedTuple):
+    """An open archive of PNGs, and its members by image id."""
+
+    archive: tarfile.TarFile
+    members: dict[str, tarfile.TarInfo]
+
+
 def rows(config: Config) -> Iterator[Row]:
-    """One row an image that a report names, in the order of the images (an archive is read from
-    front to back), then one a report that cannot be read or names none.
+    """One row for each image that a report names, then one for each report without an image.
 
-    Labels are the MeSH terms that the annotators gave ("major"). Raises FileNotFoundError where
-    the images are not there, ModuleNotFoundError without torchxrayvision.
+    The order is that of the images, so that an archive is read from front to back. Reports without
+    an image are those that cannot be read or that name none.
+
+    Labels are the MeSH terms that the annotators gave ("major"). Raises FileNotFoundError if there
+    are no images, ModuleNotFoundError without torchxrayvision.
     """
-    root, shipped = Path(config.data), _shipped()
-    pngs = _pngs(root) if config.data else {}
+    folder = Path(config.data)
+    shipped = _shipped()
+    pngs = _pngs(folder) if config.data else {}
     if not pngs:
-        raise FileNotFoundError(
-            "RUN=openi needs DATA=<folder with Open-i's PNGs or NLMCXR_png.tgz>; "
-            f"under {config.data or 'no folder'} there is none."
-        )
-    views = _column(shipped / "nlmcxr_dicom_metadata.csv.gz", "View Position")
-    seen = _column(shipped / "nlmcxr_tsne_pa.csv.gz", "tsne-view")
-    order = {image: i for i, image in enumerate(pngs)}
-    files = _reports(root, shipped)
-    found = [row for file in files for row in _report_rows(*file, views, seen, pngs)]
-    yield from sorted(found, key=lambda row: (order.get(row.pair_id, len(order)), row.pair_id))
+        raise FileNotFoundError(_no_images(config))
+    views = Views(
+        header=_column(shipped / "nlmcxr_dicom_metadata.csv.gz", "View Position"),
+        picture=_column(shipped / "nlmcxr_tsne_pa.csv.gz", "tsne-view"),
+    )
+    all_rows = []
+    for file in _reports(folder, shipped):
+        all_rows.extend(_report_rows(file, views, pngs))
+    positions = {image: i for i, image in enumerate(pngs)}
+
+    def reading_order(row: Row) -> tuple[int, str]:
+        """Rows without an image come last."""
+        position = positions.get(row.pair_id, len(positions))
+        return position, row.pair_id
+
+    yield from sorted(all_rows, key=reading_order)
 
 
-def _report_rows(name: str, data: bytes, views: dict, seen: dict, pngs: dict) -> Iterator[Row]:
+def _no_images(config: Config) -> str:
+    needed = "RUN=openi needs DATA=<folder with Open-i's PNGs or NLMCXR_png.tgz>"
+    if not config.data:
+        return f"{needed}; none was given."
+    return f"{needed}; {config.data} contains neither."
+
+
+def _report_rows(file: ReportFile, views: Views, pngs: dict[str, images.Source]) -> list[Row]:
+    """A row for each image of a report, or one row with the reason if it has none."""
     try:
-        report = ElementTree.fromstring(data)
+        report = ElementTree.fromstring(file.content)
         patient = report.find("uId").get("id")
     except (ElementTree.ParseError, AttributeError):
-        yield Row(name, name, name, "", "", "", None, name, None, reason="report is no Open-i XML")
-        return
-    parts = {p.get("Label", "").lower(): p.text or "" for p in report.iter("AbstractText")}
+        return [_unreadable(file)]
+    sections = {}
+    for part in report.iter("AbstractText"):
+        name = part.get("Label", "").lower()
+        sections[name] = part.text or ""
+    labels = [term.text for term in report.iterfind(".//MeSH/major") if term.text]
     named = [node.get("id", "") for node in report.iter("parentImage")]
+    report_rows = []
     for image in named or [patient]:
-        yield Row(
+        file_name = f"{image}.png"
+        row = Row(
             pair_id=image,
             patient_id=patient,
             study_id=patient,
             split="",
-            view=views.get(image, ""),
-            text="\n".join(parts.values()),
-            labels=[term.text for term in report.iterfind(".//MeSH/major") if term.text],
-            source=f"{image}.png",
-            image=pngs.get(image, Path(f"{image}.png")),
-            sections=parts,
-            reason=_doubt(image, named, seen) if named else "report names no image",
+            view=views.header.get(image, ""),
+            text="\n".join(sections.values()),
+            labels=labels,
+            source=file_name,
+            image=pngs.get(image, Path(file_name)),
+            sections=sections,
+            reason=_view_fault(image, named, views) if named else "report names no image",
         )
+        report_rows.append(row)
+    return report_rows
 
 
-def _doubt(image: str, study: list[str], seen: dict[str, str]) -> str:
-    if seen.get(image) == "L":
+def _unreadable(file: ReportFile) -> Row:
+    return Row(
+        pair_id=file.name,
+        patient_id=file.name,
+        study_id=file.name,
+        split="",
+        view="",
+        text="",
+        labels=None,
+        source=file.name,
+        image=None,
+        reason="report is no Open-i XML",
+    )
+
+
+def _view_fault(image: str, study: list[str], views: Views) -> str:
+    """Why an image of a study is not frontal, whatever its header says; "" if it may be."""
+    if views.picture.get(image) == "L":
         return "lateral by its picture"
-    if image not in seen and any(seen.get(other) == "PA" for other in study):
+    if image in views.picture:
+        return ""
+    # A study is usually one frontal and one lateral image: this is probably the lateral one.
+    if any(views.picture.get(other) == "PA" for other in study):
         return "beside an image that is frontal by its picture"
     return ""
 
 
 def _column(path: Path, name: str) -> dict[str, str]:
+    """One column of a CSV, by image id."""
     table = pd.read_csv(path, usecols=["imageid", name], dtype=str, na_filter=False)
     return dict(zip(table["imageid"], table[name], strict=True))
 
@@ -91,35 +157,44 @@ def _shipped() -> Path:
     return Path(wheel.origin).parent / "data"
 
 
-def _pngs(root: Path) -> dict[str, images.Source]:
-    """Image id -> its PNG, in the order in which they are read best."""
-    files = sorted(root.rglob("*.png"), key=lambda path: path.stem)
+def _pngs(folder: Path) -> dict[str, images.Source]:
+    """Image id -> its PNG, in the order in which the PNGs are read fastest."""
+    files = sorted(folder.rglob("*.png"), key=lambda path: path.stem)
     if files:
         return {path.stem: path for path in files}
-    archive = min(root.rglob("*png*.t*gz"), default=None)
-    names = _open(archive)[1] if archive else {}
-    return {name: partial(_member, archive, name) for name in names}
+    path = min(folder.rglob("*png*.t*gz"), default=None)
+    if path is None:
+        return {}
+    # A worker process gets the function and reads the bytes itself.
+    return {image: partial(_png_from_archive, path, image) for image in _open(path).members}
 
 
-@lru_cache(maxsize=1)  # in each worker
-def _open(path: Path) -> tuple[tarfile.TarFile, dict[str, tarfile.TarInfo]]:
+def _png_from_archive(path: Path, image: str) -> bytes:
+    png_archive = _open(path)
+    member = png_archive.members[image]
+    return png_archive.archive.extractfile(member).read()
+
+
+@lru_cache(maxsize=1)  # each worker process opens the archive once
+def _open(path: Path) -> PngArchive:
     archive = tarfile.open(path)  # noqa: SIM115
-    return archive, {Path(m.name).stem: m for m in archive if m.name.endswith(".png")}
+    members = {}
+    for member in archive:
+        if member.name.endswith(".png"):
+            members[Path(member.name).stem] = member
+    return PngArchive(archive, members)
 
 
-def _member(path: Path, name: str) -> bytes:
-    archive, members = _open(path)
-    return archive.extractfile(members[name]).read()
-
-
-def _reports(root: Path, shipped: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of each XML report."""
-    files = sorted(root.rglob("*.xml"))
+def _reports(folder: Path, shipped: Path) -> Iterator[ReportFile]:
+    """The XML reports: unpacked, in an archive, or else in torchxrayvision's wheel."""
+    files = sorted(folder.rglob("*.xml"))
     if files:
-        yield from ((path.name, path.read_bytes()) for path in files)
+        for path in files:
+            yield ReportFile(path.name, path.read_bytes())
         return
-    archive = min(root.rglob("*report*.t*gz"), default=shipped / "NLMCXR_reports.tgz")
-    with tarfile.open(archive) as reports:
-        for member in reports:
+    path = min(folder.rglob("*report*.t*gz"), default=shipped / "NLMCXR_reports.tgz")
+    with tarfile.open(path) as archive:
+        for member in archive:
             if member.name.endswith(".xml"):
-                yield Path(member.name).name, reports.extractfile(member).read()
+                content = archive.extractfile(member).read()
+                yield ReportFile(Path(member.name).name, content)
