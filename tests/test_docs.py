@@ -1,0 +1,73 @@
+"""The examples of docs/extend.md, applied as written to a copy of the package and run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXTEND = (ROOT / "docs" / "extend.md").read_text()
+EXAMPLES = re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", EXTEND, re.MULTILINE | re.DOTALL)
+LONGEST = 30  # lines a reader adds
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the package, in a place where its data and results go, too."""
+    shutil.copytree(ROOT / "mcrlib", tmp_path / "mcrlib")
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    return tmp_path
+
+
+def run(copy: Path, *command: str) -> str:
+    environment = os.environ | {
+        "PYTHONPATH": str(copy),
+        "MCR_HOME": str(copy),
+        "MCR_PLAIN": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("title", "text"), EXAMPLES, ids=[title for title, _ in EXAMPLES])
+def test_the_example_runs_as_written(copy, title, text):
+    (diff,) = blocks(text, "diff")
+    added = [line for line in diff.splitlines() if re.match(r"\+(?!\+\+)", line)]
+    assert 0 < len(added) < LONGEST
+    (copy / "example.diff").write_text(diff)
+    run(copy, "git", "apply", "--recount", "example.diff")
+    for script in blocks(text, "python"):
+        run(copy, sys.executable, "-c", script)
+    for commands in blocks(text, "console"):
+        for command in commands.strip().splitlines():
+            output = run(copy, "bash", "-c", command)
+    assert "epoch  1/1" in output
+
+
+def test_there_are_three_examples():
+    assert len(EXAMPLES) == 3
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "benchmarks"])
+def test_links_lead_somewhere(page):
+    path = ROOT / page
+    pages = [path] if path.is_file() else sorted(path.glob("*.md"))
+    for page in pages:
+        targets = re.findall(r"\]\(([^)#]+?)\)|src=\"(.+?)\"", page.read_text())
+        for target in (one or other for one, other in targets):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_fits_a_few_screens():
+    assert len((ROOT / "README.md").read_bytes()) <= 8 * 1024
