@@ -160,6 +160,6 @@ def test_tokens_are_made_once_and_anew_where_damaged_or_for_others(
 
 def test_a_worker_that_gets_a_copy_of_the_pairs_gets_no_images(pairs):
     copied = pickle.dumps(pairs)
-    assert len(copied) < pairs.images.stat().st_size / 4
+    assert len(copied) < pairs.images_file.stat().st_size / 4
     one, other = pairs.__getitems__([3, 5, 8]), pickle.loads(copied).__getitems__([3, 5, 8])
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
