@@ -1,8 +1,16 @@
-"""Atomic writes and checksums of files (ours)."""
+"""Atomic writes, checksums, and the names of the files of prepared data (ours)."""
 
 import hashlib
 import os
 from pathlib import Path
+
+# Prepared data is a folder with these files.
+IMAGES_FILE = "images.npy"  # uint8 [N, S, S]
+MANIFEST_FILE = "manifest.parquet"  # row i describes image i; columns of `schema.SCHEMA`
+EXCLUDED_FILE = "excluded.csv"  # every row of the source that was left out, with the reason
+DATASET_FILE = "dataset.json"  # counts, rules, versions, and the checksums of the other files
+CHECKED_FILES = (IMAGES_FILE, MANIFEST_FILE, EXCLUDED_FILE)
+FILES = (*CHECKED_FILES, DATASET_FILE)  # in the order in which a build publishes them
 
 
 def write(path: str | Path, data: bytes) -> None:

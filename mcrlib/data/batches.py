@@ -18,7 +18,7 @@ from transformers import BertTokenizer
 
 from mcrlib import masking
 from mcrlib.config import Config
-from mcrlib.files import write
+from mcrlib.files import IMAGES_FILE, MANIFEST_FILE, write
 
 if TYPE_CHECKING:  # the model imports this module, and needs neither pandas nor pyarrow
     from mcrlib.data.dataset import Dataset
@@ -57,7 +57,7 @@ class SplitPairs(torch.utils.data.Dataset):
         self.share = slice(None)
         # The path, not the array: a worker process that gets a copy of this object would get a
         # copy of the whole memory map.
-        self.images_file = dataset.images_file
+        self.images_file = dataset.folder / IMAGES_FILE
         self.rows = dataset.indices(split)
         self.pair_ids = dataset.frame["pair_id"].iloc[self.rows].tolist()
         self.tokens = cached_tokens(dataset, split, tokenizer, config.max_tokens)
@@ -157,7 +157,7 @@ def tokenize(tokenizer: BertTokenizer, texts: Sequence[str], max_tokens: int) ->
 def cached_tokens(
     dataset: "Dataset", split: str, tokenizer: BertTokenizer, max_tokens: int
 ) -> list[np.ndarray]:
-    """`tokenize` of a split's reports, int32 `[T]` each, done once and saved beside the manifest.
+    """`tokenize` of a split's reports, int32 `[T]` each, done once and saved with the data.
 
     The results are views of one array, so that processes that prepare batches share it. If the
     file is damaged, as the archive's own checksum shows, it is replaced.
@@ -182,7 +182,8 @@ def cached_tokens(
 def _token_file(dataset: "Dataset", split: str, tokenizer: BertTokenizer, max_tokens: int) -> Path:
     """The file is named by a hash of all that the tokens depend on."""
     tokenizer_state = tokenizer.backend_tokenizer.to_str()
-    inputs = [dataset.manifest_sha256, split, max_tokens, tokenizer_state]
+    manifest_sha256 = dataset.info["sha256"][MANIFEST_FILE]
+    inputs = [manifest_sha256, split, max_tokens, tokenizer_state]
     text = json.dumps(inputs)
     digest = hashlib.sha256(text.encode()).hexdigest()
     key = digest[:16]

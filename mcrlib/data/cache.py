@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 from tqdm import tqdm
 
 from mcrlib.data import images
-from mcrlib.data.schema import IMAGES_FILE
+from mcrlib.files import IMAGES_FILE
 
 CHUNK = 64  # images decoded between two lines of the journal
 

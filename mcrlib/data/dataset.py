@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from mcrlib.data.schema import (
+from mcrlib.data.schema import SPLITS
+from mcrlib.files import (
     CHECKED_FILES,
     DATASET_FILE,
     FILES,
     IMAGES_FILE,
     MANIFEST_FILE,
-    SPLITS,
+    sha256,
 )
-from mcrlib.files import sha256
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,6 @@ class Dataset:
     images: np.ndarray  # uint8 [N, S, S], memory-mapped, read only
     info: dict[str, Any]  # dataset.json
     folder: Path
-
-    @property
-    def images_file(self) -> Path:
-        """The file behind `images`."""
-        return self.folder / IMAGES_FILE
-
-    @property
-    def manifest_sha256(self) -> str:
-        """SHA-256 of the manifest, in hexadecimal digits, as `dataset.json` states it."""
-        return self.info["sha256"][MANIFEST_FILE]
 
     def same_images(self) -> np.ndarray:
         """A number for each row, int64 `[N]`: equal if the images are equal in every pixel."""

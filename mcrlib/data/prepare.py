@@ -1,8 +1,8 @@
 """The build: from a source's rows to a manifest and an image cache, with checksums.
 
 `build` counts every row of the source, either as kept or as excluded with its reason.
-`dataset.open_dataset` refuses files that differ from those that were built. All rules here are
-ours; `dataset.json` states them.
+`dataset.open_dataset` refuses files that have changed since the build. All rules here are ours;
+`dataset.json` states them.
 """
 
 import contextlib
@@ -24,18 +24,16 @@ import pyarrow.parquet as pq
 from mcrlib.config import Config
 from mcrlib.data import cache, reports, sources
 from mcrlib.data.dataset import Dataset, open_dataset, publish_build
-from mcrlib.data.schema import (
+from mcrlib.data.schema import FRONTAL, SCHEMA, SPLITS, Row
+from mcrlib.files import (
     CHECKED_FILES,
     DATASET_FILE,
     EXCLUDED_FILE,
-    FRONTAL,
     IMAGES_FILE,
     MANIFEST_FILE,
-    SCHEMA,
-    SPLITS,
-    Row,
+    sha256,
+    write,
 )
-from mcrlib.files import sha256, write
 
 # Prepared data depends on these texts: another wording here makes the next call build again.
 RULES = {
@@ -299,7 +297,7 @@ def _state_of_file(image: Any) -> tuple[int, int] | None:
 def _write(
     kept: list[dict], excluded: list[dict], notes: list[str], folder: Path, config: Config
 ) -> None:
-    """The files beside images.npy, without dates: equal input gives equal bytes."""
+    """Write all files except images.npy, without dates, so that equal input gives equal bytes."""
     _write_manifest(kept, folder)
     _write_excluded(excluded, folder)
     info = _describe(kept, excluded, notes, folder, config)

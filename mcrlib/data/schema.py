@@ -1,4 +1,4 @@
-"""The terms of the data contract: a source's rows, splits, views, the manifest's columns, files."""
+"""The terms of the data contract: a source's rows, splits, views, the manifest's columns."""
 
 import re
 from dataclasses import dataclass
@@ -15,14 +15,6 @@ FRONTAL = re.compile(
     r"|FRONTAL|POSTERO-?ANTERIOR|ANTERO-?POSTERIOR|UNSTATED",
     re.IGNORECASE,
 )
-
-# Prepared data is a folder with these files.
-IMAGES_FILE = "images.npy"  # uint8 [N, S, S]
-MANIFEST_FILE = "manifest.parquet"  # row i describes image i; columns of SCHEMA
-EXCLUDED_FILE = "excluded.csv"  # every row of the source that was left out, with the reason
-DATASET_FILE = "dataset.json"  # counts, rules, versions, and the checksums of the other files
-CHECKED_FILES = (IMAGES_FILE, MANIFEST_FILE, EXCLUDED_FILE)
-FILES = (*CHECKED_FILES, DATASET_FILE)
 
 TEXT = pa.string()
 TEXT_LIST = pa.list_(TEXT)
