@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -42,8 +43,10 @@ def test_special_tokens_and_padding_are_never_masked(pairs, tokenizer):
 
 
 def test_a_pair_s_masks_and_pixels_do_not_depend_on_its_batch(pairs):
-    together, alone = pairs.__getitems__([3, 5, 8]), pairs.__getitems__([5])
-    place = sorted([3, 5, 8], key=lambda i: len(pairs.tokens[i])).index(5)
+    together = pairs.__getitems__([3, 5, 8])
+    alone = pairs.__getitems__([5])
+    by_length = sorted([3, 5, 8], key=lambda i: len(pairs.tokens[i]))
+    place = by_length.index(5)
     length = alone.tokens.shape[1]
     assert torch.equal(together.pixels[place], alone.pixels[0])
     assert torch.equal(together.keep[place], alone.keep[0])
@@ -55,15 +58,16 @@ def test_the_shares_of_processes_make_up_the_batch(dataset, smoke, tokenizer, pr
     pairs = SplitPairs(dataset, "train", smoke, tokenizer)
     whole = pairs.__getitems__(list(range(12)))
     for process in range(processes):
-        pairs.share = slice(process, None, processes)
+        share = slice(process, None, processes)
+        pairs.share = share
         part = pairs.__getitems__(list(range(12)))
         length = part.tokens.shape[1]
         assert len(part.tokens) == 12 // processes
-        for name in ("tokens", "masked", "present"):
-            expected = getattr(whole, name)[process::processes, :length]
-            assert torch.equal(getattr(part, name), expected)
-        for name in ("pixels", "keep"):
-            assert torch.equal(getattr(part, name), getattr(whole, name)[process::processes])
+        assert torch.equal(part.tokens, whole.tokens[share, :length])
+        assert torch.equal(part.masked, whole.masked[share, :length])
+        assert torch.equal(part.present, whole.present[share, :length])
+        assert torch.equal(part.pixels, whole.pixels[share])
+        assert torch.equal(part.keep, whole.keep[share])
 
 
 def test_each_epoch_and_seed_brings_new_masks(dataset, smoke, tokenizer):
@@ -71,9 +75,10 @@ def test_each_epoch_and_seed_brings_new_masks(dataset, smoke, tokenizer):
     second = SplitPairs(dataset, "train", smoke, tokenizer)
     second.epoch = 1
     other = SplitPairs(dataset, "train", smoke.replace(seed=1), tokenizer)
-    keeps = [p.__getitems__(list(range(8))).keep for p in (first, second, other)]
-    assert not torch.equal(keeps[0], keeps[1])
-    assert not torch.equal(keeps[0], keeps[2])
+    indices = list(range(8))
+    keep = first.__getitems__(indices).keep
+    assert not torch.equal(keep, second.__getitems__(indices).keep)
+    assert not torch.equal(keep, other.__getitems__(indices).keep)
 
 
 @given(n=st.integers(0, 50), size=st.integers(1, 20), epoch=st.integers(0, 3))
@@ -82,17 +87,21 @@ def test_an_epoch_visits_full_batches_of_different_pairs(n, size, epoch):
     order = EpochOrder(n, size, seed=0)
     order.epoch = epoch
     batches = list(order)
-    visited = [i for batch in batches for i in batch]
+    visited = list(chain.from_iterable(batches))
     assert len(batches) == len(order) == n // size
     assert {len(batch) for batch in batches} <= {size}
     assert len(set(visited)) == len(visited)
     assert set(visited) <= set(range(n))
     assert list(order) == batches
-    order.first = len(order) // 2
-    assert list(order) == batches[len(order) // 2 :]
+    middle = len(order) // 2
+    order.first = middle
+    assert list(order) == batches[middle:]
 
 
-@given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=12), min_size=1, max_size=9))
+reports = st.lists(st.integers(1, 99), min_size=1, max_size=12)
+
+
+@given(st.lists(reports, min_size=1, max_size=9))
 @settings(max_examples=40, deadline=None)
 def test_padding_keeps_every_id_in_its_place(ids):
     tokens, present = pad(ids, 0)
@@ -108,35 +117,37 @@ def test_long_reports_are_cut_with_their_last_token_kept(tokenizer):
     assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
 
 
-def test_without_augmentation_a_picture_stays_as_it_is():
+def test_without_augmentation_no_grey_value_is_lost():
     squares = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
     pixels = to_pixels(squares, 16)
-    assert torch.equal(((pixels * 0.25 + 0.5) * 255).round().byte()[:, 0], squares)
+    grey = (pixels * 0.25 + 0.5) * 255
+    back = grey.round().byte()
+    assert torch.equal(back[:, 0], squares)
 
 
 def test_an_idle_warp_only_resizes():
     squares = torch.randint(0, 255, (2, 32, 32), dtype=torch.uint8)
     idle = torch.tensor([[1.0, 0, 0, 0, 1, 0]] * 2)
-    torch.testing.assert_close(
-        to_pixels(squares, 32, idle), to_pixels(squares, 32), atol=1e-4, rtol=0
-    )
+    warped = to_pixels(squares, 32, idle)
+    torch.testing.assert_close(warped, to_pixels(squares, 32), atol=1e-4, rtol=0)
 
 
 def test_augmentation_never_flips_and_never_leaves_the_picture():
     ramp = torch.arange(96, dtype=torch.float).mul(2).byte().expand(1, 96, 96)
     for i in range(50):
-        warp = torch.tensor(random_warp(pair_generator(0, 0, str(i))))[None]
-        pixels = to_pixels(ramp, 96, warp)[0, 0]
-        assert pixels[:, :20].mean() < pixels[:, -20:].mean()
-        zoom = float(np.hypot(*warp[0, :2]))
+        warp = random_warp(pair_generator(0, 0, str(i)))
+        pixels = to_pixels(ramp, 96, torch.tensor(warp)[None])[0, 0]
+        left = pixels[:, :20]
+        right = pixels[:, -20:]
+        assert left.mean() < right.mean()
+        cos, sin, shift_x, shift_y, _contrast, _brightness = warp
+        zoom = float(np.hypot(cos, sin))
         assert 0.8 - 1e-6 <= zoom <= 1
-        assert abs(warp[0, 2:4]).max() <= 1 - zoom + 1e-6
+        assert abs(shift_x) <= 1 - zoom + 1e-6
+        assert abs(shift_y) <= 1 - zoom + 1e-6
 
 
-def test_tokens_are_made_once_and_anew_where_damaged_or_for_others(
-    dataset, smoke, tokenizer, tmp_path
-):
-    info = dataset.info | {"sha256": dataset.info["sha256"] | {"manifest.parquet": "another"}}
+def test_tokens_are_saved_once_and_replaced_if_damaged(dataset, smoke, tokenizer, tmp_path):
     here = dataclasses.replace(dataset, folder=tmp_path)
     texts = dataset.frame["report"].iloc[dataset.indices("train")].tolist()
     wanted = tokenize(tokenizer, texts, 20)
@@ -146,20 +157,32 @@ def test_tokens_are_made_once_and_anew_where_damaged_or_for_others(
 
     assert rows(here) == wanted
     (file,) = tmp_path.iterdir()
-    made, content = file.stat().st_mtime_ns, file.read_bytes()
-    assert rows(here) == wanted and file.stat().st_mtime_ns == made
-    for damaged in (
-        b"", content[:-50], content[:200] + bytes([content[200] ^ 1]) + content[201:]
-    ):  # fmt: skip
+    written = file.stat().st_mtime_ns
+    content = file.read_bytes()
+    assert rows(here) == wanted
+    assert file.stat().st_mtime_ns == written
+
+    flipped_bit = bytearray(content)
+    flipped_bit[200] ^= 1
+    for damaged in (b"", content[:-50], flipped_bit):
         file.write_bytes(damaged)
-        assert rows(here) == wanted and file.read_bytes() == content
-    assert max(map(len, cached_tokens(here, "train", tokenizer, 10))) == 10
+        assert rows(here) == wanted
+        assert file.read_bytes() == content
+
+    # Another limit and another manifest each have a file of their own.
+    shorter = cached_tokens(here, "train", tokenizer, 10)
+    assert max(len(row) for row in shorter) == 10
+    hashes = dataset.info["sha256"] | {"manifest.parquet": "another"}
+    info = dataset.info | {"sha256": hashes}
     rows(dataclasses.replace(here, info=info))
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_worker_that_gets_a_copy_of_the_pairs_gets_no_images(pairs):
-    copied = pickle.dumps(pairs)
-    assert len(copied) < pairs.images.stat().st_size / 4
-    one, other = pairs.__getitems__([3, 5, 8]), pickle.loads(copied).__getitems__([3, 5, 8])
-    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    pickled = pickle.dumps(pairs)
+    assert len(pickled) < pairs.images_file.stat().st_size / 4
+    copied = pickle.loads(pickled)
+    batch = pairs.__getitems__([3, 5, 8])
+    same_batch = copied.__getitems__([3, 5, 8])
+    for tensor, same_tensor in zip(batch, same_batch, strict=True):
+        assert torch.equal(tensor, same_tensor)

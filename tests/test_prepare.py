@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcrlib import config
-from mcrlib.data import dataset, prepare
+from mcrlib.data import prepare
 from mcrlib.data.dataset import open_dataset
 from mcrlib.data.schema import FRONTAL, SPLITS
+from mcrlib.files import CHECKED_FILES, FILES
 
 BUILD = """
 import sys
@@ -29,13 +30,13 @@ from mcrlib import config
 from mcrlib.data import prepare
 prepare.build(config.load("mimic", data=sys.argv[1], cache_size=64), workers=int(sys.argv[2]))
 """
-FILES = ("manifest.parquet", "images.npy", "excluded.csv", "dataset.json")
 
 
 def _build(home, tree, workers):
-    """In a process of its own."""
+    """Runs in a forked process, so that `config.ROOT` changes only there."""
     config.ROOT = home
-    prepare.build(config.load("mimic", data=str(tree), cache_size=64), workers)
+    settings = config.load("mimic", data=str(tree), cache_size=64)
+    prepare.build(settings, workers)
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +47,16 @@ def tree(tmp_path_factory):
 
 
 def start(home, tree, workers=1, **options):
-    """The build in a process of its own, with `home` in the place of the checkout."""
-    command = [sys.executable, "-c", BUILD, str(tree), str(workers)]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    where = {"cwd": Path(__file__).parents[1], "env": os.environ | {"MCR_HOME": str(home)}}
-    return subprocess.Popen(command, **pipes, **where, **options)
+    """Start the build in a separate process, with `home` in place of the checkout."""
+    return subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(tree), str(workers)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"MCR_HOME": str(home)},
+        **options,
+    )
 
 
 def contents(folder):
@@ -61,27 +67,31 @@ def contents(folder):
 def built(tree, tmp_path_factory):
     """The bytes of an uninterrupted build."""
     home = tmp_path_factory.mktemp("whole")
-    assert start(home, tree).wait() == 0
+    build = start(home, tree)
+    assert build.wait() == 0
     return contents(home / "data/mimic")
 
 
 def test_any_number_of_workers_gives_the_same_bytes(tree, built, tmp_path):
     for workers in (2, 3):
-        assert start(tmp_path / str(workers), tree, workers).wait() == 0
-        assert contents(tmp_path / str(workers) / "data/mimic") == built
+        home = tmp_path / str(workers)
+        build = start(home, tree, workers)
+        assert build.wait() == 0
+        assert contents(home / "data/mimic") == built
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tree, built, tmp_path):
+def test_killed_at_any_moment_it_resumes_to_the_same_bytes(tree, built, tmp_path):
     """SIGKILL at 20 moments, uniform between the first and the last written byte."""
-    # A server that has imported everything forks each build: it starts in no time.
+    # A server that has imported everything forks each build, so that it starts in no time.
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["mcrlib.data.prepare", "mcrlib.data.sources.mimic_cxr"])
 
     def run(home, workers=1, seconds=None):
-        """Build, killed so many seconds after the first byte; returns how long it wrote."""
+        """Build, killed `seconds` after the first byte; returns how long it wrote."""
         build = server.Process(target=_build, args=(home, tree, workers))
         build.start()
-        while not (home / "data/mimic/partial").exists() and build.is_alive():
+        partial = home / "data/mimic/partial"
+        while not partial.exists() and build.is_alive():
             time.sleep(0.001)
         began = time.perf_counter()
         build.join(seconds)
@@ -89,19 +99,23 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tree, built, tmp_path
         build.join()
         return time.perf_counter() - began
 
-    draw, whole, unfinished = random.Random(0), run(tmp_path / "whole"), 0
+    draw = random.Random(0)
+    whole = run(tmp_path / "whole")
+    unfinished = 0
     for moment in range(20):
         home = tmp_path / str(moment)
-        run(home, 1 if moment % 10 else 2, draw.uniform(0, whole))
+        folder = home / "data/mimic"
+        workers = 1 if moment % 10 else 2
+        run(home, workers, draw.uniform(0, whole))
         try:
-            open_dataset(home / "data/mimic")
+            open_dataset(folder)
         except FileNotFoundError:
             unfinished += 1
         else:
-            assert contents(home / "data/mimic") == built
+            assert contents(folder) == built
         run(home)
-        assert contents(home / "data/mimic") == built
-        assert not (home / "data/mimic/partial").exists()
+        assert contents(folder) == built
+        assert not (folder / "partial").exists()
     assert unfinished >= 10
 
 
@@ -116,26 +130,31 @@ def test_resumed_build_does_not_decode_again(tree, built, tmp_path):
     assert done > 0
     before = (folder / "partial/images.npy").stat().st_ino
     resumed = start(tmp_path, tree)
-    _, said = resumed.communicate()
-    assert f"| {done}/" in said  # the bar starts where the last run stopped
+    _, log = resumed.communicate()
+    assert f"| {done}/" in log  # the bar starts where the last run stopped
     assert (folder / "images.npy").stat().st_ino == before
     assert contents(folder) == built
 
 
 def _journal(folder):
+    """The complete lines of the journal after the first, which holds the key."""
     journal = folder / "partial/journal.jsonl"
-    lines = journal.read_text().splitlines(keepends=True)[1:] if journal.exists() else []
-    return [line for line in lines if line.endswith("\n")]
+    if not journal.exists():
+        return []
+    lines = journal.read_text().splitlines(keepends=True)
+    return [line for line in lines[1:] if line.endswith("\n")]
 
 
 def test_kill_during_publication_is_completed_by_open(tree, built, tmp_path):
     """Every state between two moves of the last step opens as the new data, whole."""
-    for moved in range(len(dataset.FILES)):
+    for moved in range(len(FILES)):
         folder = tmp_path / str(moved)
-        (folder / "partial").mkdir(parents=True)
-        for i, name in enumerate(dataset.FILES):
+        partial = folder / "partial"
+        partial.mkdir(parents=True)
+        for i, name in enumerate(FILES):
             (folder / name).write_bytes(b"old")
-            (folder / ("" if i < moved else "partial") / name).write_bytes(built[name])
+            place = folder if i < moved else partial
+            (place / name).write_bytes(built[name])
         assert open_dataset(folder).info["kept"] > 0
         assert contents(folder) == built
 
@@ -150,22 +169,25 @@ def test_full_disk_is_one_sentence_and_keeps_what_was_there(tree, built, tmp_pat
         resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
 
     build = start(tmp_path, tree, preexec_fn=little_room)
-    _, said = build.communicate()
+    _, log = build.communicate()
     assert build.returncode == 1
-    assert said.splitlines()[-1].startswith("OSError: The disk is full: make room for ")
+    last_line = log.splitlines()[-1]
+    assert last_line.startswith("OSError: The disk is full: make room for ")
     assert contents(folder) == built
     assert open_dataset(folder).info["kept"] > 0
-    assert start(tmp_path, tree).wait() == 0
+    again = start(tmp_path, tree)
+    assert again.wait() == 0
     assert contents(folder) == built
 
 
-@pytest.mark.parametrize("name", ["manifest.parquet", "images.npy", "excluded.csv"])
+@pytest.mark.parametrize("name", CHECKED_FILES)
 def test_flipped_bit_is_found(name, built, tmp_path):
     for file, content in built.items():
         (tmp_path / file).write_bytes(content)
     assert open_dataset(tmp_path).info["kept"] > 0
     damaged = bytearray(built[name])
-    damaged[random.Random(name).randrange(len(damaged))] ^= 4
+    position = random.Random(name).randrange(len(damaged))
+    damaged[position] ^= 4
     (tmp_path / name).write_bytes(damaged)
     with pytest.raises(ValueError, match=f"{name} is missing or not the file that was built"):
         open_dataset(tmp_path)
@@ -179,33 +201,35 @@ def test_changed_source_is_not_resumed(home, tmp_path):
     (settings.data_folder / "made_from").unlink()
     partial = settings.data_folder / "partial"
     partial.mkdir()
-    (partial / "images.npy").write_bytes(bytes(len(first.images) * 256 + 128))
-    (partial / "journal.jsonl").write_text(
-        '{"key": "another"}\n{"done": 64, "kept": 64, "failures": {}}\n'
-    )
+    length = len(first.images) * 256 + 128  # pixels and header
+    (partial / "images.npy").write_bytes(bytes(length))
+    journal = '{"key": "another"}\n{"done": 64, "kept": 64, "failures": {}}\n'
+    (partial / "journal.jsonl").write_text(journal)
     again = prepare.build(settings, 1)
     assert np.array_equal(again.images, first.images)
 
 
-def test_prepared_data_is_taken_as_it_is_until_source_settings_or_files_change(home, tmp_path):
+def test_prepared_data_is_reused_until_source_settings_or_files_change(home, tmp_path):
     mimic_tree.write(tmp_path, 200)
     settings = config.load("mimic", data=str(tmp_path), cache_size=16)
     settings = settings.replace(run="again")
-    first, images = prepare.build(settings, 1), settings.data_folder / "images.npy"
-    made = images.stat().st_ino
+    images = settings.data_folder / "images.npy"
+    first = prepare.build(settings, 1)
+    inode = images.stat().st_ino
     assert prepare.build(settings, 1).info == first.info
-    assert images.stat().st_ino == made
+    assert images.stat().st_ino == inode
 
     shorter = prepare.build(settings.replace(policy="impression"), 1)
     assert shorter.info["policy"] == "impression"
-    back, made = prepare.build(settings, 1), images.stat().st_ino
+    back = prepare.build(settings, 1)
     assert back.info == first.info
+    inode = images.stat().st_ino
 
     damaged = bytearray(images.read_bytes())
     damaged[-1] ^= 4
     images.write_bytes(damaged)
     assert prepare.build(settings, 1).info == first.info
-    assert images.stat().st_ino != made
+    assert images.stat().st_ino != inode
 
 
 def test_open_without_data(tmp_path):
@@ -216,8 +240,10 @@ def test_open_without_data(tmp_path):
 def test_dataset_says_what_it_holds(home, tree):
     settings = config.load("mimic", data=str(tree), cache_size=16)
     dataset = prepare.build(settings.replace(run="says"), 1)
-    info, frame = dataset.info, dataset.frame
-    assert info["policy"] == "both" and info["image_size"] == 16
+    info = dataset.info
+    frame = dataset.frame
+    assert info["policy"] == "both"
+    assert info["image_size"] == 16
     for split in SPLITS:
         part = frame.iloc[dataset.indices(split)]
         assert set(part["split"]) == {split}
@@ -226,32 +252,41 @@ def test_dataset_says_what_it_holds(home, tree):
             "studies": part["study_id"].nunique(),
             "patients": part["patient_id"].nunique(),
         }
-    assert dataset.images.dtype == np.uint8 and dataset.images.shape == (len(frame), 16, 16)
+    assert dataset.images.dtype == np.uint8
+    assert dataset.images.shape == (len(frame), 16, 16)
     with pytest.raises(ValueError, match="There is no split 'dev'"):
         dataset.indices("dev")
 
 
 def test_same_images_are_found(dataset):
-    pixels = np.concatenate([dataset.images[:5], dataset.images[2:3], dataset.images[:1]])
-    pixels[6, 0, 0] ^= 1
-    numbers = dataclasses.replace(dataset, images=pixels).same_images()
-    assert numbers.tolist() == [0, 1, 2, 3, 4, 2, 5]
+    rows = [0, 1, 2, 3, 4, 2, 0]
+    pixels = dataset.images[rows]
+    pixels[-1, 0, 0] ^= 1  # differs from its copy by one bit
+    copies = dataclasses.replace(dataset, images=pixels)
+    assert copies.same_images().tolist() == [0, 1, 2, 3, 4, 2, 5]
 
 
 names = st.text("abc123", min_size=1, max_size=5)
 
 
+given_splits = st.sampled_from(["", *SPLITS])
+
+
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.tuples(names, st.sampled_from(["", *SPLITS])), max_size=40))
-def test_no_patient_in_two_splits(patients):
-    records = [{"patient_id": patient, "split": split} for patient, split in patients]
+@given(st.lists(st.tuples(names, given_splits), max_size=40))
+def test_no_patient_in_two_splits(rows):
+    records = [{"patient_id": patient, "split": split} for patient, split in rows]
+    before = pd.DataFrame(rows, columns=["patient_id", "split"])
     leaks = prepare._assign_splits(records)
-    kept = [record for i, record in enumerate(records) if i not in leaks]
-    homes = pd.DataFrame(kept, columns=["patient_id", "split"]).groupby("patient_id")["split"]
-    assert (homes.nunique() == 1).all()
-    for record, (_, given_split) in zip(records, patients, strict=True):
-        assert SPLITS.index(record["split"]) >= SPLITS.index(given_split or "train")
-    assert {p for p, _ in patients} == {record["patient_id"] for record in kept}
+    after = pd.DataFrame(records, columns=["patient_id", "split"])
+    kept = after.drop(index=list(leaks))
+
+    splits_of_patient = kept.groupby("patient_id")["split"].nunique()
+    assert (splits_of_patient == 1).all()
+    assert set(kept["patient_id"]) == set(before["patient_id"])
+    for assigned, source_split in zip(after["split"], before["split"], strict=True):
+        least = source_split or "train"
+        assert SPLITS.index(assigned) >= SPLITS.index(least)
 
 
 @settings(deadline=None, max_examples=50)

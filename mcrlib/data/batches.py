@@ -6,7 +6,9 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +18,16 @@ from transformers import BertTokenizer
 
 from mcrlib import masking
 from mcrlib.config import Config
-from mcrlib.data.dataset import Dataset
-from mcrlib.files import write
+from mcrlib.files import IMAGES_FILE, MANIFEST_FILE, write
 
-PIXEL_MEAN, PIXEL_DEVIATION = 0.5, 0.25  # of grey values between 0 and 1 (ours)
+if TYPE_CHECKING:  # the model imports this module, and needs neither pandas nor pyarrow
+    from mcrlib.data.dataset import Dataset
+
+PIXEL_MEAN = 0.5  # of grey values between 0 and 1 (ours)
+PIXEL_DEVIATION = 0.25
+
+# What NumPy raises if a file of tokens is missing or damaged.
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class Batch(NamedTuple):
@@ -36,114 +44,187 @@ class SplitPairs(torch.utils.data.Dataset):
     """The pairs of one split, fetched a whole batch at a time.
 
     Masks and augmentation are a function of (seed, epoch, pair_id): set `epoch` before iterating.
-    A batch comes in the order of its reports' lengths; `share` is the part of it that this process
-    takes: every P-th pair, so that all have equally long ones.
+
+    A batch is sorted by the length of its reports, then split among processes: `share` selects the
+    pairs of this process. With P processes it must take every P-th pair, so that all processes get
+    reports of similar length. The default takes the whole batch.
     """
 
-    def __init__(self, dataset: Dataset, split: str, config: Config, tokenizer: BertTokenizer):
-        self.config, self.tokenizer, self.epoch, self.share = config, tokenizer, 0, slice(None)
-        # By its name: where workers get copies, a memory map would be copied whole.
-        self.images, self.rows = dataset.folder / "images.npy", dataset.indices(split)
-        frame = dataset.frame.iloc[self.rows]
-        self.pair_ids = frame["pair_id"].tolist()
+    def __init__(self, dataset: "Dataset", split: str, config: Config, tokenizer: BertTokenizer):
+        self.config = config
+        self.tokenizer = tokenizer
+        self.epoch = 0
+        self.share = slice(None)
+        # The path, not the array: a worker process that gets a copy of this object would get a
+        # copy of the whole memory map.
+        self.images_file = dataset.folder / IMAGES_FILE
+        self.rows = dataset.indices(split)
+        self.pair_ids = dataset.frame["pair_id"].iloc[self.rows].tolist()
         self.tokens = cached_tokens(dataset, split, tokenizer, config.max_tokens)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        c, indices = self.config, sorted(indices, key=lambda i: len(self.tokens[i]))[self.share]
-        generators = [masking.pair_generator(c.seed, self.epoch, self.pair_ids[i]) for i in indices]
-        patches = (c.image_size // c.patch_size) ** 2
-        keep = [masking.keep_patches(patches, c.image_mask, g) for g in generators]
-        tokens, present = pad([self.tokens[i] for i in indices], self.tokenizer.pad_token_id)
-        special = torch.tensor(self.tokenizer.all_special_ids)
-        maskable = (present & ~torch.isin(tokens, special)).numpy()
-        masked = [
-            masking.mask_tokens(row, c.report_mask, g)
-            for row, g in zip(maskable, generators, strict=True)
-        ]
-        squares = torch.from_numpy(np.load(self.images, mmap_mode="r")[self.rows[indices]])
-        warp = torch.tensor(np.stack([random_warp(g) for g in generators])) if c.augment else None
-        return Batch(
-            pixels=to_pixels(squares, c.image_size, warp),
-            tokens=tokens,
-            present=present,
-            keep=torch.from_numpy(np.stack(keep)),
-            masked=torch.from_numpy(np.stack(masked)),
-        )
+        """This process's share of the batch that consists of the pairs `indices`."""
+        shared = self._sort_and_share(indices)
+        # The generator of a pair is used in this order: patches, tokens, augmentation.
+        generators = self._generators(shared)
+        keep = self._draw_kept_patches(generators)
+        tokens, present = pad([self.tokens[i] for i in shared], self.tokenizer.pad_token_id)
+        masked = self._draw_masked_tokens(tokens, present, generators)
+        pixels = self._load_pixels(shared, generators)
+        return Batch(pixels=pixels, tokens=tokens, present=present, keep=keep, masked=masked)
+
+    def _sort_and_share(self, indices: Sequence[int]) -> list[int]:
+        """The pairs of this process, shortest report first."""
+        by_length = sorted(indices, key=self._report_length)
+        return by_length[self.share]
+
+    def _report_length(self, index: int) -> int:
+        return len(self.tokens[index])
+
+    def _generators(self, indices: list[int]) -> list[np.random.Generator]:
+        seed = self.config.seed
+        return [masking.pair_generator(seed, self.epoch, self.pair_ids[i]) for i in indices]
+
+    def _draw_kept_patches(self, generators: list[np.random.Generator]) -> Tensor:
+        """Indices of the patches kept, `[B, k]`."""
+        patches_per_side = self.config.image_size // self.config.patch_size
+        patches = patches_per_side**2
+        ratio = self.config.image_mask
+        keep = [masking.keep_patches(patches, ratio, generator) for generator in generators]
+        return torch.from_numpy(np.stack(keep))
+
+    def _draw_masked_tokens(
+        self, tokens: Tensor, present: Tensor, generators: list[np.random.Generator]
+    ) -> Tensor:
+        """True at the tokens to mask, `[B, T]`; special tokens and padding are never masked."""
+        special_ids = torch.tensor(self.tokenizer.all_special_ids)
+        is_special = torch.isin(tokens, special_ids)
+        maskable = (present & ~is_special).numpy()
+        ratio = self.config.report_mask
+        masked = []
+        for report, generator in zip(maskable, generators, strict=True):
+            masked.append(masking.mask_tokens(report, ratio, generator))
+        return torch.from_numpy(np.stack(masked))
+
+    def _load_pixels(self, indices: list[int], generators: list[np.random.Generator]) -> Tensor:
+        """The images as encoder input `[B, 1, H, W]`, augmented if the config says so."""
+        images = np.load(self.images_file, mmap_mode="r")
+        rows = self.rows[indices]
+        squares = torch.from_numpy(images[rows])
+        warp = None
+        if self.config.augment:
+            warps = [random_warp(generator) for generator in generators]
+            warp = torch.tensor(np.stack(warps))
+        return to_pixels(squares, self.config.image_size, warp)
 
 
 class EpochOrder(torch.utils.data.Sampler):
-    """Batches of indices in an order that is a function of (seed, epoch); a last short one is left.
+    """Batches of indices, in an order that is a function of (seed, epoch).
 
-    Set `epoch`, and `first`, the batch to begin with, before iterating.
+    An incomplete last batch is dropped. Before iterating, set `epoch` and `first`, the batch to
+    begin with.
     """
 
     def __init__(self, n: int, batch_size: int, seed: int):
-        self.n, self.batch_size, self.seed, self.epoch, self.first = n, batch_size, seed, 0, 0
+        self.n = n
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+        self.first = 0
 
     def __len__(self) -> int:
         return self.n // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
-        whole = order[: len(self) * self.batch_size].reshape(-1, self.batch_size)
-        yield from whole[self.first :].tolist()
+        generator = np.random.default_rng([self.seed, self.epoch])
+        order = generator.permutation(self.n)
+        in_full_batches = order[: len(self) * self.batch_size]
+        batches = in_full_batches.reshape(-1, self.batch_size)
+        yield from batches[self.first :].tolist()
 
 
 def tokenize(tokenizer: BertTokenizer, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
     """Ids of each text between [CLS] and [SEP], cut at `max_tokens` with both kept."""
-    if not len(texts):  # which the library does not take
+    if len(texts) == 0:  # the library rejects an empty list
         return []
-    return tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens)
+    return encoded["input_ids"]
 
 
 def cached_tokens(
-    dataset: Dataset, split: str, tokenizer: BertTokenizer, max_tokens: int
+    dataset: "Dataset", split: str, tokenizer: BertTokenizer, max_tokens: int
 ) -> list[np.ndarray]:
-    """`tokenize` of a split's reports, done once and kept beside the manifest.
+    """`tokenize` of a split's reports, int32 `[T]` each, done once and saved with the data.
 
-    Rows are views of one array: processes that prepare batches share it. A damaged file, which
-    the archive's own checksum finds, is made anew.
+    The results are views of one array, so that processes that prepare batches share it. If the
+    file is damaged, as the archive's own checksum shows, it is replaced.
     """
-    made_of = [dataset.info["sha256"]["manifest.parquet"], split, max_tokens]
-    made_of.append(tokenizer.backend_tokenizer.to_str())
-    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
-    file = dataset.folder / f"tokens-{key}.npz"
+    file = _token_file(dataset, split, tokenizer, max_tokens)
     try:
         with np.load(file) as saved:
-            ids, ends = saved["ids"], saved["ends"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            ids = saved["ids"]
+            ends = saved["ends"]
+    except UNREADABLE:
         texts = dataset.frame["report"].iloc[dataset.indices(split)]
-        rows = tokenize(tokenizer, texts.tolist(), max_tokens)
-        ids = np.fromiter((token for row in rows for token in row), np.int32)
-        ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
+        reports = tokenize(tokenizer, texts.tolist(), max_tokens)
+        lengths = [len(report) for report in reports]
+        ids = np.fromiter(chain.from_iterable(reports), np.int32)
+        ends = np.cumsum(lengths, dtype=np.int64)
         buffer = io.BytesIO()
         np.savez(buffer, ids=ids, ends=ends)
         write(file, buffer.getvalue())
-    return np.split(ids, ends)[:-1]
+    return _split_at(ids, ends)
+
+
+def _token_file(dataset: "Dataset", split: str, tokenizer: BertTokenizer, max_tokens: int) -> Path:
+    """The file is named by a hash of all that the tokens depend on."""
+    tokenizer_state = tokenizer.backend_tokenizer.to_str()
+    manifest_sha256 = dataset.info["sha256"][MANIFEST_FILE]
+    inputs = [manifest_sha256, split, max_tokens, tokenizer_state]
+    text = json.dumps(inputs)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    key = digest[:16]
+    return dataset.folder / f"tokens-{key}.npz"
+
+
+def _split_at(ids: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+    """Views of `ids`, one up to each of `ends`."""
+    views = []
+    start = 0
+    for end in ends.tolist():
+        views.append(ids[start:end])
+        start = end
+    return views
 
 
 def pad(ids: Sequence[Sequence[int]], pad_token: int) -> tuple[Tensor, Tensor]:
     """`tokens [B, T]` and `present [B, T]` (false at padding), T the longest of `ids`."""
     lengths = torch.tensor([len(row) for row in ids])
-    present = torch.arange(int(lengths.max())) < lengths[:, None]
+    positions = torch.arange(int(lengths.max()))
+    present = positions < lengths[:, None]
     tokens = torch.full(present.shape, pad_token)
-    tokens[present] = torch.from_numpy(np.concatenate(ids).astype(np.int64))
+    all_ids = np.concatenate(ids).astype(np.int64)
+    tokens[present] = torch.from_numpy(all_ids)  # one assignment in place of a loop over reports
     return tokens, present
 
 
 def random_warp(generator: np.random.Generator) -> np.ndarray:
-    """Augmentation of one radiograph as [cos, sin, shift x, shift y, contrast, brightness] (ours).
+    """Augmentation of one radiograph, float32 `[6]` (ours).
 
-    A random resized crop (at least 0.8 of the side), a turn of up to five degrees, and a change
-    of contrast and brightness. Never a flip: sides carry meaning.
+    In order: cos and sin of the turn, scaled by the zoom; shift in x and in y; contrast;
+    brightness. A random resized crop (at least 0.8 of the side), a turn of up to five degrees,
+    and a change of contrast and brightness. Never a flip: sides carry meaning.
     """
-    zoom, angle = generator.uniform(0.8, 1), generator.uniform(-5, 5) * np.pi / 180
-    shift = generator.uniform(zoom - 1, 1 - zoom, size=2)
-    tone = generator.uniform([0.8, -0.2], [1.2, 0.2])
-    return np.array([zoom * np.cos(angle), zoom * np.sin(angle), *shift, *tone], dtype=np.float32)
+    zoom = generator.uniform(0.8, 1)
+    angle = generator.uniform(-5, 5) * np.pi / 180
+    cos = zoom * np.cos(angle)
+    sin = zoom * np.sin(angle)
+    shift_x, shift_y = generator.uniform(zoom - 1, 1 - zoom, size=2)
+    contrast, brightness = generator.uniform([0.8, -0.2], [1.2, 0.2])
+    return np.array([cos, sin, shift_x, shift_y, contrast, brightness], dtype=np.float32)
 
 
 def to_pixels(squares: Tensor, size: int, warp: Tensor | None = None) -> Tensor:
@@ -152,12 +233,17 @@ def to_pixels(squares: Tensor, size: int, warp: Tensor | None = None) -> Tensor:
     `warp [B, 6]` holds rows of `random_warp`; without it the picture is only resized.
     """
     pixels = (squares[:, None].float() / 255 - PIXEL_MEAN) / PIXEL_DEVIATION
-    if warp is None:
-        if pixels.shape[-1] == size:
-            return pixels
-        return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-    cos, sin, x, y, contrast, brightness = warp.T
-    turn = torch.stack([cos, -sin, x, sin, cos, y], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(turn, [len(warp), 1, size, size], align_corners=False)
+    if warp is not None:
+        return _apply_warp(pixels, size, warp)
+    if pixels.shape[-1] == size:
+        return pixels
+    return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+
+
+def _apply_warp(pixels: Tensor, size: int, warp: Tensor) -> Tensor:
+    cos, sin, shift_x, shift_y, contrast, brightness = warp.T
+    turn = torch.stack([cos, -sin, shift_x, sin, cos, shift_y], dim=1)
+    grid = F.affine_grid(turn.view(-1, 2, 3), [len(warp), 1, size, size], align_corners=False)
+    # The border is repeated, so that no black frame shows where the turned picture ends.
     pixels = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
     return pixels * contrast.view(-1, 1, 1, 1) + brightness.view(-1, 1, 1, 1)

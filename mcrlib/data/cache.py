@@ -5,7 +5,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -16,8 +17,18 @@ from numpy.lib import format as npy
 from tqdm import tqdm
 
 from mcrlib.data import images
+from mcrlib.files import IMAGES_FILE
 
-CHUNK = 64  # images between two lines of the journal
+CHUNK = 64  # images decoded between two lines of the journal
+
+
+@dataclass
+class _Progress:
+    """How far a build has come."""
+
+    tried: int = 0  # sources read so far, in order
+    kept: int = 0  # images decoded and written
+    failures: dict[int, str] = field(default_factory=dict)  # index of the source -> reason
 
 
 def build(
@@ -25,52 +36,90 @@ def build(
 ) -> dict[int, str]:
     """Decode `sources` in order into `folder/images.npy`, uint8 `[kept, size, size]`.
 
-    Returns the failures: index -> reason. Killed at any moment, the next call with the same `key`
-    goes on behind the last chunk that the journal vouches for; the bytes are the same for any
-    number of `workers` and interruptions, and memory does not grow with the number of images.
+    Returns the failures: index -> reason. If a build is killed, at any moment, the next call with
+    the same `key` resumes after the last chunk that the journal records. The bytes are the same
+    for any number of `workers` and interruptions, and memory does not grow with the number of
+    images. Raises OSError if the disk is full.
     """
-    journal, cache = folder / "journal.jsonl", folder / "images.npy"
-    done, kept, failures = _resume(journal, cache, key)
-    chunks = [sources[i : i + CHUNK] for i in range(done, len(sources), CHUNK)]
-    decoded = Parallel(n_jobs=workers if len(chunks) > 1 else 1, return_as="generator")(
-        delayed(_decode)(chunk, size, os.getpid()) for chunk in chunks
-    )
-    pause = 0.5 if sys.stderr.isatty() else 15  # seconds: logs and notebooks keep every line
-    bar = tqdm(total=len(sources), initial=done, unit=" images", mininterval=pause)
-    with bar, open(journal, "a") as log, open(cache, "r+b" if done else "wb") as out:
-        _write_header(out, kept, size)
-        out.seek(kept * size * size, os.SEEK_CUR)
-        out.truncate()
+    journal_file = folder / "journal.jsonl"
+    images_file = folder / IMAGES_FILE
+    progress = _resume(journal_file, images_file, key)
+    decoded = _decode_all(sources, progress.tried, size, workers)
+    bar = _bar(len(sources), progress.tried)
+    mode = "r+b" if progress.tried else "wb"
+    with bar, open(journal_file, "a") as journal, open(images_file, mode) as out:
+        _write_header(out, progress.kept, size)
+        _drop_after(out, progress.kept * size * size)
         for squares, reasons in decoded:
             out.write(squares.tobytes())
-            _to_disk(out)  # before the journal says so
-            reasons = {done + i: reason for i, reason in reasons.items()}
-            done, kept = done + len(squares) + len(reasons), kept + len(squares)
-            log.write(json.dumps({"done": done, "kept": kept, "failures": reasons}) + "\n")
-            _to_disk(log)
-            failures |= reasons
-            bar.update(done - bar.n)
+            _to_disk(out)  # before the journal records the chunk
+            step = _advance(progress, len(squares), reasons)
+            journal.write(json.dumps(step) + "\n")
+            _to_disk(journal)
+            bar.update(progress.tried - bar.n)
         out.seek(0)
-        _write_header(out, kept, size)
+        _write_header(out, progress.kept, size)
         _to_disk(out)
-    return failures
+    return progress.failures
 
 
-def _resume(journal: Path, cache: Path, key: str) -> tuple[int, int, dict[int, str]]:
-    """(images done, images kept, failures) of an interrupted build of the same images."""
-    lines = journal.read_text().splitlines(keepends=True) if journal.exists() else []
-    steps = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be torn
-    if not cache.exists() or not steps or steps[0] != {"key": key}:
-        steps = [{"key": key}]
-    journal.write_text("".join(json.dumps(step) + "\n" for step in steps))
-    failures = {int(i): reason for step in steps[1:] for i, reason in step["failures"].items()}
-    return steps[-1].get("done", 0), steps[-1].get("kept", 0), failures
+def _resume(journal_file: Path, images_file: Path, key: str) -> _Progress:
+    """Progress of an interrupted build with the same key; a new journal if there was no such build.
+
+    The journal's first line holds the key, and each other line a chunk.
+    """
+    lines = _read_journal(journal_file)
+    first_line = {"key": key}
+    if not images_file.exists() or not lines or lines[0] != first_line:
+        lines = [first_line]
+    journal_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    progress = _Progress()
+    for step in lines[1:]:
+        progress.tried = step["done"]
+        progress.kept = step["kept"]
+        for index, reason in step["failures"].items():
+            progress.failures[int(index)] = reason  # JSON has no integer keys
+    return progress
+
+
+def _read_journal(journal_file: Path) -> list[dict]:
+    """The complete lines; a kill can leave the last one torn."""
+    if not journal_file.exists():
+        return []
+    lines = journal_file.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _advance(progress: _Progress, kept: int, reasons: dict[int, str]) -> dict:
+    """Add a chunk to the progress; returns the chunk's line in the journal.
+
+    `reasons` has indices within the chunk.
+    """
+    failures = {progress.tried + i: reason for i, reason in reasons.items()}
+    progress.tried += kept + len(failures)
+    progress.kept += kept
+    progress.failures.update(failures)
+    return {"done": progress.tried, "kept": progress.kept, "failures": failures}
+
+
+def _bar(total: int, initial: int) -> tqdm:
+    seconds = 0.5 if sys.stderr.isatty() else 15  # logs and notebooks keep every line
+    return tqdm(total=total, initial=initial, unit=" images", mininterval=seconds)
 
 
 def _write_header(file: IO, rows: int, size: int) -> None:
-    """Of an array of that many rows; numpy pads it, so that it is as long for any number."""
-    shape = (rows, size, size)
-    npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    """NumPy's header of an array of `rows` images.
+
+    NumPy pads the header, so its length does not depend on the number of rows.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": (rows, size, size)}
+    npy.write_array_header_1_0(file, header)
+
+
+def _drop_after(file: IO, length: int) -> None:
+    """Move `length` bytes on and cut the file there: the rest was not in the journal."""
+    file.seek(length, os.SEEK_CUR)
+    file.truncate()
 
 
 def _to_disk(file: IO) -> None:
@@ -78,25 +127,42 @@ def _to_disk(file: IO) -> None:
     os.fsync(file.fileno())
 
 
+def _decode_all(
+    sources: Sequence[images.Source], start: int, size: int, workers: int
+) -> Iterable[tuple[np.ndarray, dict[int, str]]]:
+    """What `_decode` returns for each chunk of the sources from `start` on, in order."""
+    starts = range(start, len(sources), CHUNK)
+    if len(starts) <= 1:
+        workers = 1  # starting processes would take longer than decoding one chunk
+    parallel = Parallel(n_jobs=workers, return_as="generator")
+    builder = os.getpid()
+    return parallel(
+        delayed(_decode)(sources[first : first + CHUNK], size, builder) for first in starts
+    )
+
+
 def _decode(
     chunk: Sequence[images.Source], size: int, builder: int
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """(images `[k, size, size]` that could be read, index -> reason of those that could not)."""
+    """The images that can be read, uint8 `[k, size, size]`, and index -> reason of the others."""
     _end_with(builder)
-    squares, reasons = [], {}
+    squares = []
+    reasons = {}
     for i, image in enumerate(chunk):
         try:
             squares.append(images.read(image, size))
         except ValueError as error:
             reasons[i] = str(error)
-    return np.array(squares, np.uint8).reshape(-1, size, size), reasons
+    pixels = np.array(squares, np.uint8)
+    return pixels.reshape(-1, size, size), reasons  # [0, size, size] if no image can be read
 
 
-@lru_cache
+@lru_cache  # one thread for each worker process, not one for each chunk
 def _end_with(builder: int) -> None:
-    """End this worker when the builder is gone, even if that was killed and could not say so."""
+    """End this worker process when the building process is gone, even if that was killed."""
 
     def watch() -> None:
+        """A process whose parent dies gets another parent."""
         while os.getppid() == builder:
             time.sleep(1)
         os._exit(1)

@@ -13,9 +13,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from mcrlib.data.schema import SPLITS
-from mcrlib.files import sha256
-
-FILES = ("images.npy", "manifest.parquet", "excluded.csv", "dataset.json")  # written last: the last
+from mcrlib.files import (
+    CHECKED_FILES,
+    DATASET_FILE,
+    FILES,
+    IMAGES_FILE,
+    MANIFEST_FILE,
+    sha256,
+)
 
 
 @dataclass(frozen=True)
@@ -28,40 +33,66 @@ class Dataset:
     folder: Path
 
     def same_images(self) -> np.ndarray:
-        """A number for each row, int64 `[N]`, equal where the images are, to the last pixel."""
-        return pd.factorize(np.array([hashlib.sha256(i).hexdigest() for i in self.images]))[0]
+        """A number for each row, int64 `[N]`: equal if the images are equal in every pixel."""
+        hashes = [hashlib.sha256(image).hexdigest() for image in self.images]
+        numbers, _ = pd.factorize(np.array(hashes))
+        return numbers
 
     def indices(self, split: str) -> np.ndarray:
-        """Rows of a split, int64 `[n]`, in the manifest's order."""
+        """Rows of a split, int64 `[n]`, in the manifest's order.
+
+        Raises ValueError if there is no such split.
+        """
         if split not in SPLITS:
             raise ValueError(f"There is no split {split!r}; there are {', '.join(SPLITS)}.")
         return np.flatnonzero(self.frame["split"] == split)
 
 
 def open_dataset(folder: Path | str) -> Dataset:
-    """Open prepared data. Raises FileNotFoundError where there is none, and ValueError where a
-    file is not the one that was built, down to a single bit."""
+    """Open the prepared data in `folder`.
+
+    Raises FileNotFoundError if the folder holds no prepared data, and ValueError if a file
+    differs, by even a single bit, from the one that was built.
+    """
     folder = Path(folder)
     publish_build(folder)
-    if not (folder / "dataset.json").exists():
+    dataset_file = folder / DATASET_FILE
+    if not dataset_file.exists():
         raise FileNotFoundError(f"There is no prepared data in {folder}: run `make data` first.")
-    info = json.loads((folder / "dataset.json").read_text())
-    for name in FILES[:-1]:
-        if not (folder / name).exists() or sha256(folder / name) != info["sha256"][name]:
-            raise ValueError(
-                f"{folder / name} is missing or not the file that was built (its checksum "
-                "differs): run `make data` again."
-            )
-    frame = pq.read_table(folder / "manifest.parquet").to_pandas()
+    info = json.loads(dataset_file.read_text())
+    for name in CHECKED_FILES:
+        _check(folder / name, info["sha256"][name])
+    frame = pq.read_table(folder / MANIFEST_FILE).to_pandas()
     for column in ("labels", "uncertain"):
-        frame[column] = [None if x is None else list(x) for x in frame[column]]
-    return Dataset(frame, np.load(folder / "images.npy", mmap_mode="r"), info, folder)
+        frame[column] = [_to_list(value) for value in frame[column]]
+    images = np.load(folder / IMAGES_FILE, mmap_mode="r")
+    return Dataset(frame, images, info, folder)
+
+
+def _check(file: Path, expected_sha256: str) -> None:
+    if not file.exists() or sha256(file) != expected_sha256:
+        raise ValueError(
+            f"{file} is missing or not the file that was built (its checksum differs): "
+            "run `make data` again."
+        )
+
+
+def _to_list(value: np.ndarray | None) -> list[str] | None:
+    """Labels as the sources give them; Parquet returns arrays."""
+    if value is None:
+        return None
+    return list(value)
 
 
 def publish_build(folder: Path) -> None:
-    """Move what a build completed to its place; done again where a kill came in between."""
+    """Move the files of a completed build from `folder/partial` into `folder`.
+
+    Does nothing if no build has completed. If the process is killed in between, the next call
+    completes the move.
+    """
     partial = folder / "partial"
-    if not (partial / "dataset.json").exists():  # written last and moved last
+    # Written last and moved last: while it is in `partial`, a completed build is unpublished.
+    if not (partial / DATASET_FILE).exists():
         return
     for name in FILES:
         if (partial / name).exists():

@@ -1,7 +1,8 @@
-"""The data contract: from a source's rows to a manifest and an image cache that are checked.
+"""The build: from a source's rows to a manifest and an image cache, with checksums.
 
-`build` counts every row of the source as kept or as excluded with its reason, `open` refuses files
-that are not those that were built. All rules here are ours; `dataset.json` states them.
+`build` counts every row of the source, either as kept or as excluded with its reason.
+`dataset.open_dataset` refuses files that have changed since the build. All rules here are ours;
+`dataset.json` states them.
 """
 
 import contextlib
@@ -11,9 +12,10 @@ import io
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -21,10 +23,19 @@ import pyarrow.parquet as pq
 
 from mcrlib.config import Config
 from mcrlib.data import cache, reports, sources
-from mcrlib.data.dataset import FILES, Dataset, open_dataset, publish_build
+from mcrlib.data.dataset import Dataset, open_dataset, publish_build
 from mcrlib.data.schema import FRONTAL, SCHEMA, SPLITS, Row
-from mcrlib.files import sha256, write
+from mcrlib.files import (
+    CHECKED_FILES,
+    DATASET_FILE,
+    EXCLUDED_FILE,
+    IMAGES_FILE,
+    MANIFEST_FILE,
+    sha256,
+    write,
+)
 
+# Prepared data depends on these texts: another wording here makes the next call build again.
 RULES = {
     "view": "frontal images only: PA or AP, supine, erect or portable ones too; every image counts "
     "as frontal (view 'unstated') where a table has no view column",
@@ -35,80 +46,131 @@ RULES = {
     "split": "the source's own; patients without one by the hash of their id, 80/10/10; a patient "
     "in two splits stays in the one that is evaluated (test, then validate)",
 }
-SAME = [name for name in SCHEMA.names if name in Row.__slots__]  # taken over as they are
+# A patient in several splits stays in the one with the highest number; "" is not yet assigned.
+SPLIT_PRIORITY = {"": 0, "train": 1, "validate": 2, "test": 3}
+TEST_SHARE = 0.1  # of the patients whose split is drawn
+VALIDATE_SHARE = 0.1
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORMULA_START = r"^(?=[=+\-@\t\r])"  # a spreadsheet would run such text as a formula
 
 
 def build(config: Config, workers: int | None = None) -> Dataset:
-    """Prepare the pairs of `config` in `config.data_folder`, on `workers` processes (default: one
-    a core), and open them.
+    """Prepare the pairs of `config` in `config.data_folder` and open them.
 
-    What was there stays until everything new is complete, and is taken as it is where the source
-    and the settings are those that it was made from; after an interruption the next call goes on
-    where this one stopped. Raises ValueError where no pair is left, OSError where the disk
-    is full, and what the source raises where its files are not there.
+    `workers` is the number of processes that decode images (default: one per core). Existing data
+    is kept until the new build completes, and reused if source and settings match. After an
+    interruption, the next call resumes. Raises ValueError if no pair is left, OSError if the disk
+    is full, and what the source raises if its files are missing.
     """
     source = sources.find(config.source)
-    folder, partial = config.data_folder, config.data_folder / "partial"
+    folder = config.data_folder
+    partial = folder / "partial"
+    made_from = folder / "made_from"
+    workers = workers or os.cpu_count() or 1
+
     publish_build(folder)
     kept, excluded = _select(source.rows(config), config)
-    inputs, made_from = _made_from(kept, excluded, config), folder / "made_from"
+    inputs = _hash_inputs(kept, excluded, config)
     if made_from.exists() and made_from.read_text() == inputs:
-        with contextlib.suppress(FileNotFoundError, ValueError):  # damaged since: made anew
+        with contextlib.suppress(FileNotFoundError, ValueError):  # damaged: build again
             return open_dataset(folder)
-    made_from.unlink(missing_ok=True)  # before the files that it vouches for are replaced
-    try:
+    made_from.unlink(missing_ok=True)  # before the files it vouches for are replaced
+
+    with _explain_full_disk(folder):
         partial.mkdir(parents=True, exist_ok=True)
-        failures = cache.build(
-            [record["image"] for record in kept],
-            config.cache_size, partial, inputs, workers or os.cpu_count() or 1,
-        )  # fmt: skip
-        kept = _without(kept, excluded, failures)
+        images = [record["image"] for record in kept]
+        failures = cache.build(images, config.cache_size, partial, inputs, workers)
+        kept = _exclude(kept, excluded, failures)
         if not kept:
-            counts = Counter(record["reason"] for record in excluded).most_common()
-            raise ValueError(f"No pair is left of {len(excluded)} rows: {dict(counts)}.")
+            reasons = _count(record["reason"] for record in excluded)
+            raise ValueError(f"No pair is left of {len(excluded)} rows: {reasons}.")
         notes = source.notes(config) if hasattr(source, "notes") else []
-        _write(kept, excluded, partial, config, notes)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise OSError(
-            f"The disk is full: make room for {folder} and run this again; it goes on where it "
-            "stopped, and prepared data that was there has not changed."
-        ) from None
+        _write(kept, excluded, notes, partial, config)
     publish_build(folder)
-    for tokens in folder.glob("tokens-*"):  # of the pairs before
-        tokens.unlink()
+    for old_tokens in folder.glob("tokens-*"):  # of the previous pairs
+        old_tokens.unlink()
     write(made_from, inputs.encode())
     return open_dataset(folder)
 
 
+@contextlib.contextmanager
+def _explain_full_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise OSError(
+            f"The disk is full: make room for {folder} and run this again; the build will resume "
+            "where it stopped. Data prepared earlier has not changed."
+        ) from None
+
+
 def _select(rows: Iterable[Row], config: Config) -> tuple[list[dict], list[dict]]:
     """Records to decode, and records excluded, by the rules that need no image."""
-    kept, excluded, ids = [], [], set()
+    kept = []
+    excluded = []
+    seen_ids = set()
     for row in rows:
-        record = {name: getattr(row, name) for name in SAME}
-        reason = _reason(row) or ("pair id of an earlier row" if row.pair_id in ids else "")
-        ids.add(row.pair_id)
+        record = _to_record(row)
+        reason = _reason(row)
+        if not reason and row.pair_id in seen_ids:
+            reason = "pair id of an earlier row"
+        seen_ids.add(row.pair_id)
         if not reason:
-            parts = row.sections if row.sections is not None else reports.sections(row.text)
-            parts = {name: reports.clean(parts.get(name, "")) for name in reports.MAIN[:2]}
-            record |= parts | {"image": row.image, "report": reports.choose(parts, config.policy)}
+            _add_report(record, row, config.policy)
             if not record["report"]:
                 reason = f"report has no text under the policy '{config.policy}'"
-        excluded.append(_out(record, reason)) if reason else kept.append(record)
+        if reason:
+            excluded.append(_to_excluded(record, reason))
+        else:
+            kept.append(record)
     if config.images_per_study == "one":
-        kept = _without(kept, excluded, _other_images(kept))
-    kept = _without(kept, excluded, _assign_splits(kept))
+        kept = _exclude(kept, excluded, _other_images(kept))
+    kept = _exclude(kept, excluded, _assign_splits(kept))
     return kept, excluded
 
 
+def _to_record(row: Row) -> dict[str, Any]:
+    """The fields that the manifest takes from a row unchanged.
+
+    The order of keys, here and in `_add_report`, enters `_hash_inputs`.
+    """
+    return {
+        "pair_id": row.pair_id,
+        "patient_id": row.patient_id,
+        "study_id": row.study_id,
+        "split": row.split,
+        "view": row.view,
+        "labels": row.labels,
+        "uncertain": row.uncertain,
+        "source": row.source,
+    }
+
+
+def _add_report(record: dict[str, Any], row: Row, policy: str) -> None:
+    """Add the image and the cleaned report to the record of a row."""
+    sections = row.sections
+    if sections is None:
+        sections = reports.sections(row.text)
+    findings = reports.clean(sections.get("findings", ""))
+    impression = reports.clean(sections.get("impression", ""))
+    texts = {"findings": findings, "impression": impression}
+    record["findings"] = findings
+    record["impression"] = impression
+    record["image"] = row.image
+    record["report"] = reports.choose(texts, policy)
+
+
 def _reason(row: Row) -> str:
-    """Why a row cannot be a pair, whatever its image and its words are; "" where it can."""
+    """Why a row cannot be a pair, whatever its image and its words; "" if it can."""
     if row.reason:
         return row.reason
+    if not row.view:
+        return "view is unknown"
     if not FRONTAL.fullmatch(row.view):
-        return f"view {row.view!r} is not frontal" if row.view else "view is unknown"
-    if row.split not in ("", *SPLITS):
+        return f"view {row.view!r} is not frontal"
+    if row.split not in SPLIT_PRIORITY:
         return f"split {row.split!r} is none of {', '.join(SPLITS)}"
     if not row.text.strip() and not row.sections:
         return "report is empty"
@@ -116,95 +178,197 @@ def _reason(row: Row) -> str:
 
 
 def _other_images(records: list[dict]) -> dict[int, str]:
-    """All but one image of each study, by RULES["images_per_study"]["one"]."""
+    """Index -> reason for all but one image of each study, by RULES["images_per_study"]["one"]."""
     studies = defaultdict(list)
     for i, record in enumerate(records):
-        first = record["view"].upper().startswith(("PA", "POSTERO"))
-        studies[record["study_id"]].append((not first, record["pair_id"], i))
-    others = [i for images in studies.values() for *_, i in sorted(images)[1:]]
-    return dict.fromkeys(others, "another frontal image of the study is chosen")
+        studies[record["study_id"]].append(i)
+    reasons = {}
+    for study in studies.values():
+        study.sort(key=lambda i: _preference(records[i]))
+        for other in study[1:]:
+            reasons[other] = "another frontal image of the study is chosen"
+    return reasons
+
+
+def _preference(record: dict) -> tuple[bool, str]:
+    """Sort key of the images of a study: the first is chosen."""
+    is_pa = record["view"].upper().startswith(("PA", "POSTERO"))
+    return not is_pa, record["pair_id"]
 
 
 def _assign_splits(records: list[dict]) -> dict[int, str]:
-    """Fill in each record's split by patient, by RULES["split"]; returns those to exclude."""
-    rising = sorted(records, key=lambda record: ("", *SPLITS).index(record["split"]))
-    home = {record["patient_id"]: record["split"] for record in rising}  # the last one stays
-    home |= _draw([patient for patient, split in home.items() if not split])
+    """Set each record's split to its patient's, by RULES["split"].
+
+    Returns index -> reason for the records to exclude because the source has them in another split.
+    """
+    splits = {}  # of each patient
+    for record in records:
+        patient = record["patient_id"]
+        split = record["split"]
+        if SPLIT_PRIORITY[split] >= SPLIT_PRIORITY[splits.get(patient, "")]:
+            splits[patient] = split
+    undecided = [patient for patient, split in splits.items() if not split]
+    splits.update(_draw(undecided))
     leaks = {}
     for i, record in enumerate(records):
-        if record["split"] not in ("", home[record["patient_id"]]):
-            leaks[i] = f"patient is in the split {home[record['patient_id']]!r} too"
-        record["split"] = home[record["patient_id"]]
+        split = splits[record["patient_id"]]
+        if record["split"] not in ("", split):
+            leaks[i] = f"patient is in the split {split!r} too"
+        record["split"] = split
     return leaks
 
 
 def _draw(patients: list[str]) -> dict[str, str]:
-    """Split of each patient by the hash of the id alone; where that leaves one of the splits of
-    three or more patients empty, those with the next draws go there."""
+    """Split of each patient, drawn by the hash of the id alone.
+
+    If that leaves a split of three or more patients empty, the patients with the next draws fill
+    it. Fewer than three patients are all for training.
+    """
     if len(patients) < 3:
         return dict.fromkeys(patients, "train")
-    draws = sorted((hashlib.sha256(patient.encode()).hexdigest(), patient) for patient in patients)
-    shares = [int(digest[:8], 16) / 16**8 for digest, _ in draws]
-    test = min(max(sum(share < 0.1 for share in shares), 1), len(draws) - 2)
-    validate = min(max(sum(share < 0.2 for share in shares) - test, 1), len(draws) - 1 - test)
-    names = ["test"] * test + ["validate"] * validate + ["train"] * len(draws)
-    return {patient: name for (_, patient), name in zip(draws, names, strict=False)}
+    digests = {patient: hashlib.sha256(patient.encode()).hexdigest() for patient in patients}
+    draws = [_to_share(digest) for digest in digests.values()]
+    drawn_test = sum(draw < TEST_SHARE for draw in draws)
+    drawn_evaluated = sum(draw < TEST_SHARE + VALIDATE_SHARE for draw in draws)
+    # At least one patient in each split, so at most all but two for test.
+    test_count = max(drawn_test, 1)
+    test_count = min(test_count, len(patients) - 2)
+    validate_count = max(drawn_evaluated - test_count, 1)
+    validate_count = min(validate_count, len(patients) - test_count - 1)
+
+    splits = {}
+    for position, patient in enumerate(sorted(patients, key=digests.__getitem__)):
+        if position < test_count:
+            splits[patient] = "test"
+        elif position < test_count + validate_count:
+            splits[patient] = "validate"
+        else:
+            splits[patient] = "train"
+    return splits
 
 
-def _without(kept: list[dict], excluded: list[dict], reasons: dict[int, str]) -> list[dict]:
-    excluded += [_out(kept[i], reason) for i, reason in reasons.items()]
+def _to_share(digest: str) -> float:
+    """A number from 0 to 1, uniform over the hashes; it rises with the digest."""
+    first_bits = int(digest[:8], 16)
+    return first_bits / 16**8
+
+
+def _exclude(kept: list[dict], excluded: list[dict], reasons: dict[int, str]) -> list[dict]:
+    """Add the records that have a reason (by index) to `excluded`; returns the others."""
+    for i, reason in reasons.items():
+        excluded.append(_to_excluded(kept[i], reason))
     return [record for i, record in enumerate(kept) if i not in reasons]
 
 
-def _out(record: dict, reason: str) -> dict[str, str]:
-    named = {name: record[name] for name in ("source", "pair_id", "study_id")}
-    return named | {"reason": reason}
+def _to_excluded(record: dict, reason: str) -> dict[str, str]:
+    return {
+        "source": record["source"],
+        "pair_id": record["pair_id"],
+        "study_id": record["study_id"],
+        "reason": reason,
+    }
 
 
-def _made_from(kept: list[dict], excluded: list[dict], config: Config) -> str:
+def _hash_inputs(kept: list[dict], excluded: list[dict], config: Config) -> str:
     """Hash of all that prepared data is made from: settings, rules, reports, labels, splits and
-    image files. A build of something else is neither taken as it is nor resumed."""
-    settings = [RULES, config.data_settings()]
-    digest = hashlib.sha256(json.dumps(settings).encode())
-    for record in kept + excluded:
-        image = record.get("image")
-        state = image.stat() if isinstance(image, Path) and image.exists() else None
-        said = record | {"image": state and (state.st_size, state.st_mtime_ns)}
-        digest.update(json.dumps(said).encode())
+    image files. A build of anything else is neither reused nor resumed."""
+    settings = json.dumps([RULES, config.data_settings()])
+    digest = hashlib.sha256(settings.encode())
+    for record in kept:
+        inputs = record | {"image": _state_of_file(record["image"])}
+        digest.update(json.dumps(inputs).encode())
+    for record in excluded:
+        inputs = record | {"image": None}
+        digest.update(json.dumps(inputs).encode())
     return digest.hexdigest()
 
 
-def _write(kept: list[dict], excluded: list[dict], folder: Path, config: Config, notes) -> None:
-    """The files beside images.npy, without dates: equal input gives equal bytes."""
+def _state_of_file(image: Any) -> tuple[int, int] | None:
+    """Size in bytes and time of the last change in ns; None if the image is not an existing file.
+
+    Reading the files instead would take as long as the build.
+    """
+    if not isinstance(image, Path) or not image.exists():
+        return None
+    state = image.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def _write(
+    kept: list[dict], excluded: list[dict], notes: list[str], folder: Path, config: Config
+) -> None:
+    """Write all files except images.npy, without dates, so that equal input gives equal bytes."""
+    _write_manifest(kept, folder)
+    _write_excluded(excluded, folder)
+    info = _describe(kept, excluded, notes, folder, config)
+    text = json.dumps(info, indent=1, ensure_ascii=False)
+    write(folder / DATASET_FILE, text.encode())
+
+
+def _write_manifest(kept: list[dict], folder: Path) -> None:
+    table = pa.Table.from_pylist(kept, SCHEMA)
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(kept, SCHEMA), buffer)
-    write(folder / "manifest.parquet", buffer.getvalue())
-    names = ["source", "pair_id", "study_id", "reason"]
-    left_out = pd.DataFrame(excluded, columns=names, dtype=str)
-    # A spreadsheet must not take a name for a formula.
-    left_out = left_out.replace(r"^(?=[=+\-@\t\r])", "'", regex=True)
-    write(folder / "excluded.csv", left_out.to_csv(index=False).encode())
-    frame = pd.DataFrame(kept, columns=SCHEMA.names[:5])
-    sizes = frame.groupby("split")[["pair_id", "study_id", "patient_id"]].nunique()
-    sizes = sizes.set_axis(["pairs", "studies", "patients"], axis=1).reindex(SPLITS, fill_value=0)
-    hashes = {name: sha256(folder / name) for name in FILES[:-1]}
-    images_and_words = "".join(hashes[name] for name in FILES[:2])
-    info = {
+    pq.write_table(table, buffer)
+    write(folder / MANIFEST_FILE, buffer.getvalue())
+
+
+def _write_excluded(excluded: list[dict], folder: Path) -> None:
+    columns = ["source", "pair_id", "study_id", "reason"]
+    table = pd.DataFrame(excluded, columns=columns, dtype=str)
+    table = table.replace(FORMULA_START, "'", regex=True)
+    write(folder / EXCLUDED_FILE, table.to_csv(index=False).encode())
+
+
+def _describe(
+    kept: list[dict], excluded: list[dict], notes: list[str], folder: Path, config: Config
+) -> dict[str, Any]:
+    """The content of dataset.json, once the other files are written to `folder`."""
+    columns = ["pair_id", "patient_id", "study_id", "split", "view"]
+    frame = pd.DataFrame(kept, columns=columns)
+    pair_ids = "\n".join(frame["pair_id"])
+    hashes = {name: sha256(folder / name) for name in CHECKED_FILES}
+    # What a model was trained on: the same ids can come with other images or other words.
+    images_and_words = hashes[IMAGES_FILE] + hashes[MANIFEST_FILE]
+    rules = {
+        "view": RULES["view"],
+        "images_per_study": RULES["images_per_study"][config.images_per_study],
+        "split": RULES["split"],
+    }
+    return {
         "source": config.source,
         "policy": config.policy,
         "images_per_study": config.images_per_study,
         "image_size": config.cache_size,
-        "rules": RULES | {"images_per_study": RULES["images_per_study"][config.images_per_study]},
+        "rules": rules,
         "notes": notes,
         "seen": len(kept) + len(excluded),
         "kept": len(kept),
-        "excluded": dict(Counter(record["reason"] for record in excluded).most_common()),
-        "views": dict(Counter(frame["view"]).most_common()),
-        "splits": sizes.to_dict("index"),
-        "pairs_sha256": hashlib.sha256("\n".join(frame["pair_id"]).encode()).hexdigest(),
+        "excluded": _count(record["reason"] for record in excluded),
+        "views": _count(frame["view"]),
+        "splits": _count_splits(frame),
+        "pairs_sha256": _hash_text(pair_ids),
         "sha256": hashes,
-        # What a model was trained on: the same ids can come with other images or other words.
-        "dataset_sha256": hashlib.sha256(images_and_words.encode()).hexdigest(),
+        "dataset_sha256": _hash_text(images_and_words),
         "versions": {name: version(name) for name in ("numpy", "pillow", "pydicom", "pyarrow")},
     }
-    write(folder / "dataset.json", json.dumps(info, indent=1, ensure_ascii=False).encode())
+
+
+def _count(values: Iterable[str]) -> dict[str, int]:
+    """How often each value occurs, the most frequent first."""
+    return dict(Counter(values).most_common())
+
+
+def _count_splits(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
+    counts = {}
+    for split in SPLITS:
+        part = frame[frame["split"] == split]
+        counts[split] = {
+            "pairs": part["pair_id"].nunique(),
+            "studies": part["study_id"].nunique(),
+            "patients": part["patient_id"].nunique(),
+        }
+    return counts
+
+
+def _hash_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The words of the data contract: a source's row, the manifest's columns, splits and views."""
+"""The terms of the data contract: a source's rows, splits, views, the manifest's columns."""
 
 import re
 from dataclasses import dataclass
@@ -8,16 +8,30 @@ import pyarrow as pa
 from mcrlib.data import images
 
 SPLITS = ("train", "validate", "test")
+
+# A view is frontal if this matches the whole of its name.
 FRONTAL = re.compile(
     r"(PA|AP)( (SUPINE|ERECT|UPRIGHT|PORTABLE|SEMI-?(ERECT|UPRIGHT)|SITTING|BEDSIDE|MOBILE))?"
     r"|FRONTAL|POSTERO-?ANTERIOR|ANTERO-?POSTERIOR|UNSTATED",
     re.IGNORECASE,
 )
+
+TEXT = pa.string()
+TEXT_LIST = pa.list_(TEXT)
 SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("pair_id", "patient_id", "study_id", "split", "view")]
-    + [(name, pa.string()) for name in ("report", "findings", "impression")]
-    + [("labels", pa.list_(pa.string())), ("uncertain", pa.list_(pa.string()))]
-    + [("source", pa.string())]
+    [
+        ("pair_id", TEXT),
+        ("patient_id", TEXT),
+        ("study_id", TEXT),
+        ("split", TEXT),
+        ("view", TEXT),
+        ("report", TEXT),
+        ("findings", TEXT),
+        ("impression", TEXT),
+        ("labels", TEXT_LIST),
+        ("uncertain", TEXT_LIST),
+        ("source", TEXT),
+    ]
 )
 
 
@@ -28,12 +42,12 @@ class Row:
     pair_id: str
     patient_id: str
     study_id: str
-    split: str  # train, validate, test, or "" for a draw by patient
+    split: str  # train, validate, test, or "" to draw one for the patient
     view: str
-    text: str  # the report as the source has it
+    text: str  # the report as the source gives it
     labels: list[str] | None
     source: str  # path of the image as given
     image: images.Source | None
-    sections: dict[str, str] | None = None  # where the source itself knows them
+    sections: dict[str, str] | None = None  # given if the source itself separates them
     uncertain: list[str] | None = None  # labels that the source is unsure of
     reason: str = ""  # why the source itself leaves this row out
