@@ -1,363 +1,436 @@
-"""Figures: pure functions from numbers to a matplotlib Figure, one style for all.
+"""Charts: functions from numbers to a matplotlib Figure, all in one style.
 
-Each is COLUMN (8.5 cm) or FULL (17 cm) wide; only `save` touches files. Report text stays text.
+A figure is COLUMN (8.5 cm) or FULL (17 cm) wide. Only `save` writes files. Names and reports are
+drawn literally: `$`, for example, never starts a formula.
 """
 
-import base64
-import html
 import io
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import cycle, groupby, product
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import tueplots.axes
 from matplotlib import colormaps, cycler, style
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
-from PIL import Image
 
 from mcrlib import tables
 from mcrlib.config import VARIANTS
 from mcrlib.files import write
 
-COLUMN, FULL = 8.5 / 2.54, 17 / 2.54  # inches
-SIZE, GAP = 6.5, 10  # points: small text, space between cells
-PALETTE = (  # Okabe and Ito's and others far from them, also under simulated colour blindness
-    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#624B0E", "#554691", "#39C671"),
-    *("#117450", "#673232", "#9E9B4C", "#611386", "#9E4C7E"),  # here the known variants end
-    *("#D55E00", "#741158", "#281BBB", "#D020DF", "#CD1D48"),
-)
-STYLE = {
-    **tueplots.axes.lines(base_width=0.6, line_base_ratio=1.7),
-    **tueplots.axes.spines(top=False, right=False),
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs on every machine
-    "font.size": 7, "axes.titlesize": 7.5, "axes.edgecolor": "0.4", "lines.markersize": 3,
-    "axes.grid": True, "axes.grid.axis": "y", "grid.color": "0.9", "legend.frameon": False,
-    "legend.columnspacing": 1.4, "axes.prop_cycle": cycler(color=PALETTE), "image.cmap": "gray",
-    "image.aspect": "auto", "image.composite_image": False, "text.parse_math": False,
-    "figure.constrained_layout.h_pad": 0.07, "figure.dpi": 160, "savefig.dpi": 300,
-    "text.hinting": "none", "pdf.fonttype": 42, "ps.fonttype": 42,  # journals refuse Type 3
-}  # fmt: skip
-MARKERS = "osD^vPX*"
-BOUNDS = {"floor": "0.72", "ceiling": "0.5"}  # greys
-LINES = {"image_to_report": (0, (3, 1.5)), "report_to_image": "-"}  # as in the paper
+CM_PER_INCH = 2.54
+POINTS_PER_INCH = 72
+COLUMN = 8.5 / CM_PER_INCH  # inches
+FULL = 17 / CM_PER_INCH  # inches
+FONT_SIZE = 7  # points
+LONGEST_NAME = 20  # characters of a variant, split or view; longer ones lose their middle
+
+# One colour a variant: first config.VARIANTS in its order, then users' methods. Six are Okabe and
+# Ito's; the others are far from these and from each other, also under simulated colour blindness.
+PALETTE = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#624B0E", "#554691", "#39C671",
+    "#117450", "#673232", "#9E9B4C", "#611386", "#9E4C7E", "#D55E00", "#741158", "#281BBB",
+    "#D020DF", "#CD1D48",
+)  # fmt: skip
+MARKERS = "osD^vPX*"  # one a variant, in the same order as the colours; then from the start again
+BOUNDS = {"floor": "0.72", "ceiling": "0.5"}  # random and ideal retrieval, in grey
+LINES = {"image_to_report": (0, (3, 1.5)), "report_to_image": "-"}  # dashed, solid: as in the paper
 FIGURE3_METRICS = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
-MODALITIES = (("chest radiograph", "#E0503A", "o"), ("report", "#1F3F99", "^"))
-MARKS = {  # kind of highlight: background, slant (tells it apart without colour), words
-    "own": ("#FFE58A", "normal", "the query's own findings"),
-    "shared": ("#B4E2AC", "normal", "shared with the query"),
-    "other": ("#F8C3DA", "italic", "not in the query, or against it"),
-    None: ("none", "normal", ""),
+
+
+class Modality(NamedTuple):
+    """How Figure 4 shows the embeddings of images or reports."""
+
+    label: str
+    colour: str
+    marker: str
+
+
+IMAGES = Modality("chest radiograph", colour="#E0503A", marker="o")
+REPORTS = Modality("report", colour="#1F3F99", marker="^")
+
+_LINE_WIDTHS = tueplots.axes.lines(base_width=0.6, line_base_ratio=1.7)
+_SPINES = tueplots.axes.spines(top=False, right=False)
+STYLE = {
+    **_LINE_WIDTHS,
+    **_SPINES,
+    "lines.markersize": 3,
+    "axes.edgecolor": "0.4",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.prop_cycle": cycler(color=PALETTE),
+    "grid.color": "0.9",
+    "legend.frameon": False,
+    "legend.columnspacing": 1.4,
+    "figure.constrained_layout.h_pad": 0.07,
+    # Text.
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs on every machine
+    "font.size": FONT_SIZE,
+    "axes.titlesize": 7.5,
+    "text.parse_math": False,
+    "text.hinting": "none",
+    # Pictures.
+    "image.cmap": "gray",
+    "image.aspect": "auto",
+    "image.composite_image": False,
+    # Files. Journals refuse Type 3 fonts; 42 is TrueType.
+    "figure.dpi": 160,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
 }
-styled = style.context(["default", STYLE])
+styled = style.context(["default", STYLE])  # decorates each function that draws
 
 
 @styled
 def save(figure: Figure, stem: str | Path) -> list[Path]:
-    """Write STEM.png (300 dpi) and STEM.pdf, undated, atomically, only if their bytes change."""
-    left_out = {"png": ["Software"], "pdf": ["Creator", "Producer", "CreationDate"]}
-    for kind, entries in left_out.items():
-        figure.savefig(new := io.BytesIO(), format=kind, metadata=dict.fromkeys(entries))
-        write(f"{stem}.{kind}", new.getvalue())
-    return [Path(f"{stem}.{kind}") for kind in left_out]
+    """Write `stem.png` (300 dpi) and `stem.pdf`; returns both paths.
 
-
-def looks(variants: Iterable[str]) -> dict[str, dict]:
-    """Colour and marker of each variant, as keywords of `Axes.plot`; ValueError if there is none.
-    config.VARIANTS, `floor` and `ceiling` always look the same; other names (users' own methods)
-    take the next places by alphabet.
+    The files hold no date and no versions, so that equal figures are equal bytes. Each is written
+    atomically, and only if its bytes change.
     """
-    if not (variants := list(variants)):
-        raise ValueError("There is no variant to draw: train and embed one first.")
-    order = [*VARIANTS, *sorted(set(variants) - set(VARIANTS) - set(BOUNDS))]
-    more = (colormaps["turbo"](i * 0.618034 % 1) for i in range(len(order)))  # never meet
-    places = zip(order, [*PALETTE, *more], cycle(MARKERS), strict=False)
-    look = {name: {"color": colour, "marker": marker} for name, colour, marker in places}
-    look |= {name: {"color": grey, "marker": ""} for name, grey in BOUNDS.items()}
+    left_out = {"png": ["Software"], "pdf": ["Creator", "Producer", "CreationDate"]}
+    paths = []
+    for file_type, entries in left_out.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=file_type, metadata=dict.fromkeys(entries))
+        path = Path(f"{stem}.{file_type}")  # a stem may contain dots
+        write(path, buffer.getvalue())
+        paths.append(path)
+    return paths
+
+
+def looks(variants: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour and marker of each variant, as keyword arguments of `Axes.plot`.
+
+    Variants of `config.VARIANTS`, `floor` and `ceiling` look the same in every figure. Other names
+    (users' own methods) follow in alphabetical order. Raises ValueError if there are no variants.
+    """
+    variants = list(variants)
+    _check_not_empty(variants)
+    others = set(variants) - set(VARIANTS) - set(BOUNDS)
+    look = {}
+    for place, name in enumerate([*VARIANTS, *sorted(others)]):
+        marker = MARKERS[place % len(MARKERS)]
+        look[name] = {"color": _colour(place), "marker": marker}
+    for name, grey in BOUNDS.items():
+        look[name] = {"color": grey, "marker": ""}
     return {name: look[name] for name in variants}
 
 
-def _plain(text, longest=10**9):
-    """One line without control characters; where it is long, without its middle."""
-    text = "".join(c for c in re.sub(r"\s+", " ", text) if c.isprintable())
-    return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-longest // 2 :]}"
+def _check_not_empty(variants: Sequence[str] | Mapping[str, Any]) -> None:
+    if not variants:
+        raise ValueError("There is no variant to draw: train and embed one first.")
 
 
-def _width(text, size=SIZE):  # in points, as drawn in the style's font
-    return text_to_path.get_text_width_height_descent(text, FontProperties(size=size), False)[0]
+def _colour(place: int) -> Any:
+    """The palette's colour at this place; beyond its end, one of a rainbow."""
+    if place < len(PALETTE):
+        return PALETTE[place]
+    # Multiples of the golden ratio never coincide, and neighbours are far apart.
+    place_in_rainbow = (place - len(PALETTE)) * 0.618034 % 1
+    return colormaps["turbo"](place_in_rainbow)
 
 
-def _legend(figure, handles):
-    """The figure with one legend under all panels, in even rows that fit its width."""
-    columns = 72 * figure.get_figwidth() / (31 + max(_width(h.get_label(), 7) for h in handles))
-    rows = -(-len(handles) // int(columns))
-    columns = -(-len(handles) // rows)
+def one_line(text: str, longest: int | None = None) -> str:
+    """The text on one line, without control characters.
+
+    If it has more than `longest` characters, an ellipsis takes the place of its middle.
+    """
+    spaced = re.sub(r"\s+", " ", text)
+    line = "".join(character for character in spaced if character.isprintable())
+    if longest is None or len(line) <= longest:
+        return line
+    start = line[: longest // 2]
+    end = line[-longest // 2 :]
+    return f"{start}…{end}"
+
+
+def text_width(text: str, size: float) -> float:
+    """Width in points of a text of `size` points, in the font of the current style."""
+    font = FontProperties(size=size)
+    width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return width
+
+
+def _add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """One legend under all panels, in rows of about equal length that fit the figure's width."""
+    page_width = POINTS_PER_INCH * figure.get_figwidth()
+    longest_label = max(text_width(handle.get_label(), FONT_SIZE) for handle in handles)
+    entry_width = 31 + longest_label  # 31 points for the symbol and the space between columns
+    most_columns = int(page_width / entry_width)
+    rows = math.ceil(len(handles) / most_columns)
+    columns = math.ceil(len(handles) / rows)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    # Freeze the layout, so that drawing again moves nothing.
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # drawn again, nothing moves
-    return figure
+    figure.set_layout_engine("none")
 
 
 @styled
 def loss_curves(history: pd.DataFrame) -> Figure:
     """Losses and validation recall of one training, COLUMN wide (ours).
-    history: a row an epoch with `epoch`, those of `loss vrc mim mrm` that the variant has, and
-    `validate_recall@10` (a fraction, NaN where not validated).
+
+    `history` has one row an epoch: `epoch`, `loss`, `validate_recall@10` (a fraction; NaN in epochs
+    without validation), and `vrc`, `mim` and `mrm` if the variant has these losses.
     """
-    figure = Figure((COLUMN, 8.5 / 2.54), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
-    names = [name for name in ("loss", "vrc", "mim", "mrm") if name in history]
-    above.plot(history["epoch"], history[names], label=names)
-    above.set(ylabel="training loss", ylim=(0, None))
-    recall = history.dropna(subset="validate_recall@10")
-    below.plot(recall["epoch"], 100 * recall["validate_recall@10"], "o-", clip_on=False)
-    below.set(xlabel="epoch", ylabel="validation Recall@10 (%)", ylim=(0, None))
-    below.locator_params(axis="x", integer=True)
-    return _legend(figure, above.get_lines())
+    figure = Figure((COLUMN, 8.5 / CM_PER_INCH), layout="constrained")
+    loss_axes, recall_axes = figure.subplots(2, 1, sharex=True)
+
+    losses = [name for name in ("loss", "vrc", "mim", "mrm") if name in history]
+    loss_axes.plot(history["epoch"], history[losses], label=losses)
+    loss_axes.set(ylabel="training loss", ylim=(0, None))
+
+    validated = history.dropna(subset="validate_recall@10")
+    percent = 100 * validated["validate_recall@10"]
+    recall_axes.plot(validated["epoch"], percent, "o-", clip_on=False)
+    recall_axes.set(xlabel="epoch", ylabel="validation Recall@10 (%)", ylim=(0, None))
+    recall_axes.locator_params(axis="x", integer=True)
+
+    _add_legend(figure, loss_axes.get_lines())
+    return figure
 
 
 @styled
 def recall_bars(evaluated: Mapping[str, Mapping], policy: str = "pair") -> Figure:
     """Recall@1/5/10 of each variant in both directions, COLUMN wide (the paper's comparison).
-    evaluated: variant -> `seeds.over_seeds`; positive is the same `pair` or the same `report`.
-    Whiskers are 95 % intervals, or one deviation over several seeds. Raises ValueError where pools
-    differ or lack the policy.
+
+    `evaluated` is the result of `seeds.over_seeds`, by variant. Under policy `pair` only the
+    query's partner is positive, under `report` every pair with the same report. Whiskers are 95 %
+    intervals or, over several seeds, one standard deviation. Raises ValueError if the pools have
+    different sizes or a variant was not evaluated under the policy.
     """
-    look, pools = looks(evaluated), {result["pool"] for result in evaluated.values()}
+    look = looks(evaluated)
+    _check_comparable(evaluated, policy)
+    first_result = next(iter(evaluated.values()))
+    chance = pd.Series(first_result["chance"])
+
+    figure = Figure((COLUMN, 9.5 / CM_PER_INCH), layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True, sharey=True)
+    for axes, direction in zip(panels, LINES, strict=True):
+        recall = {name: result[direction][policy] for name, result in evaluated.items()}
+        _draw_bars(axes, recall, list(chance.index), look)
+        chance_lines = _draw_chance(axes, chance)
+        axes.set(title=tables.DIRECTION_LABELS[direction], ylabel="recall (%)")
+
+    lower_axes = panels[-1]
+    lower_axes.set_xticks(np.arange(len(chance)), chance.index)
+    whiskers = "95 % intervals"
+    if any(result["seeds"] > 1 for result in evaluated.values()):
+        whiskers += ", or ± deviation over seeds"
+    pool = first_result["pool"]
+    lower_axes.set_xlabel(f"pool of {pool:,}, positive: same {policy}\n{whiskers}")
+
+    handles = []
+    for name in look:
+        label = one_line(name, LONGEST_NAME)
+        handles.append(Line2D([], [], color=look[name]["color"], lw=5, label=label))
+    handles.append(chance_lines)
+    _add_legend(figure, handles)
+    return figure
+
+
+def _check_comparable(evaluated: Mapping[str, Mapping], policy: str) -> None:
+    pools = {result["pool"] for result in evaluated.values()}
     if len(pools) > 1:
         raise ValueError(f"Pools of {sorted(pools)} pairs cannot be compared: use one for all.")
-    if missing := [name for name in look if policy not in evaluated[name]["image_to_report"]]:
+    missing = []
+    for name, result in evaluated.items():
+        if policy not in result["image_to_report"]:
+            missing.append(name)
+    if missing:
         raise ValueError(f"{missing} have no recall under policy {policy!r}: evaluate with texts.")
-    chance = pd.Series(next(iter(evaluated.values()))["chance"])
-    figure = Figure((COLUMN, 9.5 / 2.54), layout="constrained")
-    panels = figure.subplots(2, 1, sharex=True, sharey=True)
-    places, width = np.arange(len(chance)), 0.8 / len(look)
-    for axes, direction in zip(panels, LINES, strict=True):
-        for turn, (name, result) in enumerate(evaluated.items()):
-            cells = pd.DataFrame([result[direction][policy][metric] for metric in chance.index])
-            value, low, high = 100 * cells[["value", "low", "high"]].to_numpy(float).T
-            x = places + (turn + 0.5) * width - 0.4
-            whiskers = np.maximum([value - low, high - value], 0)
-            axes.bar(x, value, 0.88 * width, yerr=whiskers, color=look[name]["color"], alpha=0.8)
-        line = axes.hlines(100 * chance, places - 0.45, places + 0.45, "k", ":", label="chance")
-        axes.set(title=tables.DIRECTION_LABELS[direction], ylabel="recall (%)")
-    axes.set_xticks(places, chance.index)
-    several = any(result["seeds"] > 1 for result in evaluated.values())
-    whiskers = "95 % intervals" + ", or ± deviation over seeds" * several
-    axes.set_xlabel(f"pool of {pools.pop():,}, positive: same {policy}\n{whiskers}")
-    keys = [Line2D([], [], color=look[n]["color"], lw=5, label=_plain(n, 20)) for n in look]
-    return _legend(figure, [*keys, line])
+
+
+def _draw_bars(
+    axes: Axes, recall: Mapping[str, Mapping], metrics: Sequence[str], look: Mapping[str, Mapping]
+) -> None:
+    """One group of bars a metric, one bar in each group a variant."""
+    groups = np.arange(len(metrics))
+    group_width = 0.8
+    step = group_width / len(recall)
+    for place, name in enumerate(recall):
+        shares = pd.DataFrame([recall[name][metric] for metric in metrics])
+        percent = 100 * shares[["value", "low", "high"]].astype(float)
+        value = percent["value"].to_numpy()
+        down = value - percent["low"].to_numpy()
+        up = percent["high"].to_numpy() - value
+        whiskers = np.maximum([down, up], 0)
+        x = groups + (place + 0.5) * step - group_width / 2
+        colour = look[name]["color"]
+        axes.bar(x, value, 0.88 * step, yerr=whiskers, color=colour, alpha=0.8)
+
+
+def _draw_chance(axes: Axes, chance: pd.Series) -> LineCollection:
+    """A dotted line across each group of bars."""
+    groups = np.arange(len(chance))
+    left = groups - 0.45
+    right = groups + 0.45
+    return axes.hlines(100 * chance, left, right, "k", ":", label="chance")
 
 
 @styled
 def curves(records: Sequence[Mapping], metrics: Sequence[str] = FIGURE3_METRICS) -> Figure:
     """Text metrics over the top K, FULL wide (Figure 3; its best-of-K row is ours).
-    records: `variant direction metric k mean best` a point; the variants `floor` and `ceiling`
-    are grey. Raises ValueError where a metric has no record.
+
+    `records` hold one point each: `variant`, `direction`, `metric`, `k`, `mean` and `best`. The
+    variants `floor` and `ceiling` are grey. Raises ValueError if a metric has no record.
     """
-    table, look = pd.DataFrame(records), looks(record["variant"] for record in records)
-    if missing := sorted(set(metrics) - set(table["metric"])):
+    look = looks(record["variant"] for record in records)
+    table = pd.DataFrame(records)
+    missing = sorted(set(metrics) - set(table["metric"]))
+    if missing:
         raise ValueError(f"No record of {missing}: score them, or name the metrics to draw.")
-    figure = Figure((FULL, 10.5 / 2.54), layout="constrained")
+
+    figure = Figure((FULL, 10.5 / CM_PER_INCH), layout="constrained")
     panels = figure.subplots(2, len(metrics), squeeze=False)
-    for axes, (kind, metric) in zip(panels.flat, product(("mean", "best"), metrics), strict=True):
-        rows = table[table["metric"] == metric].sort_values("k")
-        for (name, direction), line in rows.groupby(["variant", "direction"]):
-            axes.plot(line["k"], line[kind], ls=LINES[direction], markevery=3, **look[name])
-        axes.set(title=f"{metric}, {kind} of top K", xticks=[1, 4, 7, 10])
-        axes.set_xlabel("K" * (kind == "best"))
-    labels = {name: _plain(name, 20) for name in sorted(look, key=lambda name: name in BOUNDS)}
-    labels["ceiling"] = "ceiling (a lower bound)"
-    handles = [Line2D([], [], label=labels[n], **look[n]) for n in labels if n in look]
-    handles += [
-        Line2D([], [], color="k", ls=LINES[d], label=tables.DIRECTION_LABELS[d]) for d in LINES
-    ]
-    return _legend(figure, handles)
+    for row, value in enumerate(("mean", "best")):
+        for column, metric in enumerate(metrics):
+            axes = panels[row, column]
+            points = table[table["metric"] == metric].sort_values("k")
+            for group, line in points.groupby(["variant", "direction"]):
+                name, direction = group
+                line_style = LINES[direction]
+                axes.plot(line["k"], line[value], ls=line_style, markevery=3, **look[name])
+            axes.set(title=f"{metric}, {value} of top K", xticks=[1, 4, 7, 10])
+    for axes in panels[-1]:
+        axes.set_xlabel("K")
+
+    _add_legend(figure, _curve_handles(look))
+    return figure
+
+
+def _curve_handles(look: Mapping[str, Mapping]) -> list[Line2D]:
+    """Legend entries of the variants, then the bounds, then the directions."""
+    methods = [name for name in look if name not in BOUNDS]
+    bounds = [name for name in look if name in BOUNDS]
+    handles = []
+    for name in [*methods, *bounds]:
+        label = one_line(name, LONGEST_NAME)
+        if name == "ceiling":
+            label = "ceiling (a lower bound)"
+        handles.append(Line2D([], [], label=label, **look[name]))
+    for direction, line_style in LINES.items():
+        label = tables.DIRECTION_LABELS[direction]
+        handles.append(Line2D([], [], color="k", ls=line_style, label=label))
+    return handles
 
 
 @styled
 def modality_gap(gaps: Mapping[str, Mapping]) -> Figure:
-    """t-SNE of both modalities, a square panel a variant (Figure 4), its numbers beneath (ours).
-    gaps: variant -> `tsne` [2n, 2], images first, and `numbers`. COLUMN wide for one or two
-    panels, else FULL. All panels are treated alike: equal axes around the data, no ticks.
+    """t-SNE of both modalities, one square panel a variant (Figure 4), with its numbers (ours).
+
+    `gaps` holds by variant `tsne [2n, 2]`, the n images first, and `numbers` by name. The figure is
+    COLUMN wide for one or two panels, else FULL. All panels are treated alike: equal axes around
+    the data, no ticks. Raises ValueError if there are no variants.
     """
-    rows = -(-len(looks(gaps)) // 4)
-    columns = -(-len(gaps) // rows)
+    _check_not_empty(gaps)
+    rows = math.ceil(len(gaps) / 4)
+    columns = math.ceil(len(gaps) / rows)
     width = COLUMN if columns < 3 else FULL
-    figure = Figure((width, rows * (width / columns + 1.1) + 0.2), layout="constrained")
-    alignments = {"abm": "AbM (abm)", "mcr": "MbA (mcr)"}
-    for place, (name, gap) in enumerate(gaps.items(), 1):
-        axes, points = figure.add_subplot(rows, columns, place), np.asarray(gap["tsne"], float)
-        for part, (label, colour, marker) in zip(np.split(points, 2), MODALITIES, strict=True):
-            axes.scatter(*part.T, 4, colour, marker, lw=0, alpha=0.75, label=label)
-        axes.set(box_aspect=1, aspect="equal", adjustable="datalim", xticks=[], yticks=[])
-        axes.set_title(f"({chr(96 + place)}) {alignments.get(name) or _plain(name, 20)}")
-        axes.spines[:].set_visible(True)
-        lines = [f"{key.replace('_', ' '):<20}{v:>8.3f}" for key, v in gap["numbers"].items()]
-        axes.set_xlabel("\n".join(lines), family="DejaVu Sans Mono", size=6, linespacing=1.4)
-    handles = [Line2D([], [], color=c, marker=m, ls="", label=name) for name, c, m in MODALITIES]
-    return _legend(figure, handles)
+    height = rows * (width / columns + 1.1) + 0.2  # inches; 1.1 for title and numbers of a panel
+    figure = Figure((width, height), layout="constrained")
+
+    alignments = {"abm": "AbM (abm)", "mcr": "MbA (mcr)"}  # the paper's names
+    for place, name in enumerate(gaps):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        _draw_gap(axes, gaps[name])
+        letter = chr(ord("a") + place)
+        label = alignments.get(name, one_line(name, LONGEST_NAME))
+        axes.set_title(f"({letter}) {label}")
+
+    handles = []
+    for modality in (IMAGES, REPORTS):
+        symbol = {"color": modality.colour, "marker": modality.marker, "ls": ""}
+        handles.append(Line2D([], [], label=modality.label, **symbol))
+    _add_legend(figure, handles)
+    return figure
 
 
-def _runs(text, spans, words):
-    """The plain text as (run, kind), `…` after so many words but never inside a highlight."""
-    kinds = [None] * len(text)
-    for start, end, kind in spans:
-        if kind not in MARKS or not 0 <= start <= end <= len(text):
-            raise ValueError(f"Highlight {start, end, kind} does not fit {len(text)} characters.")
-        kinds[start:end] = [kind] * (end - start)
-    cut = [0, *(word.end() for word in re.finditer(r"\S+", text))][: words + 1][-1]
-    while cut < len(text) and kinds[cut]:
-        cut += 1
-    more = bool(text[cut:].strip())
-    while more and cut and text[cut - 1] in ".,;: " and not kinds[cut - 1]:
-        cut -= 1
-    text, kinds = f"{text[:cut]}…", [*kinds[:cut], None]
-    groups = groupby(range(cut + more), key=kinds.__getitem__)
-    return [(_plain("".join(text[i] for i in places)), kind) for kind, places in groups]
+def _draw_gap(axes: Axes, gap: Mapping) -> None:
+    """Points of both modalities, and the numbers as a table below."""
+    points = np.asarray(gap["tsne"], float)
+    image_points, report_points = np.split(points, 2)
+    for modality, own_points in ((IMAGES, image_points), (REPORTS, report_points)):
+        axes.scatter(
+            own_points[:, 0],
+            own_points[:, 1],
+            s=4,
+            c=modality.colour,
+            marker=modality.marker,
+            lw=0,
+            alpha=0.75,
+            label=modality.label,
+        )
+    axes.set(box_aspect=1, aspect="equal", adjustable="datalim", xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
 
-
-def _write(axes, x, y, width, runs):
-    """Runs wrapped into a column whose top left is (x, y), in points; returns its bottom."""
-    left, base = x, y + SIZE
-    for run, kind in runs:
-        colour, slant, _ = MARKS[kind]
-        box = {"facecolor": colour, "linewidth": 0, "pad": 0.8} if kind else None
-        for piece in re.findall(r"\S{1,24} ?| ", run):
-            word = _width(piece.rstrip())
-            if x > left and x + word > left + width and piece[0] not in " .,;:)…":
-                x, base = left, base + 1.3 * SIZE
-            size = SIZE * min(1, width / (word or 1))  # a very long word shrinks
-            axes.text(x, base, piece, size=size, style=slant, bbox=box)
-            x += _width(piece) * size / SIZE
-    return base + 0.3 * SIZE
-
-
-def _sheet(rows, note):
-    """Rows of up to four cells (title, runs, picture or None) over a note, FULL wide.
-    A row whose first cell is None continues the one above, whose first cell reaches down.
-    """
-    axes = Figure((FULL, 1)).add_axes((0, 0, 1, 1), xlim=(0, 72 * FULL))
-    axes.axis("off")
-    side, ends = (72 * FULL - 8 - 3 * GAP) / 4, np.full(4, 2.0)  # points
-    for row in rows:
-        first = 0 if row[0] else 1
-        ends[first:] = ends[first:].max()
-        for column, (title, runs, picture) in enumerate(row[first:], first):
-            x, y = 4 + column * (side + GAP), ends[column]
-            axes.text(x, y + SIZE, title, size=SIZE, weight="bold")
-            y += 11
-            if picture is not None:
-                axes.imshow(picture, vmin=0, vmax=255, extent=(x, x + side, y + side, y))
-                y += side + 3
-            ends[column] = _write(axes, x, y, side, runs) + GAP
-    bottom = _write(axes, 4, ends.max(), 72 * FULL, note) + 2
-    axes.set_ylim(bottom, 0)
-    axes.figure.set_size_inches(FULL, bottom / 72)
-    return axes.figure
-
-
-def _retrievals(queries, pictures, highlights, words):
-    """Figure 5 as rows of cells, one a query and variant, and its legend as runs."""
-    rows = []
-    for query in queries:
-        text, from_image = query["report"], query["direction"] == "image_to_report"
-        shown = [query] if from_image else [hit for hits in query["hits"].values() for hit in hits]
-        if missing := {pair["pair_id"] for pair in shown} - set(pictures):
-            raise ValueError(f"There is no picture of {sorted(missing)}: give all that are shown.")
-        own = [(start, end, "own") for start, end, _ in highlights(text, text)]
-        title = f"Query {'image' if from_image else 'report'}  {_plain(query['pair_id'], 16)}"
-        first = (title, _runs(text, own, words), pictures.get(query["pair_id"]))
-        for variant, hits in query["hits"].items():
-            rows.append([first])
-            for hit in hits:
-                title = f"{_plain(variant, 12)}  #{hit['rank']}  {hit['score']:.2f}"
-                spans, limit = highlights(text, hit["report"]), words if from_image else words // 3
-                picture = None if from_image else pictures[hit["pair_id"]]
-                runs = _runs(hit["report"], spans, limit)
-                rows[-1].append((title + "  ✓" * hit["positive"], runs, picture))
-            first = None
-    marks = [run for kind, (*_, label) in MARKS.items() for run in ((label, kind), ("   ", None))]
-    note = f"#: rank, cosine; ✓: positive; …: cut after {words} words, under pictures {words // 3}"
-    return rows, [*marks, (note, None)]
-
-
-@styled
-def top3(queries: Sequence, pictures: Mapping, highlights: Callable, words: int = 40) -> Figure:
-    """Top-3 retrievals of each query, a row a variant, FULL wide (Figure 5).
-    queries: `direction pair_id report hits`, hits: variant -> `pair_id rank score report positive`
-    each; pictures: pair_id -> uint8 [S, S], a query report's own picture too where it has one.
-    highlights(query report, hit report), such as `findings.highlights`, gives spans (start, end,
-    kind of MARKS) of the latter. Reports are cut after `words` words. Raises ValueError for a
-    missing picture or a span outside its text.
-    """
-    return _sheet(*_retrievals(queries, pictures, highlights, words))
-
-
-def top3_html(queries: Sequence, pictures: Mapping, highlights: Callable, words: int = 80) -> str:
-    """What `top3` draws as one piece of HTML: pictures inside, all text escaped."""
-    rows, note = _retrievals(queries, pictures, highlights, words)
-    cell, table = '<td style="text-align:left;vertical-align:top" rowspan=', ""
-    for query, *hits in rows:
-        table += f"<tbody><tr>{cell}0>{_html(*query)}" if query else "<tr>"
-        table += "".join(f"{cell}1>{_html(*hit)}" for hit in hits)
-    return f'<table style="background:white;color:black">{table}</table>{_html("", note)}'
-
-
-def _html(title, runs, picture=None):
-    image = ""
-    if picture is not None:
-        Image.fromarray(picture).save(png := io.BytesIO(), "png")
-        image = f'<img src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"><br>'
-    look = '<span style="background:{};font-style:{}">'
-    text = "".join(f"{look.format(*MARKS[kind])}{html.escape(run)}</span>" for run, kind in runs)
-    return f"<b>{html.escape(title)}</b><br>{image}{text}"
-
-
-@styled
-def examples(images: Sequence[np.ndarray], reports: Sequence[str], n: int = 8) -> Figure:
-    """The first n pairs, four a row, FULL wide: picture (uint8 [S, S]) and its report's start."""
-    cells = [(str(i + 1), _runs(reports[i], (), 18), images[i]) for i in range(len(reports[:n]))]
-    return _sheet([cells[i : i + 4] for i in range(0, len(cells), 4)], [])
+    lines = []
+    for name, number in gap["numbers"].items():
+        label = name.replace("_", " ")
+        lines.append(f"{label:<20}{number:>8.3f}")
+    axes.set_xlabel("\n".join(lines), family="DejaVu Sans Mono", size=6, linespacing=1.4)
 
 
 @styled
 def lengths(frame: pd.DataFrame) -> Figure:
-    """Words in a report, pairs by split and by view of a manifest's frame, COLUMN wide (ours)."""
-    figure = Figure((COLUMN, 7.5 / 2.54), layout="constrained")
-    panels = figure.subplot_mosaic([["words"] * 2, ["split", "view"]], height_ratios=(3, 2))
+    """Words in a report, and pairs by split and by view, COLUMN wide (ours).
+
+    `frame` is a manifest's: `report`, `split` and `view` of each pair.
+    """
+    figure = Figure((COLUMN, 7.5 / CM_PER_INCH), layout="constrained")
+    layout = [["words", "words"], ["split", "view"]]
+    panels = figure.subplot_mosaic(layout, height_ratios=(3, 2))
+
     words = frame["report"].str.split().str.len()
+    median = words.median()
     panels["words"].hist(words, bins=30)
     panels["words"].set(xlabel="words in a report", ylabel="pairs")
+
     for column in ("split", "view"):
-        counts, axes = frame[column].value_counts(ascending=True), panels[column]
-        axes.barh([f"{_plain(name, 20)}  {count:,}" for name, count in counts.items()], counts)
+        axes = panels[column]
+        counts = frame[column].value_counts(ascending=True)
+        labels = []
+        for name, count in counts.items():
+            shown_name = one_line(name, LONGEST_NAME)
+            labels.append(f"{shown_name}  {count:,}")
+        axes.barh(labels, counts)
         axes.set(title=f"pairs by {column}", xticks=[])
         axes.grid(False)
-    label = f"median of {words.median():.0f} words"
-    return _legend(figure, [panels["words"].axvline(words.median(), color="k", label=label)])
+
+    label = f"median of {median:.0f} words"
+    median_line = panels["words"].axvline(median, color="k", label=label)
+    _add_legend(figure, [median_line])
+    return figure
 
 
 @styled
 def time_and_memory(table: pd.DataFrame) -> Figure:
-    """Time over saved activations of a training step, a line a variant, COLUMN wide (ours).
-    table: `tables.step_table`'s; its rows of 128 tokens are drawn.
+    """Time over saved activations of a training step, one line a variant, COLUMN wide (ours).
+
+    `table` is that of `tables.step_table`; its rows of 128 tokens are drawn. Each point is a level
+    of recomputation. Raises ValueError if there are no such rows.
     """
-    table = table[table["tokens"] == 128]
-    look = looks(table["variant"].unique())
-    figure = Figure((COLUMN, 8 / 2.54), layout="constrained")
+    steps = table[table["tokens"] == 128]
+    look = looks(steps["variant"].unique())
+    figure = Figure((COLUMN, 8 / CM_PER_INCH), layout="constrained")
     axes = figure.subplots()
-    for name, line in table.groupby("variant", sort=False):
+    for name, line in steps.groupby("variant", sort=False):
         activations = line["activations ratio"].tolist()
         time = line["time ratio"].tolist()
-        axes.plot(activations, time, label=_plain(name, 20), **look[name])
+        axes.plot(activations, time, label=one_line(name, LONGEST_NAME), **look[name])
         for level, x, y in zip(line["level"], activations, time, strict=True):
             axes.annotate(level, (x, y), (3, 3), textcoords="offset points", size=6)
     axes.set(xlim=(0, None), ylim=(0, None))
     axes.set(xlabel="activations, dual without recomputation = 1", ylabel="time, the same = 1")
-    return _legend(figure, axes.get_lines())
+    _add_legend(figure, axes.get_lines())
+    return figure

@@ -1,0 +1,383 @@
+"""Sheets: cells of a title, a picture and highlighted report text, as a figure or as HTML.
+
+Figure 5 (`top3`, `top3_html`) and the first pairs of a data set (`examples`).
+"""
+
+import base64
+import html
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby, islice
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from mcrlib.plots import FULL, POINTS_PER_INCH, one_line, styled, text_width
+
+# All lengths are in points.
+PAGE_WIDTH = POINTS_PER_INCH * FULL
+MARGIN = 4  # left and right of the page
+GAP = 10  # between cells
+COLUMNS = 4  # cells a row: a query and its three hits
+CELL_WIDTH = (PAGE_WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) / COLUMNS
+TEXT_SIZE = 6.5
+LINE_HEIGHT = 1.3 * TEXT_SIZE
+TITLE_HEIGHT = 11
+
+
+class Mark(NamedTuple):
+    """How one kind of highlight looks and what it means to the reader."""
+
+    background: str  # a colour
+    slant: str  # tells the kinds apart without colour
+    meaning: str
+
+
+# By kind of highlight. The kind None is plain text.
+MARKS = {
+    "own": Mark("#FFE58A", "normal", "the query's own findings"),
+    "shared": Mark("#B4E2AC", "normal", "shared with the query"),
+    "other": Mark("#F8C3DA", "italic", "not in the query, or against it"),
+    None: Mark("none", "normal", ""),
+}
+
+
+# From a query's report and a hit's report to what to mark in the hit's: tuples (start, end, kind of
+# MARKS). `findings.highlights` is one.
+Highlighter = Callable[[str, str], Iterable[tuple[int, int, str]]]
+
+
+class Highlight(NamedTuple):
+    """Characters `start` to `end` (exclusive) of a report, and their kind of MARKS."""
+
+    start: int
+    end: int
+    kind: str | None
+
+
+class Segment(NamedTuple):
+    """A stretch of text of one kind of MARKS."""
+
+    text: str
+    kind: str | None
+
+
+class Cell(NamedTuple):
+    """A title over a picture, if there is one, over text."""
+
+    title: str
+    segments: list[Segment]
+    picture: np.ndarray | None = None  # uint8 [S, S]
+
+
+class Row(NamedTuple):
+    """Cells beside each other: one in the first column, the others to its right."""
+
+    first: Cell | None  # None: the first cell of the row above reaches down
+    others: list[Cell]
+
+
+@styled
+def top3(
+    queries: Sequence[Mapping],
+    pictures: Mapping[str, np.ndarray],
+    highlights: Highlighter,
+    words: int = 40,
+) -> Figure:
+    """Top-3 retrievals of each query, one row a variant, FULL wide (Figure 5).
+
+    Each of `queries` has `direction`, `pair_id`, `report` and `hits`: by variant, a list of
+    `pair_id`, `rank`, `score` (cosine), `report` and `positive`. `pictures` holds uint8 [S, S] by
+    pair id: the query's or its hits', and also a query report's own if it has one.
+    `highlights(query_report, hit_report)`, such as `findings.highlights`, returns what to mark in
+    the hit's report: tuples (start, end, kind of MARKS). Reports are cut after `words` words, under
+    a hit's picture after a third of them. Raises ValueError if a picture is missing or a highlight
+    does not fit its report.
+    """
+    rows = _retrieval_rows(queries, pictures, highlights, words)
+    return _draw_sheet(rows, _legend(words))
+
+
+def top3_html(
+    queries: Sequence[Mapping],
+    pictures: Mapping[str, np.ndarray],
+    highlights: Highlighter,
+    words: int = 80,
+) -> str:
+    """What `top3` draws, as one piece of HTML: pictures are embedded, all text is escaped."""
+    # Zero rows means: down to the end of the table body, which holds all variants of a query.
+    query_tag = '<td style="text-align:left;vertical-align:top" rowspan=0>'
+    hit_tag = '<td style="text-align:left;vertical-align:top" rowspan=1>'
+    table = ""
+    for row in _retrieval_rows(queries, pictures, highlights, words):
+        if row.first is None:
+            table += "<tr>"
+        else:
+            table += f"<tbody><tr>{query_tag}{_cell_html(row.first)}"
+        for cell in row.others:
+            table += f"{hit_tag}{_cell_html(cell)}"
+    legend = _cell_html(Cell(title="", segments=_legend(words)))
+    return f'<table style="background:white;color:black">{table}</table>{legend}'
+
+
+@styled
+def examples(images: Sequence[np.ndarray], reports: Sequence[str], n: int = 8) -> Figure:
+    """The first n pairs, four a row, FULL wide: pictures (uint8 [S, S]) and how reports begin."""
+    cells = []
+    for place, report in enumerate(reports[:n]):
+        segments = _segments(report, highlights=[], words=18)
+        cells.append(Cell(title=str(place + 1), segments=segments, picture=images[place]))
+    rows = []
+    for start in range(0, len(cells), COLUMNS):
+        first = cells[start]
+        others = cells[start + 1 : start + COLUMNS]
+        rows.append(Row(first, others))
+    return _draw_sheet(rows, note=[])
+
+
+# What a sheet of retrievals says
+
+
+def _retrieval_rows(
+    queries: Sequence[Mapping],
+    pictures: Mapping[str, np.ndarray],
+    highlights: Highlighter,
+    words: int,
+) -> list[Row]:
+    """One row a query and variant: the query's cell, for its first variant only, and the hits'."""
+    rows = []
+    for query in queries:
+        _check_pictures(query, pictures)
+        shows_pictures = query["direction"] != "image_to_report"
+        hit_words = _words_under_picture(words) if shows_pictures else words
+        first = _query_cell(query, pictures, highlights, words)
+        for variant, hits in query["hits"].items():
+            others = []
+            for hit in hits:
+                title = _hit_title(variant, hit)
+                marked = _named(highlights(query["report"], hit["report"]))
+                segments = _segments(hit["report"], marked, hit_words)
+                picture = pictures[hit["pair_id"]] if shows_pictures else None
+                others.append(Cell(title, segments, picture))
+            rows.append(Row(first, others))
+            first = None
+    return rows
+
+
+def _check_pictures(query: Mapping, pictures: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError if a picture is missing: the query's, or those of its hits."""
+    needed = set()
+    if query["direction"] == "image_to_report":
+        needed.add(query["pair_id"])
+    else:
+        for hits in query["hits"].values():
+            needed.update(hit["pair_id"] for hit in hits)
+    missing = needed - set(pictures)
+    if missing:
+        raise ValueError(f"There is no picture of {sorted(missing)}: give all that are shown.")
+
+
+def _query_cell(
+    query: Mapping,
+    pictures: Mapping[str, np.ndarray],
+    highlights: Highlighter,
+    words: int,
+) -> Cell:
+    """The query's picture and report, also if only one of the two was the query."""
+    report = query["report"]
+    modality = "image" if query["direction"] == "image_to_report" else "report"
+    pair_id = one_line(query["pair_id"], 16)
+    title = f"Query {modality}  {pair_id}"
+    # Compared with itself, a report shares all of its findings.
+    marked = _named(highlights(report, report))
+    own = [highlight._replace(kind="own") for highlight in marked]
+    segments = _segments(report, own, words)
+    return Cell(title, segments, pictures.get(query["pair_id"]))
+
+
+def _hit_title(variant: str, hit: Mapping) -> str:
+    name = one_line(variant, 12)
+    title = f"{name}  #{hit['rank']}  {hit['score']:.2f}"
+    if hit["positive"]:
+        title += "  ✓"
+    return title
+
+
+def _words_under_picture(words: int) -> int:
+    """A third, since a hit's picture is what was retrieved and its report only explains it."""
+    return words // 3
+
+
+def _legend(words: int) -> list[Segment]:
+    """What the marks and symbols mean, each mark in its own colour."""
+    segments = []
+    for kind, mark in MARKS.items():
+        segments.append(Segment(mark.meaning, kind))
+        segments.append(Segment("   ", None))
+    fewer = _words_under_picture(words)
+    cut = f"…: cut after {words} words, under pictures {fewer}"
+    segments.append(Segment(f"#: rank, cosine; ✓: positive; {cut}", None))
+    return segments
+
+
+# From a report and its highlights to segments
+
+
+def _named(spans: Iterable[tuple]) -> list[Highlight]:
+    """Highlights of plain tuples (start, end, kind)."""
+    return [Highlight(start, end, kind) for start, end, kind in spans]
+
+
+def _segments(text: str, highlights: Sequence[Highlight], words: int) -> list[Segment]:
+    """The text on one line, split by kind of highlight and cut after `words` words.
+
+    An ellipsis ends a cut text. A highlight is never cut in two: the text then ends after it.
+    Raises ValueError for a highlight outside the text or of an unknown kind.
+    """
+    kinds = _kinds(text, highlights)
+    end = _end_of_words(text, words)
+    while end < len(text) and kinds[end]:
+        end += 1
+    is_cut = bool(text[end:].strip())
+    if is_cut:
+        # No punctuation before the ellipsis.
+        while end and text[end - 1] in ".,;: " and not kinds[end - 1]:
+            end -= 1
+    shown_text = text[:end]
+    shown_kinds = kinds[:end]
+    if is_cut:
+        shown_text += "…"
+        shown_kinds.append(None)
+
+    segments = []
+    start = 0
+    for kind, equal_kinds in groupby(shown_kinds):
+        stop = start + len(list(equal_kinds))
+        segments.append(Segment(one_line(shown_text[start:stop]), kind))
+        start = stop
+    return segments
+
+
+def _kinds(text: str, highlights: Sequence[Highlight]) -> list[str | None]:
+    """The kind of each character. If highlights overlap, the last one counts."""
+    kinds = [None] * len(text)
+    for highlight in highlights:
+        is_inside = 0 <= highlight.start <= highlight.end <= len(text)
+        if highlight.kind not in MARKS or not is_inside:
+            known = ", ".join(kind for kind in MARKS if kind)
+            raise ValueError(
+                f"The highlight {tuple(highlight)} does not fit a report of {len(text)} "
+                f"characters: give a start and an end within it, and one of the kinds {known}."
+            )
+        for position in range(highlight.start, highlight.end):
+            kinds[position] = highlight.kind
+    return kinds
+
+
+def _end_of_words(text: str, words: int) -> int:
+    """Number of characters up to the end of the first `words` words."""
+    end = 0
+    for word in islice(re.finditer(r"\S+", text), words):
+        end = word.end()
+    return end
+
+
+# Drawing
+
+
+def _draw_sheet(rows: Sequence[Row], note: Sequence[Segment]) -> Figure:
+    """Rows of up to four cells over a note, FULL wide and as high as they need."""
+    figure = Figure((FULL, 1))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, PAGE_WIDTH))
+    axes.axis("off")
+    next_tops = [2.0] * COLUMNS  # y of the first free point in each column; y grows downwards
+    for row in rows:
+        if row.first is None:
+            first_column = 1
+            cells = row.others
+        else:
+            first_column = 0
+            cells = [row.first, *row.others]
+        # All cells of a row begin below the lowest of those above.
+        top = max(next_tops[first_column:])
+        for column in range(first_column, COLUMNS):
+            next_tops[column] = top
+        for column, cell in enumerate(cells, first_column):
+            left = MARGIN + column * (CELL_WIDTH + GAP)
+            bottom = _draw_cell(axes, left, top, cell)
+            next_tops[column] = bottom + GAP
+
+    page_bottom = 2 + _draw_text(axes, MARGIN, max(next_tops), PAGE_WIDTH, note)
+    axes.set_ylim(page_bottom, 0)
+    figure.set_size_inches(FULL, page_bottom / POINTS_PER_INCH)
+    return figure
+
+
+def _draw_cell(axes: Axes, left: float, top: float, cell: Cell) -> float:
+    """Draw a cell whose top left corner is (left, top); returns its bottom."""
+    axes.text(left, top + TEXT_SIZE, cell.title, size=TEXT_SIZE, weight="bold")
+    y = top + TITLE_HEIGHT
+    if cell.picture is not None:
+        side = CELL_WIDTH
+        axes.imshow(cell.picture, vmin=0, vmax=255, extent=(left, left + side, y + side, y))
+        y += side + 3
+    return _draw_text(axes, left, y, CELL_WIDTH, cell.segments)
+
+
+def _draw_text(
+    axes: Axes, left: float, top: float, width: float, segments: Sequence[Segment]
+) -> float:
+    """Wrap segments into a column whose top left corner is (left, top); returns its bottom."""
+    x = left
+    baseline = top + TEXT_SIZE
+    for segment in segments:
+        mark = MARKS[segment.kind]
+        box = None
+        if segment.kind:
+            box = {"facecolor": mark.background, "linewidth": 0, "pad": 0.8}
+        for piece in _pieces(segment.text):
+            word_width = text_width(piece.rstrip(), TEXT_SIZE)
+            overflows = x + word_width > left + width
+            is_new_word = piece[0] not in " .,;:)…"
+            if overflows and is_new_word and x > left:
+                x = left
+                baseline += LINE_HEIGHT
+            size = TEXT_SIZE
+            if word_width > width:  # a very long word shrinks
+                size = TEXT_SIZE * (width / word_width)
+            axes.text(x, baseline, piece, size=size, style=mark.slant, bbox=box)
+            x += text_width(piece, TEXT_SIZE) * size / TEXT_SIZE
+    return baseline + 0.3 * TEXT_SIZE
+
+
+def _pieces(text: str) -> list[str]:
+    """Words with the space that follows; very long words in parts of 24 characters."""
+    return re.findall(r"\S{1,24} ?| ", text)
+
+
+# HTML
+
+
+def _cell_html(cell: Cell) -> str:
+    title = html.escape(cell.title)
+    picture = ""
+    if cell.picture is not None:
+        picture = _picture_html(cell.picture)
+    text = ""
+    for segment in cell.segments:
+        mark = MARKS[segment.kind]
+        style = f"background:{mark.background};font-style:{mark.slant}"
+        text += f'<span style="{style}">{html.escape(segment.text)}</span>'
+    return f"<b>{title}</b><br>{picture}{text}"
+
+
+def _picture_html(picture: np.ndarray) -> str:
+    """The picture as PNG inside the page, so that the HTML needs no other file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "png")
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img src="data:image/png;base64,{encoded}"><br>'
