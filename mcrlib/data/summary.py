@@ -6,7 +6,7 @@ import pandas as pd
 
 from mcrlib.data.dataset import Dataset
 from mcrlib.data.schema import SPLITS
-from mcrlib.evaluation.retrieval import same_text
+from mcrlib.data.reports import same_text
 
 
 def exclusions(dataset: Dataset) -> pd.DataFrame:

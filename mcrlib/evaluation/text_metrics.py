@@ -18,6 +18,7 @@ from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
+from nltk.util import ngrams
 from numpy import ndarray as Array
 from scipy.sparse import csr_array
 
@@ -200,12 +201,11 @@ def _features(texts: Texts) -> _Features:
 
 def _ngrams(text: str) -> list[tuple[str, ...]]:
     """All n-grams of a tokenised text, n = 1 to 4, one for each occurrence."""
-    words = tuple(text.split())
-    ngrams = []
+    words = text.split()
+    every_order = []
     for n in ORDERS:
-        for start in range(len(words) + 1 - n):
-            ngrams.append(words[start : start + n])
-    return ngrams
+        every_order.extend(ngrams(words, n))
+    return every_order
 
 
 class _Reports:
