@@ -14,28 +14,41 @@ PACKAGES = ("torch", "timm", "transformers", "accelerate", "numpy", "scikit-lear
 
 
 def peak_memory() -> float:
-    """Most gigabytes so far: of the GPU's allocator where there is one, else of this process."""
-    import torch  # here, since drawing does without these seconds
+    """Peak memory so far, in gigabytes: of the GPU's allocator if there is a GPU, otherwise of this
+    process."""
+    import torch  # imported lazily: slow, and not needed for redrawing
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes, or KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * unit / 1e9
 
 
-@functools.cache  # as it was before the first save: a tracked number makes the tree dirty
+# Cached from the first save on, since a saved number that git tracks makes the tree dirty.
+@functools.cache
 def environment() -> dict[str, Any]:
-    import torch
+    """Commit and whether tracked files differ from it (`git`, `dirty`), version of `python`, those
+    of `packages`, and the `device`. Without git, the commit is "unknown"."""
+    import torch  # imported lazily: slow, and not needed for redrawing
 
-    def git(*words: str) -> str:
-        answer = subprocess.run(["git", *words], cwd=config.ROOT, capture_output=True, text=True)
-        return answer.stdout.strip() if answer.returncode == 0 else "unknown"
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    else:
+        device = f"CPU, {platform.machine()}, {torch.get_num_threads()} threads"
     return {
-        "git": git("rev-parse", "HEAD"),
-        "dirty": git("status", "--porcelain", "--untracked-files=no") != "",
+        "git": _git("rev-parse", "HEAD"),
+        "dirty": changes != "",
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
-        "device": gpu or f"CPU, {platform.machine()}, {torch.get_num_threads()} threads",
+        "device": device,
     }
+
+
+def _git(*words: str) -> str:
+    """What a git command prints, "unknown" if it fails."""
+    done = subprocess.run(["git", *words], cwd=config.ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        return "unknown"
+    return done.stdout.strip()

@@ -17,9 +17,9 @@ def small():
     return config.load("smoke", precision="bf16", dropout=0.1)
 
 
-def kept_by_autograd(c, lengths):
+def kept_by_autograd(settings, lengths):
     """Bytes of the distinct storages that a real forward pass saves, weights excluded."""
-    model, given = cost.build_model(c), cost.random_batch(c, lengths)
+    model, given = cost.build_model(settings), cost.random_batch(settings, lengths)
     known = [*model.parameters(), *model.buffers(), *given]
     own, kept = {t.untyped_storage().data_ptr() for t in known}, WeakIdKeyDictionary()
 
@@ -35,17 +35,17 @@ def kept_by_autograd(c, lengths):
 
 @pytest.mark.parametrize("variant", ["mcr", "dual", "dual-token"])
 def test_simulated_activations_are_what_a_real_step_saves(small, variant):
-    c = small.replace(**config.VARIANTS[variant])
-    expected, _ = kept_by_autograd(c, LENGTHS)
-    assert cost.measure_bytes(c, LENGTHS)["activations"] == pytest.approx(expected, rel=0.03)
+    settings = small.replace(**config.VARIANTS[variant])
+    expected, _ = kept_by_autograd(settings, LENGTHS)
+    assert cost.measure_bytes(settings, LENGTHS)["activations"] == pytest.approx(expected, rel=0.03)
 
 
 @pytest.mark.parametrize("level", ["none", "selective", "full"])
 def test_a_simulated_step_counts_what_a_real_one_counts(small, level):
     """Real tensors under the same tally, and under PyTorch's own tracker of memory."""
-    c = small.replace(recompute=level)
-    simulated = cost.measure_bytes(c, LENGTHS)
-    model, given = cost.build_model(c), cost.random_batch(c, LENGTHS)
+    settings = small.replace(recompute=level)
+    simulated = cost.measure_bytes(settings, LENGTHS)
+    model, given = cost.build_model(settings), cost.random_batch(settings, LENGTHS)
     with cost.byte_counter() as tally:
         loss = cost.loss_of(model, given)
         assert tally.live == pytest.approx(simulated["activations"], rel=0.01)
@@ -66,8 +66,8 @@ def test_a_simulated_step_counts_what_a_real_one_counts(small, level):
 
 def test_each_level_keeps_less_and_mcr_keeps_less_than_its_baselines(small):
     def kept(variant, level):
-        c = small.replace(recompute=level, **config.VARIANTS[variant])
-        return cost.measure_bytes(c, LENGTHS)["activations"]
+        settings = small.replace(recompute=level, **config.VARIANTS[variant])
+        return cost.measure_bytes(settings, LENGTHS)["activations"]
 
     assert kept("mcr", "none") > kept("mcr", "selective") > kept("mcr", "full")
     assert kept("mcr", "none") < kept("dual", "none") < kept("dual-token", "none")
@@ -106,7 +106,9 @@ def test_the_largest_batch_is_on_the_line():
 
 def test_steps_give_a_row_a_config_with_the_batch_that_would_fit(small):
     configs = [small.replace(variant=v, **config.VARIANTS[v]) for v in ("mcr", "dual")]
-    rows = cost.measure_variants(configs, tokens=16, pairs=(2, 6, 12), processes=1)
+    rows = cost.measure_variants(
+        configs, tokens=16, pairs=6, micro_pairs=2, more_pairs=12, processes=1
+    )
     assert [row["variant"] for row in rows] == ["mcr", "dual"]
     assert rows[0]["activations"] == cost.measure_bytes(configs[0], [16] * 6)["activations"]
     assert rows[0]["peak, micro"] == cost.measure_bytes(configs[0], [16] * 2, parts=2)["peak"]

@@ -58,7 +58,9 @@ def test_there_are_three_examples():
     assert len(EXAMPLES) == 3
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "benchmarks"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "benchmarks"]
+)
 def test_links_lead_somewhere(page):
     path = ROOT / page
     pages = [path] if path.is_file() else sorted(path.glob("*.md"))

@@ -1,4 +1,4 @@
-"""What stands in a run's way is said before anything starts, in one sentence."""
+"""What keeps a run from starting is one sentence, printed before anything starts."""
 
 import subprocess
 import sys
@@ -9,18 +9,20 @@ from mcrlib.companion import doctor
 
 
 @pytest.mark.parametrize(
-    ("run", "data", "confirm", "said"),
+    ("run", "data", "confirm", "message"),
     [
         ("reference", "", "", "use RUN=demo"),
         ("table", "", "", "RUN=table needs DATA=... to be a CSV"),
         ("table", "/none.csv", "", "DATA=/none.csv to be a CSV"),
+        ("table", "/none.csv", "", "this path does not exist"),
+        ("table", "", "", "DATA is not set"),
         ("openi", "", "", "Open-i's reports"),
         ("mimic", "", "1", "the folder with MIMIC-CXR-JPG"),
-        ("mimic", ".", "", "Say CONFIRM=1"),
+        ("mimic", ".", "", "Set CONFIRM=1"),
     ],
 )
-def test_an_obstacle_is_named(home, run, data, confirm, said):
-    assert said in doctor.obstacle(run, data, confirm)
+def test_an_obstacle_is_named(home, run, data, confirm, message):
+    assert message in doctor.obstacle(run, data, confirm)
 
 
 @pytest.mark.parametrize(("run", "data", "confirm"), [("demo", "", ""), ("mimic", ".", "1")])

@@ -26,8 +26,8 @@ def test_a_parameter_arrives_with_its_type(notebook, tmp_path, capfd):
 @pytest.mark.parametrize("name", ["m", "n; import os", "import os\nn", "__class__"])
 def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path, capfd, name):
     assert main([str(notebook), str(tmp_path / "out.ipynb"), f"{name}=3"]) == 2
-    said = capfd.readouterr().err
-    assert f"has no parameter {name!r}; it has n, name." in said
+    message = capfd.readouterr().err
+    assert f"has no parameter {name!r}; it has n, name." in message
     assert not (tmp_path / "out.ipynb").exists()
 
 

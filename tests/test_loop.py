@@ -22,13 +22,13 @@ from mcrlib.training.checkpoint import Damaged, Saves, load_trained
 def settings(smoke, dataset):
     """A seed of its own for each test, so that no test finds another's checkpoint."""
     settings.seed = getattr(settings, "seed", 10) + 1
-    c = smoke.replace(seed=settings.seed)
-    yield c
-    shutil.rmtree(c.folder, ignore_errors=True)
+    config = smoke.replace(seed=settings.seed)
+    yield config
+    shutil.rmtree(config.folder, ignore_errors=True)
 
 
-def weights(c, dataset):
-    return load_trained(c, dataset).state_dict()
+def weights(config, dataset):
+    return load_trained(config, dataset).state_dict()
 
 
 def names(folder):
@@ -60,10 +60,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(settings, dat
 
 
 def test_a_stopped_run_goes_on_in_mid_epoch_and_its_history_grows(settings, dataset, monkeypatch):
-    c = settings.replace(epochs=3, save_minutes=0.0)
-    loop.train(c, dataset)
-    unbroken = weights(c, dataset)
-    shutil.rmtree(c.folder)
+    config = settings.replace(epochs=3, save_minutes=0.0)
+    loop.train(config, dataset)
+    unbroken = weights(config, dataset)
+    shutil.rmtree(config.folder)
 
     save, seen = Saves.save, []
 
@@ -76,13 +76,13 @@ def test_a_stopped_run_goes_on_in_mid_epoch_and_its_history_grows(settings, data
     monkeypatch.setattr(Saves, "save", save_and_stop)
     for finished in (0, 1):
         with pytest.raises(KeyboardInterrupt):
-            loop.train(c, dataset)
-        log = c.folder / "history.csv"
+            loop.train(config, dataset)
+        log = config.folder / "history.csv"
         assert (len(pd.read_csv(log)) if log.exists() else 0) == finished
-    history = loop.train(c, dataset)
+    history = loop.train(config, dataset)
     assert seen == sorted(set(seen))  # no step was taken twice
     assert history["epoch"].tolist() == [1, 2, 3]
-    assert equal(weights(c, dataset), unbroken)
+    assert equal(weights(config, dataset), unbroken)
 
 
 def test_data_that_vanished_is_one_sentence_and_the_saves_stay(
@@ -99,17 +99,17 @@ def test_data_that_vanished_is_one_sentence_and_the_saves_stay(
         assert main(words) == 1
     finally:
         away.rename(dataset.folder)
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said == f"There is no prepared data in {dataset.folder}: run `make data` first."
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message == f"There is no prepared data in {dataset.folder}: run `make data` first."
     assert sorted(settings.folder.rglob("*")) == saved
     assert main(words) == 0
     assert names(settings.folder / "checkpoint") == ["final"]
 
 
 def test_the_final_model_is_the_best_on_validation(settings, dataset):
-    c = settings.replace(epochs=3)
-    history = loop.train(c, dataset)
-    recall = loop.validate(load_trained(c, dataset), dataset)
+    config = settings.replace(epochs=3)
+    history = loop.train(config, dataset)
+    recall = loop.validate(load_trained(config, dataset), dataset)
     assert recall == pytest.approx(history["validate_recall@10"].max())
 
 
@@ -118,7 +118,7 @@ def test_a_finished_model_is_not_trained_again_and_not_with_other_settings(setti
     stamp = (settings.folder / "checkpoint/final/model.safetensors").stat().st_mtime_ns
     loop.train(settings, dataset)
     assert (settings.folder / "checkpoint/final/model.safetensors").stat().st_mtime_ns == stamp
-    with pytest.raises(ValueError, match=r"trained with lr=0\.001, asked for is 0\.5"):
+    with pytest.raises(ValueError, match=r"trained with lr=0\.001, but this run asks for 0\.5"):
         loop.train(settings.replace(lr=0.5), dataset)
     others = dataclasses.replace(dataset, info={**dataset.info, "dataset_sha256": "0"})
     with pytest.raises(ValueError, match="trained with dataset="):
@@ -126,21 +126,21 @@ def test_a_finished_model_is_not_trained_again_and_not_with_other_settings(setti
 
 
 def test_a_loss_that_is_not_finite_stops_in_its_step_and_names_the_pairs(settings, dataset):
-    c = settings.replace(epochs=3, lr=1e30, clip_norm=1e30, save_minutes=0.0)
+    config = settings.replace(epochs=3, lr=1e30, clip_norm=1e30, save_minutes=0.0)
     with pytest.raises(FloatingPointError, match=r"not finite in epoch 1, step \d+"):
-        loop.train(c, dataset)
-    record = json.loads((c.folder / "not_finite.json").read_text())
+        loop.train(config, dataset)
+    record = json.loads((config.folder / "not_finite.json").read_text())
     assert not all(math.isfinite(float(value)) for value in record["terms"].values())
     assert set(record["terms"]) == {"loss", "vrc", "mim", "mrm", "gradient_norm"}
     pairs = dataset.frame["pair_id"].iloc[dataset.indices("train")]
-    order = EpochOrder(len(pairs), c.batch_size, c.seed)
+    order = EpochOrder(len(pairs), config.batch_size, config.seed)
     order.epoch = record["epoch"] - 1
     assert record["pair_ids"] == pairs.iloc[list(order)[record["step"] - 1]].tolist()
-    *_, last = sorted((c.folder / "checkpoint").glob("epoch-*"))
+    *_, last = sorted((config.folder / "checkpoint").glob("epoch-*"))
     assert last.name == f"epoch-{record['epoch'] - 1:04d}-step-{record['step'] - 1:06d}"
     tensors = load_file(last / "model.safetensors")
     assert all(value.isfinite().all() for value in tensors.values())
-    assert not (c.folder / "checkpoint/final").exists()
+    assert not (config.folder / "checkpoint/final").exists()
 
 
 def test_a_damaged_model_is_not_opened(settings, dataset):
@@ -176,8 +176,8 @@ def test_an_untrained_model_is_named(dataset, home):
 
 
 def test_the_rate_warms_up_and_comes_down():
-    c = load("demo", epochs=10, warmup_epochs=2, lr=1.0)
-    rates = [loop.learning_rate(step / 100, c) for step in range(101)]
+    config = load("demo", epochs=10, warmup_epochs=2, lr=1.0)
+    rates = [loop.learning_rate(step / 100, config) for step in range(101)]
     assert rates[20] == pytest.approx(1.0) == max(rates)
     assert rates[10] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0.0, abs=1e-12)

@@ -1,6 +1,7 @@
-"""What this machine has for a run, and whether the run may start.
+"""What this machine offers for a run, and whether the run may start.
 
-`python -m mcrlib.companion.doctor RUN DATA WEIGHTS`
+`python -m mcrlib.companion.doctor RUN DATA WEIGHTS` prints a report;
+`python -m mcrlib.companion.doctor --may-run RUN DATA CONFIRM` fails if the run may not start.
 """
 
 import os
@@ -19,49 +20,97 @@ SOURCES = {
 
 
 def report(run: str, data: str, weights: str) -> Iterator[str]:
-    """One line a thing that the run needs."""
-    import torch  # here, since it takes seconds that the guard of each make target need not wait
+    """Lines on what the run needs: GPU, cores, Java, disk, data and pretrained weights.
 
-    from mcrlib.evaluation import java
-
+    `data` and `weights` are paths, "" if not given. Raises ValueError for an unknown run.
+    """
     settings = config.load(run)
-    cuda = torch.cuda.is_available()
-    yield f"GPU      {torch.cuda.get_device_name() if cuda else 'none: training runs on the CPU'}"
+    yield f"GPU      {_gpu()}"
     yield f"cores    {os.cpu_count()}"
-    try:
-        yield f"Java     {java.executable()}"
-    except FileNotFoundError as error:
-        yield f"Java     {error}"
-    yield f"disk     {shutil.disk_usage(config.ROOT).free / 1e9:.0f} GB free in {config.ROOT}"
-    prepared = (settings.data_folder / "dataset.json").is_file()
-    given = data or ("made by code" if settings.source == "phantom" else "not given: DATA=...")
-    yield f"data     {given}; prepared in {settings.data_folder}: {'yes' if prepared else 'no'}"
+    yield f"Java     {_java()}"
+    free = shutil.disk_usage(config.ROOT).free
+    yield f"disk     {free / 1e9:.0f} GB free in {config.ROOT}"
+    yield f"data     {_data(settings, data)}"
     if settings.vision or settings.text:
-        names = [Path(name).name for name in (settings.vision, settings.text) if name]
-        there = [name for name in names if weights and (Path(weights) / name).is_dir()]
-        yield f"weights  {', '.join(names)}: {', '.join(there) or 'from the hub'}"
+        yield f"weights  {_weights(settings, weights)}"
 
 
 def obstacle(run: str, data: str, confirm: str) -> str:
-    """Why the run may not start, in one sentence; "" where it may."""
+    """Why the run may not start, and what to do; "" if it may.
+
+    `data` is a path, "" if not given; `confirm` is "1" if the user accepts a run's cost. Raises
+    ValueError for an unknown run.
+    """
     if run == "reference":
         return "RUN=reference is a copy that draws and never trains: use RUN=demo."
     source = config.load(run).source
-    if source in SOURCES and not Path(data or "?").exists():
-        return f"RUN={run} needs DATA={data or '...'} to be {SOURCES[source]}; there is none."
+    needs_data = source in SOURCES
+    if needs_data and not data:
+        return f"RUN={run} needs DATA=... to be {SOURCES[source]}; DATA is not set."
+    if needs_data and not Path(data).exists():
+        return f"RUN={run} needs DATA={data} to be {SOURCES[source]}; this path does not exist."
     if run == "mimic" and confirm != "1":
         return (
-            "RUN=mimic caches 16 GB of images, writes 10 GB of saves while a model trains, of "
-            "which 1 GB stays, and trains each for 50 epochs of 213,000 pairs, which nobody has "
-            "timed yet: a day or more a model on one GPU is our guess. Say CONFIRM=1 to go on."
+            "RUN=mimic caches 16 GB of images and writes 10 GB of saves while a model trains, of "
+            "which 1 GB stays. It trains each model for 50 epochs of 213,000 pairs. Nobody has "
+            "timed that yet; our guess is a day or more per model on one GPU. Set CONFIRM=1 to "
+            "start it."
         )
     return ""
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> str | int:
+    """Print the report, or with `--may-run` nothing; returns the exit code, or the message to exit
+    with."""
     try:
-        if sys.argv[1] == "--may-run":
-            sys.exit(obstacle(*sys.argv[2:]) or 0)
-        print("\n".join(report(*sys.argv[1:])))
+        if arguments[0] == "--may-run":
+            message = obstacle(*arguments[1:])
+            return message or 0
+        lines = list(report(*arguments))
     except ValueError as error:
-        sys.exit(str(error))
+        return str(error)
+    print("\n".join(lines))
+    return 0
+
+
+def _gpu() -> str:
+    import torch  # imported lazily: slow, and `--may-run`, which each make target calls, can wait
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return "none: training runs on the CPU"
+
+
+def _java() -> str:
+    from mcrlib.evaluation import java  # imported lazily: slow
+
+    try:
+        return str(java.executable())
+    except FileNotFoundError as error:
+        return str(error)
+
+
+def _data(settings: config.Config, data: str) -> str:
+    if data:
+        source = data
+    elif settings.source == "phantom":
+        source = "made by code"
+    else:
+        source = "not given: DATA=..."
+    is_prepared = (settings.data_folder / "dataset.json").is_file()
+    prepared = "yes" if is_prepared else "no"
+    return f"{source}; prepared in {settings.data_folder}: {prepared}"
+
+
+def _weights(settings: config.Config, weights: str) -> str:
+    """Each pretrained encoder, and which of them are in the folder `weights`."""
+    names = [Path(name).name for name in (settings.vision, settings.text) if name]
+    local = []
+    if weights:
+        local = [name for name in names if (Path(weights) / name).is_dir()]
+    origin = ", ".join(local) or "from the hub"
+    return f"{', '.join(names)}: {origin}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

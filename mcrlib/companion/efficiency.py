@@ -25,11 +25,10 @@ def measure_steps(
     on_gpu = cost.DEVICE == "cuda"
     timed = pairs if on_gpu else timed_pairs
     precision = "bf16" if on_gpu else "no"
-    sizes = (micro_pairs, pairs, 2 * pairs)
     asked = {
         "variants": variants,
         "levels": levels,
-        "pairs": sizes,
+        "pairs": (micro_pairs, pairs, 2 * pairs),
         "timed": (timed, precision),
         "rounds": rounds,
         "ragged": cost.REPORT_LENGTHS,
@@ -39,11 +38,15 @@ def measure_steps(
     if run != "reference" and not results.is_current(file, inputs):
         started = time.perf_counter()
         steps = [_paper_step(variant, level) for variant in variants for level in levels]
+        rows = []
+        for tokens in (128, 256):
+            rows += cost.measure_variants(steps, tokens, pairs, micro_pairs, 2 * pairs)
+        _add_seconds(rows, steps, timed, precision, rounds)
+        how = "bf16, compiled where it recomputes" if on_gpu else "fp32"
         values = {
-            "steps": _measured_rows(steps, sizes, timed, precision, rounds),
+            "steps": rows,
             "parts": _saved_by_part(pairs),
-            "timed": f"{timed} pairs of 128 tokens, "
-            + ("bf16, compiled where it recomputes" if on_gpu else "fp32"),
+            "timed": f"{timed} pairs of 128 tokens, {how}",
         }
         seconds = round(time.perf_counter() - started)
         results.save(file, values, inputs=inputs, run=run, seconds=seconds)
@@ -54,12 +57,10 @@ def _paper_step(variant: str, level: str = "none", **changes: Any) -> Config:
     return config.load("mimic", variant, recompute=level, **cost.PAPER_ENCODERS, **changes)
 
 
-def _measured_rows(
-    steps: list[Config], sizes: tuple[int, int, int], timed: int, precision: str, rounds: int
-) -> list[dict]:
-    rows = []
-    for tokens in (128, 256):
-        rows += cost.measure_variants(steps, tokens, sizes)
+def _add_seconds(
+    rows: list[dict], steps: list[Config], timed: int, precision: str, rounds: int
+) -> None:
+    """Time the steps of 128 tokens; the first rows are theirs."""
     to_time = []
     for step in steps:
         compiled = cost.DEVICE == "cuda" and step.recompute != "none"
@@ -68,7 +69,6 @@ def _measured_rows(
     rows_of_128_tokens = rows[: len(steps)]
     for row, times in zip(rows_of_128_tokens, seconds, strict=True):
         row["seconds"] = statistics.median(times)
-    return rows
 
 
 def _saved_by_part(pairs: int) -> dict[str, int]:

@@ -1,12 +1,13 @@
-"""Run a notebook with papermill, its parameters checked.
+"""Run a notebook with papermill, after checking its parameters.
 
-`python -m mcrlib.companion.execute IN OUT a=1`. papermill itself writes the
-names into code and ignores unknown ones.
+`python -m mcrlib.companion.execute IN OUT a=1`. papermill alone writes any parameter name into the
+notebook's code, and ignores a name that the notebook does not use.
 """
 
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import papermill
 from traitlets.config import Config
@@ -14,18 +15,21 @@ from traitlets.config import Config
 from mcrlib.config import PLAIN, parse
 
 
-def execute(notebook: str | Path, output: str | Path, parameters: dict) -> None:
-    """Run `notebook` and keep the executed copy in `output`, also that of a failed run.
+def execute(notebook: str | Path, output: str | Path, parameters: dict[str, Any]) -> None:
+    """Run `notebook` and write the executed copy to `output`, even if a cell fails.
 
     Raises ValueError for a parameter that the notebook does not have, and papermill's
-    PapermillExecutionError where a cell fails.
+    PapermillExecutionError if a cell fails.
     """
     known = papermill.inspect_notebook(str(notebook))
+    known_names = ", ".join(known)
     for name in parameters:
         if name not in known:
-            raise ValueError(f"{notebook} has no parameter {name!r}; it has {', '.join(known)}.")
+            raise ValueError(f"{notebook} has no parameter {name!r}; it has {known_names}.")
     os.environ[PLAIN] = "1"
     Path(output).parent.mkdir(parents=True, exist_ok=True)
+    # Talk to the kernel through socket files, so that no patient data passes a network port.
+    file_sockets = Config(KernelManager={"transport": "ipc"})
     papermill.execute_notebook(
         str(notebook),
         str(output),
@@ -34,18 +38,19 @@ def execute(notebook: str | Path, output: str | Path, parameters: dict) -> None:
         language="python",
         progress_bar=False,
         stdout_file=sys.stdout,
-        # Sockets of files: what a kernel prints of patients never goes over the network's ports.
-        config=Config(KernelManager={"transport": "ipc"}),
+        config=file_sockets,
     )
 
 
 def main(arguments: list[str]) -> int:
-    """`NOTEBOOK OUTPUT NAME=VALUE...`, values in YAML; returns the exit code."""
-    notebook, output, *pairs = arguments
+    """Run `NOTEBOOK OUTPUT NAME=VALUE...`, values in YAML, and return the exit code: 1 if a cell
+    fails, 2 if the notebook could not be run."""
+    notebook, output, *assignments = arguments
     try:
-        execute(notebook, output, parse(pairs))
+        execute(notebook, output, parse(assignments))
     except papermill.PapermillExecutionError as error:
-        print(f"{notebook}: {error.ename}: {error.evalue}", file=sys.stderr)
+        failure = f"{error.ename}: {error.evalue}"
+        print(f"{notebook}: {failure}", file=sys.stderr)
         print(f"The executed copy with the traceback: {output}", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:

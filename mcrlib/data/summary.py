@@ -5,8 +5,8 @@ import re
 import pandas as pd
 
 from mcrlib.data.dataset import Dataset
-from mcrlib.data.schema import SPLITS
 from mcrlib.data.reports import same_text
+from mcrlib.data.schema import SPLITS
 
 
 def exclusions(dataset: Dataset) -> pd.DataFrame:

@@ -8,10 +8,16 @@ from mcrlib.training.loop import train
 
 
 def main(arguments: list[str]) -> int:
-    """`NAME=VALUE...`: a run, a variant, a seed and any other setting; returns the exit code."""
+    """Train with the settings `NAME=VALUE...` and return the exit code.
+
+    The run is `demo` unless `run=` names another one.
+    """
     try:
-        settings = load(**{"run": "demo"} | parse(arguments))
-        train(settings, open_dataset(settings.data_folder))
+        settings = parse(arguments)
+        settings.setdefault("run", "demo")
+        config = load(**settings)
+        dataset = open_dataset(config.data_folder)
+        train(config, dataset)
     except (ValueError, OSError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,24 +1,29 @@
-"""Saves of a run that no kill, full disk or flipped bit turns into a wrong model.
+"""Saves of a run: no kill, full disk or flipped bit turns one into a wrong model (ours).
 
-A save is a folder: model, tokenizer and settings as `MCR.save_pretrained` writes them, the
-optimizer's moments, what it is made from (`inputs.json`), how far (`position.json`), and the hash
-of each of these files (`sha256.json`). It is filled under another name, brought to the disk,
-renamed, and only then pointed to by `saves.json` above it; a folder in use is never written to, and
-the save before stays. No random state is kept: what is random is a function of seed, epoch, step
+A save is a folder with the model, tokenizer and settings as `MCR.save_pretrained` writes them, the
+optimizer's moments, what the model is made from (`inputs.json`), the position in training
+(`position.json`), and the hash of each of these files (`sha256.json`).
+
+It is written in this order: fill a new folder, list the hashes, fsync, rename the folder, and only
+then name it in the pointer `saves.json`. A folder in use is never written to, and the previous save
+is kept. A save holds no random state, since all random numbers are a function of seed, epoch, step
 and pair. Nothing is pickled: tensors are safetensors, the rest is JSON.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, load_model, save_file
+from torch import Tensor
 from transformers import BertTokenizer
 
 from mcrlib.config import Config, current_names
@@ -26,7 +31,9 @@ from mcrlib.data.dataset import Dataset
 from mcrlib.files import sha256, sync, write
 from mcrlib.model import MCR
 
-HASHES, INPUTS, POSITION = "sha256.json", "inputs.json", "position.json"
+HASHES = "sha256.json"
+INPUTS = "inputs.json"
+POSITION = "position.json"
 OPTIMIZER = "optimizer.safetensors"
 
 
@@ -38,35 +45,47 @@ class Damaged(ValueError):
 class Position:
     """How far a run is: `step` steps into the epoch that follows those of `history`."""
 
-    history: list[dict] = field(default_factory=list)  # a row an epoch
+    history: list[dict[str, Any]] = field(default_factory=list)  # one row per finished epoch
     step: int = 0
-    sums: dict[str, float] = field(default_factory=dict)  # of the loss's terms, over those steps
-    seconds: float = 0.0  # they took
+    sums: dict[str, float] = field(default_factory=dict)  # of each loss term, over these steps
+    seconds: float = 0.0  # spent on these steps
+
+    @property
+    def epochs_done(self) -> int:
+        """Number of finished epochs."""
+        return len(self.history)
 
     @property
     def name(self) -> str:
-        """The save's; in the order of names saves are in the order of time."""
-        return f"epoch-{len(self.history):04d}-step-{self.step:06d}"
+        """Name of the save at this position. Sorted by name, saves are in the order of time."""
+        return _save_name(self.epochs_done, self.step)
 
     @property
     def best(self) -> str | None:
-        """Name of the save after the epoch with the best retrieval on the validation split."""
+        """Name of the save after the epoch with the best retrieval on the validation split; None
+        before the first epoch ends."""
         if not self.history:
             return None
-        row = max(self.history, key=lambda row: row.get("validate_recall@10", -1.0))
-        return f"epoch-{row['epoch']:04d}-step-{0:06d}"
+        best_row = max(self.history, key=lambda row: row.get("validate_recall@10", -1.0))
+        return _save_name(best_row["epoch"], 0)
 
     def add(self, terms: dict[str, float], seconds: float) -> None:
-        """Count a step, `seconds` after the epoch's start."""
-        self.step, self.seconds = self.step + 1, seconds
-        self.sums = {name: self.sums.get(name, 0.0) + term for name, term in terms.items()}
+        """Count a step with these loss terms that ended `seconds` after the epoch's start."""
+        self.step += 1
+        self.seconds = seconds
+        for name, term in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + term
 
-    def end_epoch(self) -> dict:
-        """Turn the steps into a row of the history, and return it."""
-        means = {name: total / self.step for name, total in self.sums.items()}
-        row = {"epoch": len(self.history) + 1, **means, "seconds": self.seconds}
+    def end_epoch(self) -> dict[str, Any]:
+        """Turn the steps into a new row of the history, with the mean of each term; returns it."""
+        row = {"epoch": self.epochs_done + 1}
+        for name, total in self.sums.items():
+            row[name] = total / self.step
+        row["seconds"] = self.seconds
         self.history.append(row)
-        self.step, self.sums, self.seconds = 0, {}, 0.0
+        self.step = 0
+        self.sums = {}
+        self.seconds = 0.0
         return row
 
 
@@ -76,91 +95,111 @@ class Saves:
     def __init__(
         self, config: Config, dataset: Dataset, model: MCR, optimizer: torch.optim.Optimizer
     ):
-        self.config, self.model, self.optimizer = config, model, optimizer
+        self.config = config
+        self.model = model
+        self.optimizer = optimizer
         self.inputs = _inputs(dataset, config, model.tokenizer)
         self.folder = config.folder / "checkpoint"
         self.pointer = self.folder / "saves.json"
-        self.kept: dict[str, str] = {}  # name -> hash of the save's hash list
-        self.written = time.monotonic()
+        # Name of each save -> hash of its hash list, None if the pointer was lost.
+        self.kept: dict[str, str | None] = {}
+        self.last_saved = time.monotonic()
 
     def due(self) -> bool:
         """Whether the last save is `save_minutes` old."""
-        return time.monotonic() - self.written >= 60 * self.config.save_minutes
+        age = time.monotonic() - self.last_saved
+        return age >= 60 * self.config.save_minutes
 
     def save(self, position: Position) -> None:
-        """Write a save. Raises OSError, in one sentence, where the disk is full."""
-        digest = _write(self.folder / position.name, lambda new: self._fill(new, position))
-        stay = {position.best, max(self.kept, default=None)}
-        self.kept = {name: old for name, old in self.kept.items() if name in stay}
-        self.kept[position.name] = digest
+        """Write a save. Raises OSError, with a message that fits one line, if the disk is full."""
+        folder = self.folder / position.name
+        with _new_folder(folder) as new:
+            self._write_state(new, position)
+        self._keep(position, sha256(folder / HASHES))
         write(self.pointer, json.dumps(self.kept, indent=1).encode())
-        for folder in self.folder.glob("epoch-*"):
-            if folder.name not in self.kept:
-                shutil.rmtree(folder)
-        self.written = time.monotonic()
+        self._remove_others()
+        self.last_saved = time.monotonic()
 
     def resume(self) -> Position:
-        """Load the newest save that is intact, if there is any; returns how far it is.
+        """Load the newest intact save into model and optimizer; returns its position, or the start
+        if there is no save.
 
-        Raises ValueError where its settings, pairs or tokenizer are others than this run's, and
-        Damaged where there are saves but none is intact.
+        Raises ValueError if its settings, pairs or tokenizer differ from this run's, and Damaged if
+        there are saves but none is intact.
         """
-        folder = self._newest()
+        folder = self._newest_intact()
         if folder is None:
             return Position()
-        _check(folder, self.inputs)
+        _check_inputs(folder, self.inputs)
         load_model(self.model, folder / "model.safetensors", strict=True)
-        state: dict[int, dict] = {}
-        for name, value in load_file(folder / OPTIMIZER).items():
-            index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        optimizer_state = self.optimizer.state_dict()
+        optimizer_state["state"] = _unflatten(load_file(folder / OPTIMIZER))
+        self.optimizer.load_state_dict(optimizer_state)
         return Position(**json.loads((folder / POSITION).read_text()))
 
     def finish(self, position: Position) -> None:
         """Make the best epoch's model `final`, and remove the saves."""
         best = self.folder / position.best
         _verify(best, self.kept.get(best.name))
-        final, left_out = self.folder / "final", shutil.ignore_patterns(HASHES, OPTIMIZER, POSITION)
-        _write(final, lambda new: shutil.copytree(best, new, ignore=left_out, dirs_exist_ok=True))
+        left_out = shutil.ignore_patterns(HASHES, OPTIMIZER, POSITION)
+        with _new_folder(self.folder / "final") as new:
+            shutil.copytree(best, new, ignore=left_out, dirs_exist_ok=True)
         tidy(self.folder)
 
-    def _fill(self, folder: Path, position: Position) -> None:
+    def _write_state(self, folder: Path, position: Position) -> None:
+        """Write all files of a save but its hash list."""
         self.model.save_pretrained(folder)
-        moments = {
-            f"{index}.{key}": torch.as_tensor(value).clone()
-            for index, state in self.optimizer.state_dict()["state"].items()
-            for key, value in state.items()
-        }
-        save_file(moments, folder / OPTIMIZER)
+        save_file(_flatten(self.optimizer.state_dict()["state"]), folder / OPTIMIZER)
         (folder / INPUTS).write_text(json.dumps(self.inputs, indent=1))
         (folder / POSITION).write_text(json.dumps(dataclasses.asdict(position), indent=1))
 
-    def _newest(self) -> Path | None:
-        try:
-            self.kept = json.loads(self.pointer.read_text())
-        except (FileNotFoundError, ValueError):  # killed before it was there, or damaged
-            folders = (f for f in self.folder.glob("epoch-*") if not f.suffix)
-            self.kept = dict.fromkeys(folder.name for folder in folders)
-        refused = ""
-        for name in sorted(self.kept, reverse=True):
-            try:
-                _verify(self.folder / name, self.kept[name])
-                return self.folder / name
-            except Damaged as error:
-                refused = str(error)
-                print(f"{refused} The save before it is tried.", flush=True)
+    def _keep(self, position: Position, digest: str) -> None:
+        """Keep the save just written, the one before it and the best epoch's."""
+        previous = max(self.kept, default=None)
+        for name in list(self.kept):
+            if name not in (previous, position.best):
                 del self.kept[name]
-        if refused:
-            raise Damaged(f"{refused} No save is intact: remove {self.folder} to train anew.")
+        self.kept[position.name] = digest
+
+    def _remove_others(self) -> None:
+        for folder in self.folder.glob("epoch-*"):
+            if folder.name not in self.kept:
+                shutil.rmtree(folder)
+
+    def _newest_intact(self) -> Path | None:
+        """Folder of the newest save that is intact; None if there are no saves."""
+        self.kept = self._listed()
+        damage = ""
+        for name in sorted(self.kept, reverse=True):
+            folder = self.folder / name
+            try:
+                _verify(folder, self.kept[name])
+                return folder
+            except Damaged as error:
+                damage = str(error)
+                print(f"{damage} Trying the previous save.", flush=True)
+                del self.kept[name]
+        if damage:
+            raise Damaged(f"{damage} No save is intact: remove {self.folder} to train anew.")
         return None
+
+    def _listed(self) -> dict[str, str | None]:
+        """What the pointer lists; if it is missing or damaged, all saves in the folder."""
+        try:
+            return json.loads(self.pointer.read_text())
+        except (FileNotFoundError, ValueError):  # a kill before the first pointer, or damage
+            names = []
+            for folder in self.folder.glob("epoch-*"):
+                if folder.suffix != ".partial":
+                    names.append(folder.name)
+            return dict.fromkeys(names)
 
 
 def load_trained(config: Config, dataset: Dataset) -> MCR:
-    """The finished model of (run, variant, seed), in evaluation mode, on a GPU where there is one.
+    """The finished model of (run, variant, seed), in evaluation mode, on a GPU if there is one.
 
-    Raises FileNotFoundError where it is not trained, ValueError where it was on other pairs or one
-    of its files is damaged.
+    Raises FileNotFoundError if it is not trained, and ValueError if it was trained on other pairs
+    or one of its files is damaged.
     """
     final = config.folder / "checkpoint" / "final"
     if not final.is_dir():
@@ -169,79 +208,127 @@ def load_trained(config: Config, dataset: Dataset) -> MCR:
             f"VARIANTS={config.variant} SEEDS={config.seed}` first."
         )
     check(final, dataset)
-    return MCR.from_pretrained(final).to(
-        torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    )
+    model = MCR.from_pretrained(final)
+    device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    return model.to(device)
 
 
 def check(folder: Path, dataset: Dataset, config: Config | None = None) -> None:
-    """Refuse, with a ValueError, a finished model that is damaged or of other data or settings."""
+    """Refuse, with a ValueError, a finished model that is damaged or of other data or settings.
+
+    Without `config`, settings are not compared.
+    """
     _verify(folder)
-    _check(folder, _inputs(dataset, config))
+    _check_inputs(folder, _inputs(dataset, config))
 
 
 def tidy(folder: Path) -> None:
-    """Remove the saves of a run that is finished."""
+    """Remove the saves of a finished run."""
     (folder / "saves.json").unlink(missing_ok=True)
     for save in folder.glob("epoch-*"):
-        shutil.rmtree(save, ignore_errors=True)  # another process may be at it
+        shutil.rmtree(save, ignore_errors=True)  # another process may be removing it too
 
 
-def _write(folder: Path, fill: Callable[[Path], object]) -> str:
-    """Make `folder` from what `fill` puts into it, whole or not at all; its hash list's hash."""
+def _save_name(epochs_done: int, step: int) -> str:
+    return f"epoch-{epochs_done:04d}-step-{step:06d}"
+
+
+@contextlib.contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Write `folder` whole or not at all: the caller fills the empty folder that this context
+    gives, which then gets its hash list, is brought to disk, and is renamed.
+
+    Raises OSError if a step before the renaming fails; `folder` is then as it was before.
+    """
     new = folder.with_name(folder.name + ".partial")
     shutil.rmtree(new, ignore_errors=True)
     try:
         new.mkdir(parents=True)
-        fill(new)
-        hashes = {file.name: sha256(file) for file in sorted(new.iterdir())}
-        (new / HASHES).write_text(json.dumps(hashes, indent=1))
-        for path in (*new.iterdir(), new):
-            sync(path)
-    except Exception as error:  # the writers of tensors and tokenizer have errors of their own
+        yield new
+        _write_hash_list(new)
+        _sync_folder(new)
+    except Exception as error:  # safetensors and tokenizers raise errors of their own
         shutil.rmtree(new, ignore_errors=True)
         raise OSError(
-            f"{folder} could not be written ({error}): make room there and run this again; it goes "
-            "on from the save before, which has not changed."
+            f"{folder} could not be written ({error}): make room there and run this again. "
+            "Training will resume from the previous save, which is unchanged."
         ) from error
-    digest = sha256(new / HASHES)
-    shutil.rmtree(folder, ignore_errors=True)  # left by a kill, or refused: nothing points to it
+    # A folder of this name is left from a kill or was found damaged. The pointer does not list it.
+    shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
     sync(folder.parent)
-    return digest
+
+
+def _write_hash_list(folder: Path) -> None:
+    hashes = {file.name: sha256(file) for file in sorted(folder.iterdir())}
+    (folder / HASHES).write_text(json.dumps(hashes, indent=1))
+
+
+def _sync_folder(folder: Path) -> None:
+    for file in folder.iterdir():
+        sync(file)
+    sync(folder)
 
 
 def _verify(folder: Path, digest: str | None = None) -> None:
-    hashes = folder / HASHES
+    """Raise Damaged unless all files have the listed hashes, and the list the hash `digest`."""
+    hash_list = folder / HASHES
     try:
-        listed = json.loads(hashes.read_text())
+        hashes = json.loads(hash_list.read_text())
     except (FileNotFoundError, ValueError):
-        listed = None
-    if listed is None or digest not in (None, sha256(hashes)):
-        raise Damaged(f"{hashes} is missing or not the list that was saved.")
-    for name, expected in listed.items():
-        if not (folder / name).is_file() or sha256(folder / name) != expected:
-            raise Damaged(f"{folder / name} is missing or not the file that was saved.")
+        hashes = None
+    is_damaged = hashes is None
+    if digest is not None and not is_damaged:
+        is_damaged = sha256(hash_list) != digest
+    if is_damaged:
+        raise Damaged(f"{hash_list} is missing or not the list that was saved.")
+    for name, expected in hashes.items():
+        file = folder / name
+        if not file.is_file() or sha256(file) != expected:
+            raise Damaged(f"{file} is missing or not the file that was saved.")
 
 
 def _inputs(
     dataset: Dataset, config: Config | None = None, tokenizer: BertTokenizer | None = None
-) -> dict:
-    """What a model is made from, by name: settings, and hashes of dataset and tokenizer."""
+) -> dict[str, Any]:
+    """What a model is made from, by name: hash of the dataset, and, if given, each setting that can
+    change a number and the hash of the tokenizer."""
     inputs = {"dataset": dataset.info["dataset_sha256"][:16]}
     if config is not None:
-        inputs |= config.deciding()
+        inputs.update(config.deciding())
     if tokenizer is not None:
         rules = tokenizer.backend_tokenizer.to_str()
         inputs["tokenizer"] = hashlib.sha256(rules.encode()).hexdigest()[:16]
     return inputs
 
 
-def _check(folder: Path, inputs: dict) -> None:
+def _check_inputs(folder: Path, inputs: dict[str, Any]) -> None:
+    """Raise ValueError unless the model in `folder` was made from `inputs`."""
     saved = current_names(json.loads((folder / INPUTS).read_text()))
     for name, value in inputs.items():
-        if saved.get(name) != value:
+        saved_value = saved.get(name)
+        if saved_value != value:
             raise ValueError(
-                f"{folder} was trained with {name}={saved.get(name)!r}, asked for is {value!r}; "
-                f"remove {folder.parents[1]} to train anew, or take another seed or run."
+                f"{folder} was trained with {name}={saved_value!r}, but this run asks for "
+                f"{value!r}. Remove {folder.parents[1]} to train anew, or choose another seed "
+                "or run."
             )
+
+
+def _flatten(state: dict[int, dict[str, Any]]) -> dict[str, Tensor]:
+    """An optimizer's state as one level of tensors, named `WEIGHT.KEY`, as safetensors needs it."""
+    tensors = {}
+    for weight, values in state.items():
+        for key, value in values.items():
+            tensors[f"{weight}.{key}"] = torch.as_tensor(value).clone()
+    return tensors
+
+
+def _unflatten(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """The state that `_flatten` flattened."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        weight, key = name.split(".")
+        values = state.setdefault(int(weight), {})
+        values[key] = value
+    return state

@@ -1,16 +1,18 @@
-"""What a training step needs, forward and backward: bytes and seconds, of a config and a batch.
+"""What a training step costs, forward and backward: its bytes and its seconds.
 
-On a GPU the allocator is asked. Without one the step is simulated: weights and activations are fake
-tensors, which have shapes and no content, so that the paper's size fits any machine; ids and masks
-are real, since shapes follow from them. Bytes are those of tensors: a GPU's context and the gaps
-between an allocator's blocks come on top.
+On a GPU, bytes are what the allocator reports. Without one the step is simulated: weights and
+activations are fake tensors, which have shapes but no content, so that the paper's size fits any
+machine; ids and masks are real, since shapes depend on them. Bytes are those of tensors. A GPU's
+context and the gaps between an allocator's blocks come on top.
 """
 
 import contextlib
+import functools
 import gc
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,16 +32,8 @@ from mcrlib.training.recompute import lighten
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 VOCABULARY = 28_996  # Bio_ClinicalBERT's
-REPORT_LENGTHS = [
-    128,
-    92,
-    71,
-    57,
-    46,
-    38,
-    28,
-    20,
-]  # tokens of eight reports: real ones average 60 of 128
+# Tokens of eight typical reports: real ones have 60 tokens on average, and are cut at 128.
+REPORT_LENGTHS = [128, 92, 71, 57, 46, 38, 28, 20]
 # The paper's encoders by their sizes: they need no weights, hub or tokenizer.
 PAPER_ENCODERS = {
     "vision": "", "vision_width": 768, "vision_depth": 12, "vision_heads": 12,
@@ -48,192 +42,263 @@ PAPER_ENCODERS = {
 
 
 def build_model(config: Config, vocabulary: int = VOCABULARY, device: str = DEVICE) -> MCR:
-    """A model of these sizes to measure: random weights, in training mode."""
-    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    """A model of the config's sizes to measure: random weights, in training mode."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = BertTokenizer(vocab={word: i for i, word in enumerate(special)})
     with torch.device(device):
         language_model = pretrained.load_language_model(config, vocabulary)
         vit = pretrained.load_vit(config, pretrained=False)
-        return lighten(MCR(config, tokenizer, vit, language_model)).train()
+        model = lighten(MCR(config, tokenizer, vit, language_model))
+    return model.train()
 
 
 def random_batch(config: Config, lengths: Sequence[int], vocabulary: int = VOCABULARY) -> Batch:
-    """Random pairs on `DEVICE`, reports of these `lengths` in tokens; masks are the config's."""
-    lengths = torch.tensor(sorted(lengths))
-    present = torch.arange(int(lengths.max())) < lengths[:, None]
+    """Random pairs on `DEVICE`, their reports of these `lengths` in tokens, masked as the config
+    says."""
+    pairs = len(lengths)
+    size = config.image_size
+    patches = (size // config.patch_size) ** 2
+    sorted_lengths = torch.tensor(sorted(lengths))
+    positions = torch.arange(int(sorted_lengths.max()))
+    present = positions < sorted_lengths[:, None]
     generator = np.random.default_rng(0)
-    patches = (config.image_size // config.patch_size) ** 2
-    keep = [masking.keep_patches(patches, config.image_mask, generator) for _ in lengths]
+    keep = [masking.keep_patches(patches, config.image_mask, generator) for _ in range(pairs)]
     masked = [masking.mask_tokens(row, config.report_mask, generator) for row in present.numpy()]
-    given = Batch(
-        pixels=torch.randn(len(lengths), 1, config.image_size, config.image_size),
-        tokens=torch.randint(5, vocabulary, present.shape) * present,
-        present=present,
-        keep=torch.from_numpy(np.stack(keep)),
-        masked=torch.from_numpy(np.stack(masked)),
+    pixels = torch.randn(pairs, 1, size, size)
+    tokens = torch.randint(5, vocabulary, present.shape) * present
+    return Batch(
+        pixels=pixels.to(DEVICE),
+        tokens=tokens.to(DEVICE),
+        present=present.to(DEVICE),
+        keep=torch.from_numpy(np.stack(keep)).to(DEVICE),
+        masked=torch.from_numpy(np.stack(masked)).to(DEVICE),
     )
-    return Batch(*(part.to(DEVICE) for part in given))
 
 
 def measure_bytes(config: Config, lengths: Sequence[int], parts: int = 1) -> dict[str, float | str]:
-    """Bytes that a step needs whose gradient comes in `parts`, each on reports of these `lengths`.
+    """Bytes that a step needs if its gradient is added up over `parts` batches, each with reports
+    of these `lengths` in tokens.
 
-    `activations` are what a forward pass leaves for its backward pass, `static` weights, gradients
-    and AdamW's two moments, which are the same for all variants, and `peak` the most of both
-    together at any moment. `kind` says where they come from: `allocator` or `simulated`. Raises
-    RuntimeError where the step does not fit into the GPU.
+    `activations` are what a forward pass leaves for its backward pass; `static` are weights,
+    gradients and AdamW's two moments, the same for all variants; `peak` is the most of both
+    together at any moment. `kind` says how they were counted: `allocator` or `simulated`. Raises
+    RuntimeError if the step does not fit into the GPU.
     """
-    given = random_batch(config, lengths)
+    batch = random_batch(config, lengths)
     if DEVICE == "cuda":
-        model, watch = build_model(config), Allocator()
+        model = build_model(config)
+        counter = Allocator()
     else:
-        model, fake = build_model(config, device="meta"), FakeTensorMode(allow_non_fake_inputs=True)
-        _fake(model, fake)
-        given, watch = given._replace(pixels=fake.from_tensor(given.pixels)), Tally(fake)
-    weights = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    found = {"kind": watch.kind, "activations": 0, "peak": 0, "static": 4 * weights}
+        model = build_model(config, device="meta")
+        fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+        _make_fake(model, fake_mode)
+        batch = batch._replace(pixels=fake_mode.from_tensor(batch.pixels))
+        counter = Tally(fake_mode)
+    weights = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
     try:
-        with watch:
+        with counter:
             for _ in range(parts):
-                before = watch.live  # gradients of the parts before
-                loss = loss_of(model, given)
-                found["activations"] = watch.live - before
+                live_before = counter.live  # gradients of earlier parts
+                loss = loss_of(model, batch)
+                activations = counter.live - live_before
                 loss.backward()
-            found["peak"] = 3 * weights + watch.peak  # gradients come as activations go
+            # The counter sees the gradients, but neither the weights nor the two moments.
+            peak = 3 * weights + counter.peak
     except torch.OutOfMemoryError as error:
         raise RuntimeError(
             f"A step of {len(lengths)} pairs, {config.variant} with recompute {config.recompute}, "
             "does not fit into the GPU; take fewer `pairs`, or simulate it on the CPU: set the "
             "environment variable CUDA_VISIBLE_DEVICES to nothing."
         ) from error
-    return found
+    return {
+        "kind": counter.kind,
+        "activations": activations,
+        "peak": peak,
+        "static": 4 * weights,
+    }
 
 
 def measure_variants(
     configs: Sequence[Config],
     tokens: int,
-    pairs: tuple[int, int, int] = (16, 64, 128),
+    pairs: int = 64,
+    micro_pairs: int = 16,
+    more_pairs: int = 128,
     processes: int = -1,
-) -> list[dict]:
-    """A row a config, of steps whose reports are all `tokens` long, on all cores where simulated.
+) -> list[dict[str, float | str]]:
+    """One row per config, for steps whose reports are all `tokens` long; simulations run in
+    parallel, by default on all cores.
 
-    `pairs` are few, those asked for, and more. The row is `measure_bytes` of those asked for,
-    with the peak of two parts of the few as `peak, micro`, and the `largest_batch` in 80 GB on the
-    line through the peaks of the other two.
+    A row holds `measure_bytes` of `pairs` pairs, the peak of two parts of `micro_pairs` each as
+    `peak, micro`, and the `largest_batch` that fits into 80 GB, on the line through the peaks of
+    `pairs` and `more_pairs` pairs.
     """
-    few, some, many = pairs
-    sizes = ([tokens] * few, 2), ([tokens] * some, 1), ([tokens] * many, 1)
-    jobs = [(c, *size) for c in configs for size in sizes]
-    processes = 1 if DEVICE == "cuda" else processes
-    done = Parallel(n_jobs=processes)(delayed(measure_bytes)(*job) for job in jobs)
-    return [
-        {"variant": c.variant, "level": c.recompute, "tokens": tokens, "pairs": some, **asked}
-        | {"peak, micro": micro["peak"]}
-        | {"largest_batch": largest_batch({some: asked["peak"], many: more["peak"]})}
-        for c, micro, asked, more in zip(configs, done[::3], done[1::3], done[2::3], strict=True)
-    ]
+    jobs = {}
+    for i, config in enumerate(configs):
+        jobs[i, "micro"] = delayed(measure_bytes)(config, [tokens] * micro_pairs, parts=2)
+        jobs[i, "asked"] = delayed(measure_bytes)(config, [tokens] * pairs)
+        jobs[i, "more"] = delayed(measure_bytes)(config, [tokens] * more_pairs)
+    if DEVICE == "cuda":
+        processes = 1
+    results = Parallel(n_jobs=processes)(jobs.values())
+    step = dict(zip(jobs, results, strict=True))
+
+    rows = []
+    for i, config in enumerate(configs):
+        asked = step[i, "asked"]
+        peaks = {pairs: asked["peak"], more_pairs: step[i, "more"]["peak"]}
+        row = {
+            "variant": config.variant,
+            "level": config.recompute,
+            "tokens": tokens,
+            "pairs": pairs,
+            "kind": asked["kind"],
+            "activations": asked["activations"],
+            "peak": asked["peak"],
+            "static": asked["static"],
+            "peak, micro": step[i, "micro"]["peak"],
+            "largest_batch": largest_batch(peaks),
+        }
+        rows.append(row)
+    return rows
 
 
 def measure_seconds(
     configs: Sequence[Config], lengths: Sequence[int], rounds: int
 ) -> list[list[float]]:
-    """Seconds of `rounds` steps of each config, in turn after one that does not count, on
-    `DEVICE`; without the optimizer, whose time does not depend on the batch.
+    """Seconds of `rounds` steps of each config on `DEVICE`, `[configs][rounds]`, for reports of
+    these `lengths` in tokens.
 
-    The models share their weights, so that several of the paper's size fit into memory.
+    The configs take turns, after a warm-up step each. The optimizer is left out, since its time
+    does not depend on the batch. The models share their weights, so that several of the paper's
+    size fit into memory.
     """
-    given, models, weights = random_batch(configs[0], lengths), [], {}
-    for config in configs:
-        models.append(build_model(config))
-        models[-1].load_state_dict(weights, strict=False, assign=True)
-        weights |= models[-1].state_dict(keep_vars=True)  # one parameter, tied or not
-    took = [
-        [time_gradient(lambda model=model: loss_of(model, given), model) for model in models]
-        for _ in range(1 + rounds)
-    ]
-    return [list(times) for times in zip(*took[1:], strict=True)]
+    batch = random_batch(configs[0], lengths)
+    models = _models_with_shared_weights(configs)
+    for model in models:
+        time_gradient(functools.partial(loss_of, model, batch), model)
+    seconds = [[] for _ in models]
+    for _ in range(rounds):
+        for model, own_seconds in zip(models, seconds, strict=True):
+            step = functools.partial(loss_of, model, batch)
+            own_seconds.append(time_gradient(step, model))
+    return seconds
 
 
 def time_gradient(loss: Callable[[], Tensor], model: nn.Module) -> float:
-    """Seconds of computing a `loss` and its gradient with respect to the model's weights."""
-    _wait()
-    began = time.perf_counter()
+    """Seconds to compute a `loss` and its gradient with respect to the model's weights."""
+    _wait_for_device()
+    started = time.perf_counter()
     loss().backward()
-    _wait()
-    took = time.perf_counter() - began
+    _wait_for_device()
+    seconds = time.perf_counter() - started
     model.zero_grad()
-    return took
+    return seconds
 
 
 def largest_batch(peaks: dict[int, float], room: float = 80e9) -> int:
-    """Pairs whose step fits into `room` bytes, on the line through the peaks of two batch sizes."""
-    (few, low), (many, high) = sorted(peaks.items())
-    return int(few + (room - low) * (many - few) / (high - low))
+    """Largest number of pairs whose step fits into `room` bytes, on the line through the peaks of
+    two batch sizes (pairs -> bytes)."""
+    few_pairs, many_pairs = sorted(peaks)
+    low_peak = peaks[few_pairs]
+    high_peak = peaks[many_pairs]
+    additional_pairs = (room - low_peak) * (many_pairs - few_pairs) / (high_peak - low_peak)
+    return int(few_pairs + additional_pairs)
 
 
-def loss_of(model: MCR, given: Batch) -> Tensor:
+def loss_of(model: MCR, batch: Batch) -> Tensor:
     """The loss of a batch, in the config's precision."""
     with autocast(model.config):
-        return model(given)["loss"]
+        return model(batch)["loss"]
 
 
 def autocast(config: Config) -> torch.autocast:
-    """The config's precision on `DEVICE`, as a context."""
-    # A weight's cast that is kept for later blocks would be missed where one is computed again.
-    cache, low = config.recompute == "none", config.precision == "bf16"
-    return torch.autocast(DEVICE, torch.bfloat16, low, cache_enabled=cache)
+    """A context in which operations on `DEVICE` have the config's precision."""
+    return torch.autocast(
+        DEVICE,
+        torch.bfloat16,
+        enabled=config.precision == "bf16",
+        # Recomputation breaks autocast's weight cache, so disable it.
+        cache_enabled=config.recompute == "none",
+    )
 
 
 def byte_counter() -> "Tally | Allocator":
-    """A context that counts the bytes of real tensors on `DEVICE`: those `live`, their `peak`."""
-    return Allocator() if DEVICE == "cuda" else Tally()
+    """A context that counts the bytes of real tensors on `DEVICE`: the `live` ones, and their
+    `peak`."""
+    if DEVICE == "cuda":
+        return Allocator()
+    return Tally()
 
 
 class Tally(TorchDispatchMode):
-    """Bytes of the tensors that operations make: those that `live`, and their `peak`."""
+    """Counts the bytes of the tensors that operations allocate in this context: those `live` now,
+    and their `peak`.
+
+    Each storage counts once, however many views it has. With a `fake_mode`, tensors are simulated.
+    """
 
     kind = "simulated"
 
-    def __init__(self, fake: FakeTensorMode | None = None):
+    def __init__(self, fake_mode: FakeTensorMode | None = None):
         super().__init__()
-        self.fake = fake or contextlib.nullcontext()
-        self.live, self.peak, self.seen = 0, 0, WeakIdKeyDictionary()
+        if fake_mode is None:
+            self.simulation = contextlib.nullcontext()
+        else:
+            self.simulation = fake_mode
+        self.live = 0
+        self.peak = 0
+        self.seen = WeakIdKeyDictionary()  # storages that were counted
 
     def __enter__(self):
-        self.fake.__enter__()
+        self.simulation.__enter__()
         return super().__enter__()
 
     def __exit__(self, *error):
         super().__exit__(*error)
-        self.fake.__exit__(*error)
+        self.simulation.__exit__(*error)
 
     def __torch_dispatch__(self, operation, types, arguments=(), options=None):
-        given = _tensors((arguments, options))
-        real = given and not any(isinstance(tensor, FakeTensor) for tensor in given)
-        with unset_fake_temporarily() if real else contextlib.nullcontext():
-            made = operation(*arguments, **(options or {}))
-        old = {id(tensor.untyped_storage()) for tensor in given}
-        for storage in (tensor.untyped_storage() for tensor in _tensors(made)):
-            if id(storage) not in old and storage not in self.seen:
-                self.seen[storage] = True
-                self.live += storage.nbytes()
-                self.peak = max(self.peak, self.live)
-                weakref.finalize(storage, self._freed, storage.nbytes())
-        return made
+        options = options or {}
+        inputs = _tensors((arguments, options))
+        # Ids and masks are real: what only depends on them is computed outside the simulation.
+        if inputs and not any(isinstance(tensor, FakeTensor) for tensor in inputs):
+            context = unset_fake_temporarily()
+        else:
+            context = contextlib.nullcontext()
+        with context:
+            outputs = operation(*arguments, **options)
+        self._count(inputs, outputs)
+        return outputs
 
-    def _freed(self, size: int) -> None:
+    def _count(self, inputs: list[Tensor], outputs: Any) -> None:
+        """Count the storages of `outputs` that are neither those of `inputs` nor counted yet."""
+        input_storages = {id(tensor.untyped_storage()) for tensor in inputs}
+        for tensor in _tensors(outputs):
+            storage = tensor.untyped_storage()
+            if id(storage) in input_storages or storage in self.seen:
+                continue
+            self.seen[storage] = True
+            size = storage.nbytes()
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._free, size)
+
+    def _free(self, size: int) -> None:
         self.live -= size
 
 
 class Allocator(contextlib.AbstractContextManager):
-    """What PyTorch's allocator on a GPU holds beyond what it held before: `live`, and `peak`."""
+    """Reads PyTorch's GPU allocator: bytes `live` now, and their `peak`, beyond what it held when
+    the context began."""
 
     kind = "allocator"
 
     def __enter__(self):
-        gc.collect()  # models of before, which refer to themselves where they recompute
+        # Models that recompute refer to themselves: only the collector frees earlier ones.
+        gc.collect()
         torch.cuda.reset_peak_memory_stats()
-        self.before = torch.cuda.memory_allocated()
+        self.held_before = torch.cuda.memory_allocated()
         return self
 
     def __exit__(self, *error):
@@ -241,29 +306,47 @@ class Allocator(contextlib.AbstractContextManager):
 
     @property
     def live(self) -> int:
-        return torch.cuda.memory_allocated() - self.before
+        """Bytes allocated now."""
+        return torch.cuda.memory_allocated() - self.held_before
 
     @property
     def peak(self) -> int:
-        return torch.cuda.max_memory_allocated() - self.before
+        """Most bytes allocated at any moment."""
+        return torch.cuda.max_memory_allocated() - self.held_before
 
 
-def _fake(model: nn.Module, fake: FakeTensorMode) -> None:
-    """Put fake tensors in the places of the model's; shared weights stay shared."""
-    made = WeakIdKeyDictionary()
+def _models_with_shared_weights(configs: Sequence[Config]) -> list[MCR]:
+    models = []
+    weights = {}
+    for config in configs:
+        model = build_model(config)
+        model.load_state_dict(weights, strict=False, assign=True)
+        # keep_vars shares the parameters themselves, so that tied ones stay one parameter.
+        weights.update(model.state_dict(keep_vars=True))
+        models.append(model)
+    return models
+
+
+def _make_fake(model: nn.Module, fake_mode: FakeTensorMode) -> None:
+    """Replace the model's tensors by fake ones; shared weights stay shared."""
+    fake_of = WeakIdKeyDictionary()  # tensor -> its fake one
     for module in model.modules():
         for tensors in (module._parameters, module._buffers):
             for name, tensor in tensors.items():
-                if tensor is not None and tensor not in made:
+                if tensor is None:
+                    continue
+                if tensor not in fake_of:
                     empty = torch.empty_like(tensor, device="cpu")
-                    made[tensor] = fake.from_tensor(empty.requires_grad_(tensor.requires_grad))
-                tensors[name] = made.get(tensor)
+                    empty.requires_grad_(tensor.requires_grad)
+                    fake_of[tensor] = fake_mode.from_tensor(empty)
+                tensors[name] = fake_of[tensor]
 
 
-def _tensors(tree) -> list[Tensor]:
+def _tensors(tree: Any) -> list[Tensor]:
+    """All tensors in nested lists, tuples and dicts."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _wait() -> None:
+def _wait_for_device() -> None:
     if DEVICE == "cuda":
         torch.cuda.synchronize()

@@ -1,8 +1,8 @@
-"""Training: optimiser, schedule, epochs, the best model on the validation split, and resuming.
+"""Training: optimiser, schedule, epochs, resuming, and choosing the best model on validation.
 
 On several GPUs or nodes: `accelerate launch -m mcrlib.training run=mimic variant=mcr seed=0`, with
-any other setting as NAME=VALUE. The batch is shared among the processes; their number changes
-nothing but the order in which floating-point numbers are added, and where dropout falls.
+any other setting as NAME=VALUE. The processes share each batch. Their number changes only the order
+in which floating-point numbers are added, and the random numbers that dropout draws.
 """
 
 import json
@@ -10,93 +10,211 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import AutocastKwargs, send_to_device, set_seed
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
+from transformers import BertTokenizer
 
-from mcrlib import pretrained, provenance
+from mcrlib import pretrained
 from mcrlib.config import PLAIN, Config
 from mcrlib.data.batches import Batch, EpochOrder, SplitPairs
 from mcrlib.data.dataset import Dataset
 from mcrlib.evaluation import retrieval
 from mcrlib.files import write
 from mcrlib.model import MCR
+from mcrlib.provenance import peak_memory
 from mcrlib.training import checkpoint
 from mcrlib.training.checkpoint import Saves
 from mcrlib.training.recompute import lighten
 from mcrlib.training.two_pass import two_pass
 
+SHOWN_TERMS = ("loss", "vrc", "mim", "mrm")  # in the line that is printed after each epoch
+
 
 def train(config: Config, dataset: Dataset) -> pd.DataFrame:
-    """Train one model to `config.folder/checkpoint/final`; returns its history, a row an epoch.
+    """Train one model to `config.folder/checkpoint/final`; returns its history, one row per epoch.
 
-    Goes on where an earlier call stopped, from the step of its last save. `final` is the epoch with
-    the best mean Recall@10 of both directions on the validation split; the test split is never
-    looked at. Raises ValueError where the folder holds a model of other settings or data or no save
-    that is intact, or where the batch does not fit the training split or the processes,
-    FloatingPointError where loss or gradient is not finite, OSError where the disk is full.
+    An interrupted run resumes at the step of its last save; a finished one is not trained again.
+    `final` is the epoch with the best mean Recall@10 of both directions on the validation split.
+    The test split is never used.
+
+    Raises ValueError if the folder holds a model of other settings or data, or only damaged saves,
+    and if the batch size does not suit the training split or the number of processes. Raises
+    FloatingPointError if the loss or its gradient is not finite, and OSError if the disk is full.
     """
-    final, log = config.folder / "checkpoint" / "final", config.folder / "history.csv"
+    final = config.folder / "checkpoint" / "final"
     if final.is_dir():
         checkpoint.check(final, dataset, config)
         checkpoint.tidy(final.parent)
-        return pd.read_csv(log)
+        return pd.read_csv(config.folder / "history.csv")
+    return Trainer(config, dataset).run()
 
-    on_cpu = not torch.accelerator.is_available()  # which alone does not share it, unless told
-    # A weight's cast must not be kept for later blocks where blocks are computed again.
-    cast = AutocastKwargs(cache_enabled=config.recompute == "none")
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.precision, kwargs_handlers=[cast])
-    set_seed(config.seed)
-    reports = dataset.frame["report"].iloc[dataset.indices("train")].tolist()
-    tokenizer = pretrained.load_tokenizer(config, reports)
-    vit = pretrained.load_vit(config)
-    language_model = pretrained.load_language_model(config, len(tokenizer))
-    model = lighten(MCR(config, tokenizer, vit, language_model))
-    network, optimizer = accelerator.prepare(model, _optimizer(model, config))
-    pairs, order, loader = _batches(config, dataset, tokenizer, accelerator)
-    saves = Saves(config, dataset, model, optimizer)
-    at = saves.resume()
-    if at.history or at.step:
-        accelerator.print(f"going on after {at.step} steps of epoch {len(at.history) + 1}")
-    accelerator.wait_for_everyone()  # or a save might go while another process reads it
 
-    for epoch in range(len(at.history), config.epochs):
-        pairs.epoch, order.epoch, order.first = epoch, epoch, at.step
-        network.train()
-        started = time.perf_counter() - at.seconds
-        for batch in _watched(loader, at, len(order), config, accelerator):
-            rate = learning_rate((epoch + (at.step + 1) / len(order)) / config.epochs, config)
-            # Dropout's seed is of the place alone, so that a resumed run repeats an unbroken one.
-            torch.manual_seed(hash((config.seed, epoch, at.step, accelerator.process_index)))
-            terms = _gradient(batch, accelerator, network, config)
-            if not math.isfinite(sum(terms.values())):
-                raise _not_finite(terms, at, pairs, order, config, accelerator)
-            _update(optimizer, rate)
-            at.add(terms, time.perf_counter() - started)
-            if accelerator.is_main_process and saves.due() and at.step < len(order):
-                saves.save(at)
-        row = at.end_epoch()
-        if accelerator.is_main_process:  # the others wait in the next step
-            if (epoch + 1) % config.validate_every == 0 or epoch + 1 == config.epochs:
-                row["validate_recall@10"] = validate(model, dataset)
-            write(log, pd.DataFrame(at.history).to_csv(index=False).encode())
-            saves.save(at)
-            print(_line(at.history, len(pairs), config), flush=True)
-    if accelerator.is_main_process:
-        saves.finish(at)
-    accelerator.wait_for_everyone()
-    return pd.DataFrame(at.history)
+class Trainer:
+    """One run of training: the model, its data and optimizer, its saves, and the epoch loop.
+
+    With several processes each has a Trainer. All take the same steps; only the main process
+    validates, writes files and prints.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset):
+        self.config = config
+        self.dataset = dataset
+        self.accelerator = _accelerator(config)
+        set_seed(config.seed)
+        self.model = _new_model(config, dataset)
+        optimizer = _optimizer(self.model, config)
+        # `network` is the model, wrapped if several processes add their gradients.
+        self.network, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        batches = _batches(config, dataset, self.model.tokenizer, self.accelerator)
+        self.pairs = batches.pairs
+        self.order = batches.order
+        self.loader = batches.loader
+        self.saves = Saves(config, dataset, self.model, self.optimizer)
+        self.position = self.saves.resume()
+        self.epoch_started = time.perf_counter()
+        self._announce_resuming()
+        # No process may write a save while another one still reads it.
+        self.accelerator.wait_for_everyone()
+
+    def run(self) -> pd.DataFrame:
+        """Train all epochs that are left; returns the history, one row per epoch."""
+        for epoch in range(self.position.epochs_done, self.config.epochs):
+            self._start_epoch(epoch)
+            for batch in self._remaining_batches():
+                rate = learning_rate(self._progress(), self.config)
+                self._seed_dropout()
+                terms = _gradient(batch, self.accelerator, self.network, self.config)
+                self._check_finite(terms)
+                self._update_weights(rate)
+                self._count_step(terms)
+                self._save_if_due()
+            self._end_epoch()
+        self._finish()
+        return pd.DataFrame(self.position.history)
+
+    def _announce_resuming(self) -> None:
+        steps = self.position.step
+        epochs = self.position.epochs_done
+        if steps or epochs:
+            self.accelerator.print(f"resuming after {steps} steps of epoch {epochs + 1}")
+
+    def _start_epoch(self, epoch: int) -> None:
+        self.pairs.epoch = epoch
+        self.order.epoch = epoch
+        self.order.first = self.position.step
+        self.network.train()
+        # The steps that were taken before an interruption count as part of the epoch's time.
+        self.epoch_started = time.perf_counter() - self.position.seconds
+
+    def _remaining_batches(self) -> Iterator[Batch]:
+        """The epoch's batches from the current position on, with a progress bar that shows pairs
+        per second, the time left and the peak memory."""
+        progress_bar = tqdm(
+            self.loader,
+            f"epoch {self.position.epochs_done + 1}/{self.config.epochs}",
+            total=len(self.order),
+            initial=self.position.step,
+            unit="pairs",
+            unit_scale=self.config.batch_size,
+            leave=False,
+            disable=PLAIN in os.environ or not self.accelerator.is_main_process,
+        )
+        for batch in progress_bar:
+            yield batch
+            progress_bar.set_postfix_str(f"{peak_memory():.1f} GB", refresh=False)
+
+    def _progress(self) -> float:
+        """Share of all steps that are done once the current step is taken, 0 to 1."""
+        share_of_epoch = (self.position.step + 1) / len(self.order)
+        return (self.position.epochs_done + share_of_epoch) / self.config.epochs
+
+    def _seed_dropout(self) -> None:
+        """Make dropout depend on the position only, so that a resumed run equals an unbroken one,
+        bit by bit."""
+        place = (
+            self.config.seed,
+            self.position.epochs_done,
+            self.position.step,
+            self.accelerator.process_index,
+        )
+        torch.manual_seed(hash(place))
+
+    def _check_finite(self, terms: dict[str, float]) -> None:
+        """Raise FloatingPointError if a term of the loss or the gradient's norm is not finite.
+
+        What is needed to find the cause is first written to `not_finite.json`.
+        """
+        if math.isfinite(sum(terms.values())):
+            return
+        file = self.config.folder / "not_finite.json"
+        self.order.first = self.position.step
+        indices = next(iter(self.order))  # of this step's batch
+        record = {
+            "epoch": self.position.epochs_done + 1,
+            "step": self.position.step + 1,
+            "terms": {name: str(value) for name, value in terms.items()},  # JSON has no NaN
+            "pair_ids": [self.pairs.pair_ids[i] for i in indices],
+        }
+        if self.accelerator.is_main_process:
+            write(file, json.dumps(record, indent=1).encode())
+        raise FloatingPointError(
+            f"The loss or its gradient is not finite in epoch {record['epoch']}, step "
+            f"{record['step']}: {record['terms']}. This step did not change the model, and the "
+            f"last save is kept; {file} lists the batch's pairs. Lower the learning rate `lr`."
+        )
+
+    def _update_weights(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _count_step(self, terms: dict[str, float]) -> None:
+        seconds = time.perf_counter() - self.epoch_started
+        self.position.add(terms, seconds)
+
+    def _save_if_due(self) -> None:
+        """Save in mid-epoch if the last save is old enough; each epoch ends with a save anyway."""
+        if not self.accelerator.is_main_process:
+            return
+        in_mid_epoch = self.position.step < len(self.order)
+        if self.saves.due() and in_mid_epoch:
+            self.saves.save(self.position)
+
+    def _end_epoch(self) -> None:
+        """Validate, log and save. The other processes wait for the main one in their next step."""
+        row = self.position.end_epoch()
+        if not self.accelerator.is_main_process:
+            return
+        is_last = row["epoch"] == self.config.epochs
+        if is_last or row["epoch"] % self.config.validate_every == 0:
+            row["validate_recall@10"] = validate(self.model, self.dataset)
+        history = self.position.history
+        table = pd.DataFrame(history).to_csv(index=False)
+        write(self.config.folder / "history.csv", table.encode())
+        self.saves.save(self.position)
+        print(_epoch_line(history, len(self.pairs), self.config), flush=True)
+
+    def _finish(self) -> None:
+        if self.accelerator.is_main_process:
+            self.saves.finish(self.position)
+        self.accelerator.wait_for_everyone()
 
 
 def validate(model: MCR, dataset: Dataset) -> float:
-    """Mean Recall@10 of both directions on the validation split, policy `pair`."""
-    both = rank_split(model, dataset, "validate")
-    return float(np.mean([retrieval.recall_at(r, ks=(10,))[10] for r in both]))
+    """Mean Recall@10 of both directions on the validation split, 0 to 1, policy `pair`."""
+    recalls = []
+    for ranks in rank_split(model, dataset, "validate"):
+        recalls.append(retrieval.recall_at(ranks, ks=(10,))[10])
+    return float(np.mean(recalls))
 
 
 def rank_split(model: MCR, dataset: Dataset, split: str) -> np.ndarray:
@@ -104,42 +222,96 @@ def rank_split(model: MCR, dataset: Dataset, split: str) -> np.ndarray:
     rows = dataset.indices(split)
     image = model.embed_images(dataset.images[rows])
     report = model.embed_reports(dataset.frame["report"].iloc[rows].tolist())
-    own = np.arange(len(rows))
-    ways = (image, report), (report, image)
-    return np.stack([retrieval.ranks(*way, own, own) for way in ways])
+    partners = np.arange(len(rows))  # a query's only positive is its own partner
+    image_to_report = retrieval.ranks(image, report, partners, partners)
+    report_to_image = retrieval.ranks(report, image, partners, partners)
+    return np.stack([image_to_report, report_to_image])
 
 
 def learning_rate(progress: float, config: Config) -> float:
-    """The rate after `progress` (0 to 1) of all steps: linear warm-up, then cosine to zero."""
+    """The rate after a share `progress` (0 to 1) of all steps: linear warm-up, then a cosine to
+    zero."""
     warmup = config.warmup_epochs / config.epochs
     if progress < warmup:
         return config.lr * progress / warmup
-    return config.lr * (1 + math.cos(math.pi * (progress - warmup) / max(1 - warmup, 1e-9))) / 2
+    angle = math.pi * (progress - warmup) / max(1 - warmup, 1e-9)
+    return config.lr * (1 + math.cos(angle)) / 2
 
 
-def _batches(config, dataset, tokenizer, accelerator) -> tuple[SplitPairs, EpochOrder, DataLoader]:
-    """This process's share of each batch; which pairs a batch has, all processes agree on."""
+def _accelerator(config: Config) -> Accelerator:
+    # accelerate does not split CPU work among processes unless cpu=True.
+    on_cpu = not torch.accelerator.is_available()
+    # Recomputation breaks autocast's weight cache, so disable it.
+    cast = AutocastKwargs(cache_enabled=config.recompute == "none")
+    return Accelerator(cpu=on_cpu, mixed_precision=config.precision, kwargs_handlers=[cast])
+
+
+def _new_model(config: Config, dataset: Dataset) -> MCR:
+    """An untrained model; a small run's vocabulary is learned from the training reports."""
+    training_rows = dataset.indices("train")
+    reports = dataset.frame["report"].iloc[training_rows].tolist()
+    tokenizer = pretrained.load_tokenizer(config, reports)
+    vit = pretrained.load_vit(config)
+    language_model = pretrained.load_language_model(config, len(tokenizer))
+    return lighten(MCR(config, tokenizer, vit, language_model))
+
+
+def _optimizer(model: MCR, config: Config) -> torch.optim.AdamW:
+    """AdamW. Weight decay applies to matrices, not to biases, norms and other vectors."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    matrices = [weight for weight in trained if weight.ndim >= 2]
+    vectors = [weight for weight in trained if weight.ndim < 2]
+    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        groups,
+        lr=config.lr,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+class _Batches(NamedTuple):
+    """Where a process's batches come from."""
+
+    pairs: SplitPairs
+    order: EpochOrder
+    loader: DataLoader
+
+
+def _batches(
+    config: Config, dataset: Dataset, tokenizer: BertTokenizer, accelerator: Accelerator
+) -> _Batches:
+    """This process's share of each batch. All processes agree on the pairs of a batch."""
     pairs = SplitPairs(dataset, "train", config, tokenizer)
     pairs.share = slice(accelerator.process_index, None, accelerator.num_processes)
     order = EpochOrder(len(pairs), config.batch_size, config.seed)
-    if not len(order):
+    if len(order) == 0:
         raise ValueError(
             f"The training split has {len(pairs)} pairs, fewer than a batch of "
             f"{config.batch_size}; set a smaller batch_size."
         )
-    if config.batch_size % accelerator.num_processes:
+    if config.batch_size % accelerator.num_processes != 0:
         raise ValueError(
             f"A batch of {config.batch_size} cannot be shared equally by "
-            f"{accelerator.num_processes} processes; set a batch_size that is a multiple of them."
+            f"{accelerator.num_processes} processes; set batch_size to a multiple of their number."
         )
-    loader = DataLoader(pairs, batch_sampler=order, collate_fn=_as_is, num_workers=config.workers)
-    return pairs, order, loader
+    loader = DataLoader(
+        pairs, batch_sampler=order, collate_fn=_already_collated, num_workers=config.workers
+    )
+    return _Batches(pairs, order, loader)
 
 
-def _gradient(batch, accelerator, network, config) -> dict[str, float]:
-    """Forward, backward and clipping; the loss, its terms and the gradient's length, over all
-    processes. Reading them makes the device wait: only so no weight is ever changed by a loss that
-    is not finite."""
+def _already_collated(batch: Batch) -> Batch:
+    """SplitPairs returns whole batches. A function with a name, since workers must pickle it."""
+    return batch
+
+
+def _gradient(
+    batch: Batch, accelerator: Accelerator, network: nn.Module, config: Config
+) -> dict[str, float]:
+    """Forward pass, backward pass and clipping; returns `loss`, its terms and `gradient_norm`, each
+    over all processes."""
     batch = send_to_device(batch, accelerator.device)
     if config.micro_batch:
         terms = two_pass(network, batch, config.micro_batch, accelerator)
@@ -147,75 +319,30 @@ def _gradient(batch, accelerator, network, config) -> dict[str, float]:
         with accelerator.autocast():
             terms = network(batch)
         accelerator.backward(terms["loss"])
-    means = accelerator.reduce(torch.stack([term.detach() for term in terms.values()]), "mean")
-    length = accelerator.clip_grad_norm_(network.parameters(), config.clip_norm)
-    values = torch.cat([means, length[None]]).tolist()
-    return dict(zip([*terms, "gradient_norm"], values, strict=True))
+    names = [*terms, "gradient_norm"]
+    own_terms = torch.stack([term.detach() for term in terms.values()])
+    means = accelerator.reduce(own_terms, "mean")
+    norm = accelerator.clip_grad_norm_(network.parameters(), config.clip_norm)
+    # This synchronises the device, so that we never step on a non-finite loss.
+    values = torch.cat([means, norm[None]]).tolist()
+    return dict(zip(names, values, strict=True))
 
 
-def _update(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def _not_finite(terms, at, pairs, order, config, accelerator) -> FloatingPointError:
-    """The error to raise; what is needed to find its cause is written first."""
-    file = config.folder / "not_finite.json"
-    place = {"epoch": len(at.history) + 1, "step": at.step + 1}
-    order.first = at.step
-    pair_ids = [pairs.pair_ids[i] for i in next(iter(order))]
-    values = {name: str(value) for name, value in terms.items()}  # JSON has no NaN
-    record = place | {"terms": values, "pair_ids": pair_ids}
-    if accelerator.is_main_process:
-        write(file, json.dumps(record, indent=1).encode())
-    return FloatingPointError(
-        f"The loss or its gradient is not finite in epoch {place['epoch']}, step {place['step']}: "
-        f"{values}. The step is not taken and the save before is kept; {file} names the batch's "
-        "pairs. Lower the learning rate `lr`."
-    )
-
-
-def _optimizer(model: MCR, config: Config) -> torch.optim.AdamW:
-    """AdamW; weights of matrices decay, biases, norms and single vectors do not."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
-    )
-
-
-def _as_is(batch):
-    return batch
-
-
-def _watched(loader, at, steps, config, accelerator) -> Iterator[Batch]:
-    """The batches, with a bar for people: pairs a second, time left, memory."""
-    bar = tqdm(
-        loader,
-        f"epoch {len(at.history) + 1}/{config.epochs}",
-        total=steps,
-        initial=at.step,
-        unit="pairs",
-        unit_scale=config.batch_size,
-        leave=False,
-        disable=PLAIN in os.environ or not accelerator.is_main_process,
-    )
-    for batch in bar:
-        yield batch
-        bar.set_postfix_str(f"{provenance.peak_memory():.1f} GB", refresh=False)
-
-
-def _line(history: list[dict], pairs: int, config: Config) -> str:
-    """An epoch in one line: where output is kept, it does not grow with the steps."""
+def _epoch_line(history: list[dict[str, Any]], pairs: int, config: Config) -> str:
+    """The last epoch in one line, so that a log file grows with the epochs and not the steps."""
     row = history[-1]
-    terms = "  ".join(f"{k} {row[k]:.3f}" for k in ("loss", "vrc", "mim", "mrm") if k in row)
-    recall = row.get("validate_recall@10")
-    shown = "" if recall is None else f"  validation Recall@10 {recall:.3f}"
-    left = (config.epochs - row["epoch"]) * np.mean([r["seconds"] for r in history]) / 60
-    return (
-        f"epoch {row['epoch']:>2}/{config.epochs}  {terms}{shown}  {pairs / row['seconds']:.0f} "
-        f"pairs/s, {row['seconds']:.0f} s, {left:.0f} min left, {provenance.peak_memory():.1f} GB"
+    seconds = row["seconds"]
+    parts = [f"epoch {row['epoch']:>2}/{config.epochs}"]
+    for name in SHOWN_TERMS:
+        if name in row:
+            parts.append(f"{name} {row[name]:.3f}")
+    if "validate_recall@10" in row:
+        parts.append(f"validation Recall@10 {row['validate_recall@10']:.3f}")
+    epochs_left = config.epochs - row["epoch"]
+    seconds_per_epoch = np.mean([past["seconds"] for past in history])
+    minutes_left = epochs_left * seconds_per_epoch / 60
+    parts.append(
+        f"{pairs / seconds:.0f} pairs/s, {seconds:.0f} s, {minutes_left:.0f} min left, "
+        f"{peak_memory():.1f} GB"
     )
+    return "  ".join(parts)
