@@ -99,7 +99,7 @@ def test_same_pairs_in_any_order_and_any_process():
     backward = [pickle.loads(pickle.dumps(r.image))() for r in reversed(second)][::-1]
     assert digest(forward) == digest(backward)
     code = (
-        "import hashlib; from mcrlib import config; from mcrlib.data import phantom; "
+        "import hashlib; from mcrlib import config; from mcrlib.data.sources import phantom; "
         f"rows = phantom.rows(config.load('smoke', sizes={SMALL})); "
         "print(hashlib.sha256(b''.join(r.image().tobytes() for r in rows)).hexdigest())"
     )
@@ -195,8 +195,8 @@ def test_every_sentence_is_a_finding_of_the_pair_or_true_beside_its_findings(dem
                 if re.search(r"cardiopulmonary|normal chest", sentence):
                     assert not kinds, (sentence, kinds)
             else:
-                found = [label for label in row.labels if says(sentence, label, degree=False)]
-                assert found, (sentence, row.labels)
+                stated = [label for label in row.labels if says(sentence, label, degree=False)]
+                assert stated, (sentence, row.labels)
 
 
 def test_reports_have_the_length_and_the_vocabulary_of_short_real_ones(demo):
@@ -260,16 +260,16 @@ def test_marks_are_on_their_side_in_their_zone_and_of_local_extent(label):
             assert low <= y <= high
 
 
-@pytest.mark.parametrize("name", [n for n, k in phantom.KINDS.items() if len(k.severities) > 1])
-def test_worse_findings_change_more(name):
-    kind = phantom.KINDS[name]
-    totals = [
-        sum(
-            change(seed, f"{name}|{kind.sides[0]}|{kind.zones[-1]}|{severity}")[0].sum()
-            for seed in range(5)
-        )
-        for severity in kind.severities
-    ]
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in phantom.KINDS if len(kind.severities) > 1],
+    ids=lambda kind: kind.name,
+)
+def test_worse_findings_change_more(kind):
+    totals = []
+    for severity in kind.severities:
+        label = f"{kind.name}|{kind.sides[0]}|{kind.zones[-1]}|{severity}"
+        totals.append(sum(change(seed, label)[0].sum() for seed in range(5)))
     assert all(more > 1.2 * less for less, more in pairwise(totals))
 
 
