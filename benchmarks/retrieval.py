@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from measured import row
 
+from mcrlib.data.reports import same_text
 from mcrlib.evaluation import retrieval
 
 
@@ -31,7 +32,7 @@ def by_sorting(
     image, report = (
         torch.nn.functional.normalize(torch.from_numpy(rows), dim=1) for rows in (image, report)
     )
-    text = np.unique([retrieval.same_text(text) for text in texts], return_inverse=True)[1]
+    text = np.unique([same_text(text) for text in texts], return_inverse=True)[1]
     ranks = {}
     for way, scores in {
         "image_to_report": image @ report.T,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mcrlib.evaluation.modality_gap import modality_gap, numbers
+from mcrlib.evaluation.modality_gap import gap_numbers, measure_gap
 
 
 def unit(rows):
@@ -16,7 +16,7 @@ def cloud():
 
 
 def test_without_a_gap_nothing_tells_the_modalities_apart(cloud):
-    gap = numbers(cloud, cloud)
+    gap = gap_numbers(cloud, cloud)
     assert gap["distance_of_means"] == gap["alignment"] == 0
     assert gap["cosine_of_pairs"] == pytest.approx(1)
     assert gap["uniformity_image"] == gap["uniformity_report"]
@@ -27,7 +27,7 @@ def test_opposite_clouds_lie_far_apart():
     centre = np.zeros(8)
     centre[0] = 10
     draw = np.random.default_rng(1).standard_normal((2, 40, 8))
-    gap = numbers(unit(draw[0] + centre), unit(draw[1] - centre))
+    gap = gap_numbers(unit(draw[0] + centre), unit(draw[1] - centre))
     assert gap["distance_of_means"] > 1.8
     assert gap["cosine_of_non_pairs"] < -0.8
     assert gap["probe_accuracy"] == 1
@@ -35,7 +35,8 @@ def test_opposite_clouds_lie_far_apart():
 
 def test_the_numbers_are_their_definitions_written_out(cloud):
     other = unit(np.random.default_rng(2).standard_normal((40, 8)))
-    gap, n = numbers(cloud, other), len(cloud)
+    gap = gap_numbers(cloud, other)
+    n = len(cloud)
     apart = [cloud[i] @ other[j] for i in range(n) for j in range(n) if i != j]
     potential = [
         np.exp(-2 * ((cloud[i] - cloud[j]) ** 2).sum()) for i in range(n) for j in range(i)
@@ -48,12 +49,13 @@ def test_the_numbers_are_their_definitions_written_out(cloud):
 
 
 def test_the_same_rows_give_the_same_picture(cloud):
-    first, second = modality_gap(cloud, cloud[::-1]), modality_gap(cloud, cloud[::-1])
+    first = measure_gap(cloud, cloud[::-1])
+    second = measure_gap(cloud, cloud[::-1])
     assert first == second
     assert np.shape(first["tsne"]) == (80, 2)
-    assert modality_gap(cloud, cloud)["tsne"] != first["tsne"]
+    assert measure_gap(cloud, cloud)["tsne"] != first["tsne"]
 
 
 def test_too_few_pairs_are_refused(cloud):
     with pytest.raises(ValueError, match="at least ten pairs, not 4"):
-        modality_gap(cloud[:4], cloud[:4])
+        measure_gap(cloud[:4], cloud[:4])

@@ -27,32 +27,49 @@ def plain_ranks(queries, candidates, query_group, candidate_group):
     """1 + the non-positives whose similarity is at least the best positive's minus 1e-6."""
     ranks = []
     for row, own in zip(cosines(queries, candidates), query_group, strict=True):
-        best = max(s for s, g in zip(row, candidate_group, strict=True) if g == own)
-        ahead = [s >= best - 1e-6 and g != own for s, g in zip(row, candidate_group, strict=True)]
-        ranks.append(1 + sum(ahead))
+        positives = []
+        others = []
+        for cosine, group in zip(row, candidate_group, strict=True):
+            if group == own:
+                positives.append(cosine)
+            else:
+                others.append(cosine)
+        threshold = max(positives) - 1e-6
+        ahead = [cosine for cosine in others if cosine >= threshold]
+        ranks.append(1 + len(ahead))
     return ranks
 
 
 def plain_label_scores(queries, candidates, labels, ks):
-    precision, average, chance = {k: [] for k in ks}, [], []
+    """Means over the queries; equal scores put the candidates that are not relevant first."""
+    precisions = {k: [] for k in ks}
+    average_precisions = []
+    chances = []
     for own, row in zip(labels, cosines(queries, candidates), strict=True):
-        relevant = [bool(set(own) & set(other)) or (not own and not other) for other in labels]
-        # Among equal scores what is not relevant comes first.
+        relevant = []
+        for other in labels:
+            shares_a_label = bool(set(own) & set(other))
+            both_empty = not own and not other
+            relevant.append(shares_a_label or both_empty)
         order = sorted(range(len(row)), key=lambda j: (-round(row[j], 5), relevant[j]))
-        hits = [relevant[j] for j in order]
+        is_hit = [relevant[j] for j in order]
         for k in ks:
-            precision[k].append(np.mean(hits[:k]))
-        chance.append(np.mean(hits))
-        places = [i for i, hit in enumerate(hits, start=1) if hit]
-        average.append(np.mean([sum(hits[:place]) / place for place in places]))
-    means = {"mAP": np.mean(average), "chance": np.mean(chance)}
-    return {f"precision@{k}": np.mean(precision[k]) for k in ks} | means
+            precisions[k].append(np.mean(is_hit[:k]))
+        chances.append(np.mean(is_hit))
+        hit_ranks = [rank for rank, hit in enumerate(is_hit, start=1) if hit]
+        precisions_at_hits = [sum(is_hit[:rank]) / rank for rank in hit_ranks]
+        average_precisions.append(np.mean(precisions_at_hits))
+    scores = {f"precision@{k}": np.mean(precisions[k]) for k in ks}
+    scores["mAP"] = np.mean(average_precisions)
+    scores["chance"] = np.mean(chances)
+    return scores
 
 
 @st.composite
 def pools(draw):
     """Whole-numbered embeddings, so that ties, duplicates and rows of zeros are common."""
-    n, width = draw(st.integers(1, 12)), draw(st.integers(1, 3))
+    n = draw(st.integers(1, 12))
+    width = draw(st.integers(1, 3))
     row = st.lists(st.integers(-2, 2), min_size=width, max_size=width)
     rows = st.lists(row, min_size=n, max_size=n)
     groups = draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))
@@ -64,16 +81,19 @@ def pools(draw):
 def test_ranks_equal_a_full_matrix_loop(pool, queries, random):
     image, report, groups = pool
     chosen = [random.randrange(len(groups)) for _ in range(queries)]
-    rows, own = [image[i] for i in chosen], [groups[i] for i in chosen]
-    found = retrieval.ranks(rows, report, own, groups)
-    assert found.dtype == np.int64
-    assert found.tolist() == plain_ranks(rows, report, own, groups)
+    rows = [image[i] for i in chosen]
+    own = [groups[i] for i in chosen]
+    ranks = retrieval.ranks(rows, report, own, groups)
+    assert ranks.dtype == np.int64
+    assert ranks.tolist() == plain_ranks(rows, report, own, groups)
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 10_000])
 def test_the_size_of_a_block_changes_nothing(monkeypatch, block):
     rng = np.random.default_rng(0)
-    image, report, groups = rng.normal(size=(37, 5)), rng.normal(size=(37, 5)), np.arange(37) // 2
+    image = rng.normal(size=(37, 5))
+    report = rng.normal(size=(37, 5))
+    groups = np.arange(37) // 2
     expected = plain_ranks(image, report, groups, groups)
     monkeypatch.setattr(retrieval, "BLOCK", block)
     assert retrieval.ranks(image, report, groups, groups).tolist() == expected
@@ -113,16 +133,18 @@ def test_equal_embeddings_score_nothing():
 
 @pytest.mark.parametrize(("lower_by", "rank"), [(-1e-4, 2), (0, 2), (5e-7, 2), (3e-6, 1)])
 def test_scores_within_a_millionth_are_equal(lower_by, rank):
-    def at(cosine):
+    def unit_row(cosine):
         return [cosine, np.sqrt(1 - cosine**2)]
 
-    candidates = [at(0.5), at(0.5 - lower_by)]
+    candidates = [unit_row(0.5), unit_row(0.5 - lower_by)]
     assert retrieval.ranks([[1, 0]], candidates, ["own"], ["own", "other"]).tolist() == [rank]
 
 
 def test_length_type_and_kind_of_group_do_not_matter():
     rng = np.random.default_rng(1)
-    image, report, groups = rng.normal(size=(40, 8)), rng.normal(size=(40, 8)), np.arange(40) // 3
+    image = rng.normal(size=(40, 8))
+    report = rng.normal(size=(40, 8))
+    groups = np.arange(40) // 3
     expected = plain_ranks(image, report, groups, groups)
     scaled = image * np.geomspace(1e-30, 1e30, 40)[:, None]
     names = [f"report {group}" for group in groups]
@@ -150,7 +172,7 @@ def test_autocast_and_reduced_precision_do_not_blur_ties():
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"queries": [[1.0, np.nan]] * 3}, "queries hold NaN or infinity in row 0"),
         ({"candidates": [[1.0, 1.0], [1.0, np.inf], [1.0, 0.0]]}, "candidates hold .* in row 1"),
@@ -162,16 +184,16 @@ def test_autocast_and_reduced_precision_do_not_blur_ties():
         ({"candidates": np.ones((0, 2)), "candidate_group": []}, "query 0 has no positive"),
     ],
 )
-def test_bad_input_is_one_clear_sentence(change, says):
+def test_bad_input_is_one_clear_sentence(change, message):
     good = {"queries": np.ones((3, 2)), "query_group": [0, 1, 2]}
     good |= {"candidates": np.ones((3, 2)), "candidate_group": [0, 1, 2]}
-    with pytest.raises(ValueError, match=says) as error:
+    with pytest.raises(ValueError, match=message) as error:
         retrieval.ranks(**good | change)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"image": np.ones((0, 2)), "report": np.ones((0, 2))}, "N > 0 pairs"),
         ({"report": np.ones((2, 2))}, r"got \[3, 2\] and \[2, 2\]"),
@@ -182,8 +204,8 @@ def test_bad_input_is_one_clear_sentence(change, says):
         ({"labels": [["a"], None, []]}, "labels must have an entry"),
     ],
 )
-def test_evaluate_refuses_bad_input_in_one_clear_sentence(change, says):
-    with pytest.raises(ValueError, match=says):
+def test_evaluate_refuses_bad_input_in_one_clear_sentence(change, message):
+    with pytest.raises(ValueError, match=message):
         retrieval.evaluate(**{"image": np.ones((3, 2)), "report": np.ones((3, 2))} | change)
 
 
@@ -191,13 +213,15 @@ def test_evaluate_refuses_bad_input_in_one_clear_sentence(change, says):
 @settings(max_examples=60, deadline=None)
 def test_hits_are_the_best_candidates_in_order(pool, k):
     image, report, _ = pool
-    found = retrieval.hits(image, report, k)
+    hits = retrieval.hits(image, report, k)
     for way, sides in zip(DIRECTIONS, ((image, report), (report, image)), strict=True):
-        rows, scores = found[way]
+        best = hits[way]
         expected = cosines(*sides)
-        assert scores == pytest.approx(-np.sort(-expected, axis=1)[:, :k], abs=1e-6)
-        assert np.take_along_axis(expected, rows, axis=1) == pytest.approx(scores, abs=1e-6)
-        assert all(len(set(row)) == min(k, len(image)) for row in rows.tolist())
+        descending = -np.sort(-expected, axis=1)
+        assert best.cosines == pytest.approx(descending[:, :k], abs=1e-6)
+        of_rows = np.take_along_axis(expected, best.rows, axis=1)
+        assert of_rows == pytest.approx(best.cosines, abs=1e-6)
+        assert all(len(set(row)) == min(k, len(image)) for row in best.rows.tolist())
 
 
 def test_hits_refuse_images_and_reports_that_are_no_pairs():
@@ -216,10 +240,9 @@ def test_recall_at_counts_ranks_up_to_k():
 @settings(max_examples=60, deadline=None)
 def test_evaluate_equals_the_loops_in_both_directions(pool):
     image, report, groups = pool
-    texts = [
-        ("No  acute\nfinding.", "no acute FINDING. ")[i % 2] * (g + 1) for i, g in enumerate(groups)
-    ]
-    labels = [[str(g), "shared"] if g % 2 else [] for g in groups]
+    spellings = ("No  acute\nfinding.", "no acute FINDING. ")
+    texts = [spellings[i % 2] * (group + 1) for i, group in enumerate(groups)]
+    labels = [[str(group), "shared"] if group % 2 else [] for group in groups]
     result = retrieval.evaluate(image, report, texts, labels=labels, ks=(1, 3), draws=20)
     assert result["pool"] == len(groups) and result["resampled"] == "pairs"
     json.dumps(result, allow_nan=False)
@@ -260,10 +283,11 @@ def test_without_texts_there_is_no_report_policy():
 def test_weighted_statistics_equal_those_of_repeated_ranks(ranks, data):
     weight = st.integers(0, 3)
     weights = data.draw(st.lists(weight, min_size=len(ranks), max_size=len(ranks)).filter(any))
-    found = retrieval._statistics(torch.tensor([ranks]), torch.tensor([weights]).float(), (1, 10))
+    weight_row = torch.tensor([weights]).float()
+    statistics = retrieval._statistics(torch.tensor([ranks]), weight_row, (1, 10))
     drawn = np.repeat(ranks, weights)
     expected = [np.mean(drawn <= 1), np.mean(drawn <= 10), np.median(drawn), np.mean(drawn)]
-    assert found[0, 0].tolist() == pytest.approx(expected)
+    assert statistics[0, 0].tolist() == pytest.approx(expected)
 
 
 def noisy_pairs(n, noise=1.5, seed=0):
@@ -283,12 +307,14 @@ def test_interval_of_independent_pairs_is_the_binomial_one():
 def test_interval_grows_when_a_patient_has_several_pairs():
     image, report = noisy_pairs(400)
     # Each pair four times: four queries a patient that succeed or fail together.
-    image, report, texts = np.repeat(image, 4, 0), np.repeat(report, 4, 0), np.arange(1600) // 4
-    texts = [str(text) for text in texts]
+    image = np.repeat(image, 4, 0)
+    report = np.repeat(report, 4, 0)
+    texts = [str(pair // 4) for pair in range(1600)]
     by_pair = retrieval.evaluate(image, report, texts)
     by_patient = retrieval.evaluate(image, report, texts, patients=texts)
     assert by_patient["resampled"] == "patients"
-    one, four = (e["image_to_report"]["report"]["R@5"] for e in (by_pair, by_patient))
+    one = by_pair["image_to_report"]["report"]["R@5"]
+    four = by_patient["image_to_report"]["report"]["R@5"]
     assert one["value"] == four["value"]
     ratio = (four["high"] - four["low"]) / (one["high"] - one["low"])
     assert ratio == pytest.approx(2, rel=0.15)
@@ -298,7 +324,9 @@ def test_one_patient_has_no_interval_and_seeds_repeat():
     image, report = noisy_pairs(50)
     cell = retrieval.evaluate(image, report, patients=["p"] * 50)["image_to_report"]["pair"]["R@5"]
     assert cell["low"] == cell["value"] == cell["high"]
-    first, again, other = (retrieval.evaluate(image, report, seed=s) for s in (3, 3, 4))
+    first = retrieval.evaluate(image, report, seed=3)
+    again = retrieval.evaluate(image, report, seed=3)
+    other = retrieval.evaluate(image, report, seed=4)
     assert first == again != other
 
 
@@ -307,19 +335,30 @@ def test_chunks_are_consecutive_thousands_of_a_seeded_permutation():
     texts = [str(i // 3) for i in range(2300)]
     result = retrieval.evaluate(image, report, texts, draws=2, seed=5)["chunks_1000"]
     order = np.random.default_rng(5).permutation(2300)
-    for way, (q, c) in zip(DIRECTIONS, ((image, report), (report, image)), strict=True):
-        for policy, groups in {"pair": np.arange(2300), "report": np.arange(2300) // 3}.items():
-            chunks = [order[:1000], order[1000:2000]]
-            ranks = [retrieval.ranks(q[i], c[i], groups[i], groups[i]) for i in chunks]
-            recalls = [retrieval.recall_at(r)[10] for r in ranks]
+    chunks = [order[:1000], order[1000:2000]]
+    policies = {"pair": np.arange(2300), "report": np.arange(2300) // 3}
+    for way, sides in zip(DIRECTIONS, ((image, report), (report, image)), strict=True):
+        queries, candidates = sides
+        for policy, groups in policies.items():
+            recalls = []
+            for rows in chunks:
+                own = groups[rows]
+                ranks = retrieval.ranks(queries[rows], candidates[rows], own, own)
+                recalls.append(retrieval.recall_at(ranks)[10])
             assert result[way][policy]["R@10"] == pytest.approx(np.mean(recalls))
 
 
 def plain_comparison(a, b, patients, draws, seed):
-    rng, people, samples = np.random.default_rng(seed), sorted(set(patients)), []
-    members = {p: [i for i, q in enumerate(patients) if q == p] for p in people}
+    rng = np.random.default_rng(seed)
+    people = sorted(set(patients))
+    pairs_of = {person: [] for person in people}
+    for pair, person in enumerate(patients):
+        pairs_of[person].append(pair)
+    samples = []
     for _ in range(draws):
-        drawn = [i for p in rng.choice(people, len(people)) for i in members[p]]
+        drawn = []
+        for person in rng.choice(people, len(people)):
+            drawn += pairs_of[person]
         seeds = rng.integers(len(a), size=len(a))
         gain = [(a[s][:, drawn] <= 10).mean() - (b[s][:, drawn] <= 10).mean() for s in seeds]
         samples.append(np.mean(gain))
@@ -361,28 +400,39 @@ def test_holm_is_the_textbook_correction():
 
 def test_verdicts_compare_the_seeds_that_two_variants_share():
     rng = np.random.default_rng(0)
-    good, bad = (lambda: rng.integers(1, 12, (2, 300))), (lambda: rng.integers(1, 200, (2, 300)))
-    ranks = {"clip-seed0": bad(), "mcr-seed0": good(), "mcr-seed1": good(), "dual-seed1": good()}
-    ranks |= {"dual-seed0": good(), "theirs-seed0": good(), "abm-seed5": good()}
+
+    def random_ranks(worst):
+        return rng.integers(1, worst + 1, (2, 300))
+
+    ranks = {
+        "clip-seed0": random_ranks(worst=199),
+        "mcr-seed0": random_ranks(worst=11),
+        "mcr-seed1": random_ranks(worst=11),
+        "dual-seed1": random_ranks(worst=11),
+        "dual-seed0": random_ranks(worst=11),
+        "theirs-seed0": random_ranks(worst=11),
+        "abm-seed5": random_ranks(worst=11),
+    }
     patients = np.arange(300) // 3
-    found = {r["variants"][1]: r for r in retrieval.verdicts(ranks, patients, draws=500)}
-    assert {name: r["seeds"] for name, r in found.items()} == {
+    records = retrieval.verdicts(ranks, patients, draws=500)
+    by_variant = {record["variants"][1]: record for record in records}
+    assert {name: record["seeds"] for name, record in by_variant.items()} == {
         "clip": 1, "dual": 2, "theirs": 1, "abm": 0,
     }  # fmt: skip
-    assert [name for name, r in found.items() if r["primary"]] == ["dual"]
-    assert "p" not in found["abm"] and "verdict" not in found["abm"]
-    a, b = (np.array([ranks[f"{name}-seed{s}"] for s in (0, 1)]) for name in ("mcr", "dual"))
-    expected = retrieval.compare_ranks(a, b, patients, draws=500)
-    assert found["dual"] == found["dual"] | expected  # the primary one is not corrected
-    raw = [
-        retrieval.compare_ranks(
-            ranks["mcr-seed0"][None], ranks[f"{name}-seed0"][None], patients, draws=500
-        )
-        for name in ("clip", "theirs")
-    ]
-    corrected = retrieval.holm([r["p"] for r in raw])
-    assert [found["clip"]["p"], found["theirs"]["p"]] == corrected
-    assert found["clip"]["verdict"] == "better" and found["theirs"]["verdict"] == "open"
+    assert [name for name, record in by_variant.items() if record["primary"]] == ["dual"]
+    assert "p" not in by_variant["abm"] and "verdict" not in by_variant["abm"]
+    mcr = np.array([ranks["mcr-seed0"], ranks["mcr-seed1"]])
+    dual = np.array([ranks["dual-seed0"], ranks["dual-seed1"]])
+    expected = retrieval.compare_ranks(mcr, dual, patients, draws=500)
+    assert by_variant["dual"] == by_variant["dual"] | expected  # the primary one is not corrected
+    uncorrected = []
+    for name in ("clip-seed0", "theirs-seed0"):
+        one_seed = retrieval.compare_ranks(mcr[:1], ranks[name][None], patients, draws=500)
+        uncorrected.append(one_seed["p"])
+    corrected = retrieval.holm(uncorrected)
+    assert [by_variant["clip"]["p"], by_variant["theirs"]["p"]] == corrected
+    assert by_variant["clip"]["verdict"] == "better"
+    assert by_variant["theirs"]["verdict"] == "open"
     alone = {name: ranks[name] for name in ("dual-seed0", "clip-seed0")}
     (only,) = retrieval.verdicts(alone, patients, draws=500)
     assert only["variants"] == ["dual", "clip"] and not only["primary"]
@@ -391,10 +441,12 @@ def test_verdicts_compare_the_seeds_that_two_variants_share():
 def test_label_ceiling_equals_a_simulated_oracle():
     labels = [["a"], ["a", "b"], ["b", "a"], [], [], [], ["c"]]
     rng = np.random.default_rng(0)
-    sets, trials = [frozenset(x) for x in labels], []
+    sets = [frozenset(pair_labels) for pair_labels in labels]
+    same_set = np.array([[own == other for other in sets] for own in sets])
+    trials = []
     for _ in range(4000):
         noise = rng.random((7, 7)) * 0.5
-        scores = noise + np.array([[x == y for y in sets] for x in sets])
+        scores = noise + same_set
         trials.append([1 + (row > row[i]).sum() for i, row in enumerate(scores)])
     simulated = retrieval.recall_at(trials, ks=(1, 2, 3))
     assert retrieval.label_ceiling(labels, ks=(1, 2, 3)) == pytest.approx(simulated, abs=0.01)

@@ -259,7 +259,7 @@ def measure_gaps(run: str, seed: int = 0, largest: int = 2000) -> Numbers:
     inputs = results.input_hashes(run, "validate")
     inputs |= {"seed": str(seed), "largest": str(largest)}
     if not results.is_current(file, inputs):
-        from mcrlib.evaluation.modality_gap import modality_gap
+        from mcrlib.evaluation.modality_gap import measure_gap
 
         started = time.perf_counter()
         embeddings = results.embedding_files(run, "validate")
@@ -267,7 +267,7 @@ def measure_gaps(run: str, seed: int = 0, largest: int = 2000) -> Numbers:
         gaps = {}
         for name in as_in_the_paper:
             image, report = results.load_embeddings(embeddings[name])
-            gaps[name] = modality_gap(image[:largest], report[:largest], seed)
+            gaps[name] = measure_gap(image[:largest], report[:largest], seed)
         seconds = round(time.perf_counter() - started)
         results.save(file, gaps, inputs=inputs, run=run, seconds=seconds)
     return Numbers.load(file)

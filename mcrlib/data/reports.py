@@ -479,3 +479,14 @@ def choose(parts: dict[str, str], policy: str) -> str:
         impression_is_longer = len(impression.split()) > len(findings.split())
         return impression if impression_is_longer else findings
     return parts.get(policy, "")
+
+
+def same_text(text: str) -> str:
+    """The form in which two reports count as the same: lower case, white space collapsed.
+
+    Raises ValueError if the report is not a text.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"a report must be text, got {text!r}: use '' for a missing report.")
+    words = text.lower().split()
+    return " ".join(words)

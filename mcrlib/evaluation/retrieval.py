@@ -1,28 +1,41 @@
-"""Ranks, Recall@K and their intervals: the evaluation protocol, all of it ours.
+"""Ranks, Recall@K and their confidence intervals. The whole evaluation protocol is ours.
 
-Similarity is cosine; a row of zeros has similarity 0 with everything. The rank of a query is that
-of its best positive: 1 + the candidates that are not positive and whose similarity is at least that
-of the best positive minus `TOLERANCE`. So ties count against the query: a model that gives every
-pair the same embedding scores nothing. Two policies say what a positive is. `pair`: only the
-query's own partner. `report`: any candidate whose report is the same text (`same_text`).
+Similarity is cosine; a row of zeros has similarity 0 with everything. The rank of a query is the
+rank of its best positive: 1 + the number of non-positive candidates whose similarity is at least
+that of the best positive minus `TOLERANCE`. Ties therefore count against the query: a model that
+gives every pair the same embedding scores nothing. Two policies define the positives of a query.
+`pair`: only its own partner. `report`: every candidate with the same report text (`same_text`).
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy import ndarray as Array
 from torch import Tensor
 
+from mcrlib.data.reports import same_text
+
 TOLERANCE = 1e-6  # padding alone moves a cosine by 3e-8
 DIRECTIONS = ("image_to_report", "report_to_image")
-CHUNK = 1000  # pairs; many papers print Recall@K in pools of this size
-BLOCK = 2**20  # numbers held at once: 4 MB of similarities stay in the processor's cache
+CHUNK = 1000  # pairs; many papers report Recall@K in pools of this size
+BLOCK = 2**20  # numbers computed at once: 4 MB of similarities fit in the processor's cache
+BELOW_ANY_COSINE = -2.0
+INTERVAL = (0.025, 0.975)  # quantiles of the bootstrap draws: the 95 % interval
+NO_LOSS_MARGIN = 0.02  # two points of Recall@K
+SIGNIFICANCE = 0.05
 
 Matrix = Array | Tensor
 Ks = Sequence[int]
+
+
+class Hits(NamedTuple):
+    """The k best candidates of each query, best first."""
+
+    rows: Array  # [N, k] rows of the candidates
+    cosines: Array  # [N, k]
 
 
 def ranks(
@@ -30,44 +43,62 @@ def ranks(
 ) -> Array:
     """Rank (from 1) of each query's best positive, int64 [Q], without ever holding [Q, C].
 
-    queries [Q, E] and candidates [C, E] are arrays or tensors of any length a row; a tensor is
-    ranked on its own device. query_group [Q] and candidate_group [C] hold hashable values (numbers,
-    ids, texts): equal groups are positives. Raises ValueError for NaN or infinity, shapes that do
-    not fit, and a query without any positive.
+    queries [Q, E] and candidates [C, E] are arrays or tensors; their rows need not have unit
+    length. Tensors are ranked on the device of the queries. query_group [Q] and candidate_group [C]
+    hold hashable values (numbers, ids, texts); a candidate is positive if its group equals the
+    query's. Raises ValueError for NaN or infinity, for shapes that do not match, and for a query
+    without a positive.
     """
-    queries, candidates = _unit(queries, "queries"), _unit(candidates, "candidates")
+    queries = _unit_rows(queries, "queries")
+    candidates = _unit_rows(candidates, "candidates")
     if queries.shape[1] != candidates.shape[1]:
-        got = f"{list(queries.shape)} and {list(candidates.shape)}"
-        raise ValueError(f"queries and candidates must have the same number of columns: got {got}.")
-    groups = _values(query_group, len(queries), "query_group")
-    groups += _values(candidate_group, len(candidates), "candidate_group")
-    of_query, of_candidate = np.split(_codes(groups), [len(queries)])
-    lost = np.flatnonzero(~np.isin(of_query, of_candidate))
-    if len(lost):
-        raise ValueError(f"query {lost[0]} has no positive among the candidates: leave it out.")
-    return _ranks(queries, candidates.to(queries.device), of_query[None], of_candidate[None])[0]
+        shapes = f"{list(queries.shape)} and {list(candidates.shape)}"
+        raise ValueError(
+            f"queries and candidates must have the same number of columns: got {shapes}."
+        )
+    query_groups = _entries(query_group, len(queries), "query_group")
+    candidate_groups = _entries(candidate_group, len(candidates), "candidate_group")
+    codes = _codes(query_groups + candidate_groups)
+    query_codes = codes[: len(queries)]
+    candidate_codes = codes[len(queries) :]
+    has_positive = np.isin(query_codes, candidate_codes)
+    without_positive = np.flatnonzero(~has_positive)
+    if len(without_positive):
+        raise ValueError(
+            f"query {without_positive[0]} has no positive among the candidates: leave it out."
+        )
+    candidates = candidates.to(queries.device)
+    ranks_by_policy = _ranks(queries, candidates, query_codes[None], candidate_codes[None])
+    return ranks_by_policy[0]
 
 
 def recall_at(ranks: Iterable[int], ks: Ks = (1, 5, 10)) -> dict[int, float]:
-    """Share of queries, in [0, 1], whose rank is at most k. Raises ValueError without ranks."""
+    """Recall@K by k: the share of queries, in [0, 1], whose rank is at most k.
+
+    Raises ValueError if there are no ranks.
+    """
     ranks = np.asarray(ranks)
     if not ranks.size:
         raise ValueError("there are no ranks, so Recall@K is undefined: give at least one query.")
-    return {k: float((ranks <= k).mean()) for k in ks}
+    recalls = {}
+    for k in ks:
+        is_hit = ranks <= k
+        recalls[k] = float(is_hit.mean())
+    return recalls
 
 
-def hits(image: Matrix, report: Matrix, k: int = 10) -> dict[str, tuple[Array, Array]]:
-    """Each query's k best candidates by direction: their rows [N, k], best first, and cosines.
+def hits(image: Matrix, report: Matrix, k: int = 10) -> dict[str, Hits]:
+    """The k best candidates of each query, by direction.
 
-    image [N, E] and report [N, E] belong together row by row; k is cut to the size of the pool.
+    image and report [N, E]: row i of both is pair i. If the pool has fewer than k pairs, all of
+    them are returned. Raises ValueError for NaN or infinity and for shapes that do not match.
     """
-    image, report = _pairs(image, report)
-    found = {}
-    for way, sides in zip(DIRECTIONS, ((image, report), (report, image)), strict=True):
-        best = [scores.topk(min(k, len(image))) for _, scores in _blocks(*sides)]
-        cosines, rows = (torch.cat(part).cpu().numpy() for part in zip(*best, strict=True))
-        found[way] = rows, cosines
-    return found
+    image, report = _unit_pairs(image, report)
+    depth = min(k, len(image))
+    return {
+        "image_to_report": _best_candidates(image, report, depth),
+        "report_to_image": _best_candidates(report, image, depth),
+    }
 
 
 def evaluate(
@@ -80,268 +111,520 @@ def evaluate(
     draws: int = 1000,
     seed: int = 0,
 ) -> dict:
-    """Retrieval in both directions in the pool of all N pairs, as a dict that JSON can hold.
+    """Evaluate retrieval in both directions in the pool of all N pairs, as a JSON-ready dict.
 
     image and report [N, E]: row i of both is pair i. texts [N] add the policy `report`. patients
-    [N] are what the bootstrap resamples for the 95 % interval (`low`, `high`), ranks and pool
-    staying as they are; without them each pair is its own patient. labels [N], a set of labels
-    each, add precision@K and mAP (`_by_labels`). Recall, precision and mAP are in [0, 1]. Above
-    1,000 pairs `chunks_1000` has the mean recalls in pools of 1,000: consecutive chunks of a seeded
-    permutation, an incomplete last one dropped. Raises ValueError as `ranks` does.
+    [N] are the units that the bootstrap resamples for the 95 % interval (`low`, `high`), while the
+    ranks and the pool stay fixed; without them each pair counts as its own patient. labels [N], a
+    set of labels for each pair, add precision@K and mAP (`_by_labels`). Recall, precision and mAP
+    are in [0, 1]. Above 1,000 pairs, `chunks_1000` has the mean recalls in pools of 1,000:
+    consecutive chunks of a seeded permutation, without the incomplete last one. Raises ValueError
+    for NaN or infinity, for lengths that do not match, and for missing entries.
     """
-    image, report = _pairs(image, report)
-    n = len(image)
-    groups = {"pair": np.arange(n, dtype=np.int32)}
-    if texts is not None:
-        groups["report"] = _codes(same_text(text) for text in _values(texts, n, "texts"))
-    patient = groups["pair"] if patients is None else _codes(_values(patients, n, "patients"))
-    codes = np.stack([*groups.values()])
-    result = {
-        "pool": n,
-        "chance": {f"R@{k}": min(k / n, 1.0) for k in ks},
-        "resampled": "pairs" if patients is None else "patients",
-        **_nested(groups, _intervals(_both_ways(image, report, codes), patient, ks, draws, seed)),
-    }
-    if n > CHUNK:
-        order = np.random.default_rng(seed).permutation(n)[: n // CHUNK * CHUNK]
-        chunks = [_both_ways(image[c], report[c], codes[:, c]) for c in order.reshape(-1, CHUNK)]
-        cells = [{f"R@{k}": v for k, v in recall_at(row, ks).items()} for row in np.hstack(chunks)]
-        result["chunks_1000"] = _nested(groups, cells)
+    image, report = _unit_pairs(image, report)
+    pool = len(image)
+    policies = _policies(texts, pool)
+    codes = np.stack(list(policies.values()))  # [P, N]
+    patient_codes = _patient_codes(patients, pool)
+    resampled = "pairs" if patients is None else "patients"
+    chance = {f"R@{k}": min(k / pool, 1.0) for k in ks}
+    result = {"pool": pool, "chance": chance, "resampled": resampled}
+
+    pool_ranks = _ranks_both_ways(image, report, codes)
+    cells = _cells_with_intervals(pool_ranks, patient_codes, ks, draws, seed)
+    result.update(_by_direction(policies, cells))
+    if pool > CHUNK:
+        chunk_ranks = _ranks_in_chunks(image, report, codes, seed)
+        chunk_cells = [_recall_cell(row, ks) for row in chunk_ranks]
+        result["chunks_1000"] = _by_direction(policies, chunk_cells)
     if labels is not None:
-        result["labels"] = _by_labels(image, report, _values(labels, n, "labels"), ks)
+        label_sets = _entries(labels, pool, "labels")
+        result["labels"] = _by_labels(image, report, label_sets, ks)
     return result
 
 
 def compare_ranks(
     ranks_a: Array, ranks_b: Array, patients: Sequence[Hashable], k: int = 10, draws: int = 10_000
 ) -> dict:
-    """Paired comparison of two variants: mean Recall@k of both directions, a minus b.
+    """Paired comparison of two variants: Recall@k of a minus b, averaged over both directions.
 
-    ranks_a and ranks_b are [seeds, 2, N], over the same seeds and pairs; patients [N]. Each draw
-    resamples seeds and patients together. `low` and `high` bound the 95 % interval; `p` is twice
-    the smaller share of draws on one side of zero; `no_loss` says that `low` is above minus two
-    points; `detectable` is the true difference that a two-sided test at 5 % finds with 80 % power.
-    One seed speaks of these trained models only. Raises ValueError where the shapes differ.
+    ranks_a and ranks_b are [seeds, 2, N], of the same seeds and pairs; patients [N]. Each bootstrap
+    draw resamples seeds and patients together. With a single seed, the result holds for these two
+    trained models only. Raises ValueError if the shapes differ. Returns
+
+    - `a`, `b`, `difference`: the two recalls, in [0, 1], and a minus b;
+    - `low`, `high`: bounds of the 95 % interval of the difference;
+    - `p`: two-sided, twice the smaller share of draws on one side of zero;
+    - `no_loss`: whether `low` is above minus two points;
+    - `detectable`: the true difference that a two-sided test at 5 % finds with 80 % power.
     """
-    ranks_a, ranks_b = np.asarray(ranks_a), np.asarray(ranks_b)
+    ranks_a = np.asarray(ranks_a)
+    ranks_b = np.asarray(ranks_b)
     if ranks_a.shape != ranks_b.shape or ranks_a.ndim != 3 or not ranks_a.size:
-        got = f"{list(ranks_a.shape)} and {list(ranks_b.shape)}"
-        raise ValueError(f"ranks must be [seeds, 2, N] of the same seeds and pairs: got {got}.")
-    seeds, _, n = ranks_a.shape
-    patient = _codes(_values(patients, n, "patients"))
-    gain = torch.from_numpy(((ranks_a <= k) * 1.0 - (ranks_b <= k)).mean(1))  # [seeds, N]
-    rng = np.random.default_rng(0)
-    weights = _resamples(patient, draws, rng)
-    by_seed = torch.cat([w.double() @ gain.T / w.sum(1, keepdim=True) for w in weights]).numpy()
-    drawn = rng.integers(seeds, size=(draws, seeds))
-    samples = np.take_along_axis(by_seed, drawn, axis=1).mean(1)
-    low, high = np.quantile(samples, (0.025, 0.975)).tolist()
-    side = min((samples <= 0).sum(), (samples >= 0).sum())
+        shapes = f"{list(ranks_a.shape)} and {list(ranks_b.shape)}"
+        raise ValueError(f"ranks must be [seeds, 2, N] of the same seeds and pairs: got {shapes}.")
+    patient_codes = _codes(_entries(patients, ranks_a.shape[2], "patients"))
+    is_hit_a = (ranks_a <= k).astype(float)
+    is_hit_b = (ranks_b <= k).astype(float)
+    gain = (is_hit_a - is_hit_b).mean(axis=1)  # [seeds, N], averaged over the directions
+    samples = _resampled_means(gain, patient_codes, draws)
+    low, high = np.quantile(samples, INTERVAL).tolist()
+    not_above_zero = (samples <= 0).sum()
+    not_below_zero = (samples >= 0).sum()
+    smaller_side = min(not_above_zero, not_below_zero)
+    p = 2 * (1 + smaller_side) / (1 + draws)  # add one, so that p is never 0
+    z_scores = 1.960 + 0.842  # two-sided 5 % and 80 % power
     return {
-        "a": float((ranks_a <= k).mean()),
-        "b": float((ranks_b <= k).mean()),
+        "a": float(is_hit_a.mean()),
+        "b": float(is_hit_b.mean()),
         "difference": float(gain.mean()),
         "low": low,
         "high": high,
-        "p": float(min(1.0, 2 * (1 + side) / (1 + draws))),
-        "no_loss": low > -0.02,
-        "detectable": float((1.960 + 0.842) * samples.std()),
+        "p": float(min(1.0, p)),
+        "no_loss": low > -NO_LOSS_MARGIN,
+        "detectable": float(z_scores * samples.std()),
     }
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: adjusted p values in the order given."""
+    """Holm's step-down correction: adjusted p values, in the order given."""
     p = np.asarray(p_values, dtype=float)
-    order = p.argsort()
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1.0)
-    return adjusted[order.argsort()].tolist()
+    ascending = p.argsort()
+    hypotheses_left = np.arange(len(p), 0, -1)
+    multiplied = p[ascending] * hypotheses_left
+    adjusted = np.maximum.accumulate(multiplied).clip(max=1.0)
+    back_to_given_order = ascending.argsort()
+    return adjusted[back_to_given_order].tolist()
 
 
 def verdicts(
     ranks: Mapping[str, Array], patients: Sequence[Hashable], k: int = 10, draws: int = 10_000
 ) -> list[dict]:
-    """`mcr` (else the first variant) against each other variant: records of `compare_ranks`.
+    """Compare `mcr` (or the first variant, if there is no `mcr`) with each other variant.
 
-    ranks: model (VARIANT-seedS) -> [2, N], both directions. `seeds`: how many both variants have,
-    over which they are compared; where 0, the record ends there. `primary`: `mcr` minus `dual`;
-    `p` of all others is corrected by Holm among them. `verdict`: better or worse where `p` is below
-    0.05, else open.
+    ranks: model (`VARIANT-seedS`) -> [2, N], both directions; patients [N]. Returns a record for
+    each other variant, with the fields of `compare_ranks` and
+
+    - `variants`: the two names;
+    - `primary`: whether this is the primary comparison, `mcr` minus `dual`. The `p` of all other
+      comparisons is corrected among them by Holm's method;
+    - `seeds`: how many seeds both variants have; the comparison uses only these. If it is 0, the
+      record has no further fields;
+    - `verdict`: `better` or `worse` if `p` is below 0.05, otherwise `open`.
     """
-    of: dict[str, dict] = {}
-    for model, rows in ranks.items():
-        variant, _, seed = model.partition("-seed")
-        of.setdefault(variant, {})[seed] = rows
-    a, records = "mcr" if "mcr" in of else next(iter(of)), []
-    for b in (variant for variant in of if variant != a):
-        both = [seed for seed in of[a] if seed in of[b]]
-        record = {"variants": [a, b], "primary": (a, b) == ("mcr", "dual"), "seeds": len(both)}
-        if both:
-            sides = (np.array([of[variant][seed] for seed in both]) for variant in (a, b))
-            record |= compare_ranks(*sides, patients, k, draws)
+    ranks_by_variant = _by_variant_and_seed(ranks)
+    baseline = "mcr" if "mcr" in ranks_by_variant else next(iter(ranks_by_variant))
+    ranks_a = ranks_by_variant[baseline]
+    records = []
+    for variant, ranks_b in ranks_by_variant.items():
+        if variant == baseline:
+            continue
+        shared_seeds = [seed for seed in ranks_a if seed in ranks_b]
+        record = {
+            "variants": [baseline, variant],
+            "primary": baseline == "mcr" and variant == "dual",
+            "seeds": len(shared_seeds),
+        }
+        if shared_seeds:
+            stacked_a = np.array([ranks_a[seed] for seed in shared_seeds])
+            stacked_b = np.array([ranks_b[seed] for seed in shared_seeds])
+            record.update(compare_ranks(stacked_a, stacked_b, patients, k, draws))
         records.append(record)
-    rest = [record for record in records if "p" in record and not record["primary"]]
-    for record, p in zip(rest, holm([record["p"] for record in rest]), strict=True):
-        record["p"] = p
-    for record in records:
-        if "p" in record:
-            side = "better" if record["difference"] > 0 else "worse"
-            record["verdict"] = side if record["p"] < 0.05 else "open"
+    compared = [record for record in records if record["seeds"]]
+    _correct_secondary(compared)
+    for record in compared:
+        record["verdict"] = _verdict(record)
     return records
 
 
 def label_ceiling(labels: Iterable[Iterable], ks: Ks = (1, 5, 10)) -> dict[int, float]:
-    """Expected Recall@K (policy `pair`) of an oracle that sees nothing but label sets.
+    """Expected Recall@K (policy `pair`), by k, of an oracle that sees only the label sets.
 
-    It puts the m pairs with the query's own set first, in random order: mean of min(k, m) / m.
+    The oracle ranks the m pairs that have the query's own label set first, in random order, so
+    that its expected recall is the mean of min(k, m) / m.
     """
-    sets = [frozenset(given) for given in labels]
-    size = Counter(sets)
-    return {k: float(np.mean([min(k, size[s]) / size[s] for s in sets])) for k in ks}
+    label_sets = [frozenset(pair_labels) for pair_labels in labels]
+    pairs_with = Counter(label_sets)
+    ceiling = {}
+    for k in ks:
+        expected = []
+        for label_set in label_sets:
+            pairs = pairs_with[label_set]
+            expected.append(min(k, pairs) / pairs)
+        ceiling[k] = float(np.mean(expected))
+    return ceiling
 
 
-def same_text(text: str) -> str:
-    """The form in which two reports count as the same: lower case, white space collapsed."""
-    if not isinstance(text, str):
-        raise ValueError(f"a report must be text, got {text!r}: use an empty text where none is.")
-    return " ".join(text.lower().split())
+# Checks and codes
 
 
-def _unit(rows: Matrix, name: str) -> Tensor:
-    """Float32 rows of length 1, checked."""
-    rows = rows.detach() if torch.is_tensor(rows) else torch.from_numpy(np.array(rows, float))
-    if rows.ndim != 2:
-        raise ValueError(f"{name} must be a matrix, one row each: got shape {list(rows.shape)}.")
-    bad = (~torch.isfinite(rows).all(1)).nonzero()
-    if len(bad):
-        raise ValueError(f"{name} hold NaN or infinity in row {int(bad[0])}: leave that pair out.")
-    return torch.nn.functional.normalize(rows.double(), dim=1, eps=1e-150).float()
+def _unit_rows(rows: Matrix, name: str) -> Tensor:
+    """Check a matrix and scale its rows to unit length: float32 [N, E]."""
+    if torch.is_tensor(rows):
+        tensor = rows.detach()
+    else:
+        array = np.array(rows, float)
+        tensor = torch.from_numpy(array)
+    if tensor.ndim != 2:
+        raise ValueError(f"{name} must be a matrix, one row each: got shape {list(tensor.shape)}.")
+    is_finite = torch.isfinite(tensor).all(1)
+    bad_rows = (~is_finite).nonzero()
+    if len(bad_rows):
+        row = int(bad_rows[0])
+        raise ValueError(f"{name} hold NaN or infinity in row {row}: leave that pair out.")
+    # In double precision with a tiny eps, so that only rows of zeros stay shorter than 1.
+    unit = torch.nn.functional.normalize(tensor.double(), dim=1, eps=1e-150)
+    return unit.float()
 
 
-def _pairs(image: Matrix, report: Matrix) -> tuple[Tensor, Tensor]:
-    image, report = _unit(image, "image"), _unit(report, "report")
+def _unit_pairs(image: Matrix, report: Matrix) -> tuple[Tensor, Tensor]:
+    """Check and normalise both sides of N pairs, and put them on the device of the images."""
+    image = _unit_rows(image, "image")
+    report = _unit_rows(report, "report")
     if image.shape != report.shape or not len(image):
-        got = f"{list(image.shape)} and {list(report.shape)}"
-        raise ValueError(f"image and report must be [N, E] of the same N > 0 pairs: got {got}.")
+        shapes = f"{list(image.shape)} and {list(report.shape)}"
+        raise ValueError(f"image and report must be [N, E] of the same N > 0 pairs: got {shapes}.")
     return image, report.to(image.device)
 
 
-def _values(values: Iterable, length: int, name: str) -> list:
-    values = values.tolist() if hasattr(values, "tolist") else list(values)
-    if len(values) != length or any(value is None for value in values):
+def _entries(values: Iterable, length: int, name: str) -> list:
+    """Values as a list. Raises ValueError unless it has `length` entries, none of them None."""
+    entries = values.tolist() if hasattr(values, "tolist") else list(values)
+    if len(entries) != length or any(entry is None for entry in entries):
         raise ValueError(f"{name} must have an entry, not None, for each of the {length} rows.")
-    return values
+    return entries
 
 
 def _codes(values: Iterable[Hashable]) -> Array:
-    """Equal values get equal numbers from 0."""
-    seen: dict[Hashable, int] = {}
-    return np.array([seen.setdefault(value, len(seen)) for value in values], dtype=np.int32)
+    """Number the distinct values from 0 in order of appearance: int32, equal codes if equal."""
+    code_of: dict[Hashable, int] = {}
+    codes = []
+    for value in values:
+        next_code = len(code_of)
+        codes.append(code_of.setdefault(value, next_code))
+    return np.array(codes, dtype=np.int32)
+
+
+def _policies(texts: Sequence[str] | None, pool: int) -> dict[str, Array]:
+    """{policy: codes [N]}; pairs with equal codes are positives of each other."""
+    policies = {"pair": np.arange(pool, dtype=np.int32)}
+    if texts is not None:
+        reports = _entries(texts, pool, "texts")
+        policies["report"] = _codes(same_text(report) for report in reports)
+    return policies
+
+
+def _patient_codes(patients: Sequence[Hashable] | None, pool: int) -> Array:
+    """Patients [N], numbered from 0; without them each pair is its own patient."""
+    if patients is None:
+        return np.arange(pool, dtype=np.int32)
+    return _codes(_entries(patients, pool, "patients"))
+
+
+# Ranks, block by block
+
+
+def _cosines(queries: Tensor, candidates: Tensor) -> Tensor:
+    """Cosines [Q, C] of unit rows, in full float32.
+
+    Autocast or TF32 would blur a cosine by 1e-3, a thousand times `TOLERANCE`.
+    """
+    backend = torch.backends.cuda if queries.is_cuda else torch.backends.mkldnn
+    precision_before = backend.matmul.fp32_precision
+    backend.matmul.fp32_precision = "ieee"
+    try:
+        with torch.autocast(queries.device.type, enabled=False):
+            return queries @ candidates.T
+    finally:
+        backend.matmul.fp32_precision = precision_before
 
 
 def _blocks(queries: Tensor, candidates: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield some rows and their cosines with all candidates, [rows, C].
+    """Yield some rows of the queries and their cosines with all candidates, [rows, C].
 
-    In full fp32: autocast or TF32 would blur a cosine by 1e-3, a thousand times `TOLERANCE`.
+    A block has at most `BLOCK` cosines (or one row), so that a large pool needs little memory and
+    the work on a block stays in the processor's cache.
     """
-    matmul = (torch.backends.cuda if queries.is_cuda else torch.backends.mkldnn).matmul
-    step = max(1, BLOCK // max(1, len(candidates)))
-    for rows in (slice(start, start + step) for start in range(0, len(queries), step)):
-        before, matmul.fp32_precision = matmul.fp32_precision, "ieee"
-        try:
-            with torch.autocast(queries.device.type, enabled=False):
-                scores = queries[rows] @ candidates.T
-        finally:
-            matmul.fp32_precision = before
-        yield rows, scores
+    rows_at_once = max(1, BLOCK // max(1, len(candidates)))
+    for start in range(0, len(queries), rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        yield rows, _cosines(queries[rows], candidates)
 
 
-def _ranks(queries: Tensor, candidates: Tensor, of_query: Array, of_candidate: Array) -> Array:
-    """Ranks [P, Q] under P policies at once: group codes of_query [P, Q], of_candidate [P, C]."""
-    of_query = torch.as_tensor(of_query, device=queries.device)
-    of_candidate = torch.as_tensor(of_candidate, device=queries.device)
-    result = torch.empty(of_query.shape, dtype=torch.int64, device=queries.device)
-    for rows, scores in _blocks(queries, candidates):
-        for query_codes, codes, out in zip(of_query, of_candidate, result, strict=True):
-            own = torch.where(query_codes[rows, None] == codes, scores, -2.0)  # below any cosine
-            bar = own.amax(1, keepdim=True) - TOLERANCE
-            # Ones as floats, since they are made and added up four times as fast as booleans.
-            every, positive = (torch.ge(x, bar, out=torch.empty_like(x)) for x in (scores, own))
-            out[rows] = (1 + every.sum(1) - positive.sum(1)).long()
+def _ranks(
+    queries: Tensor, candidates: Tensor, query_codes: Array, candidate_codes: Array
+) -> Array:
+    """Ranks [P, Q] under P policies, which share each block of cosines.
+
+    query_codes [P, Q] and candidate_codes [P, C]: equal codes are positives.
+    """
+    device = queries.device
+    query_codes = torch.as_tensor(query_codes, device=device)
+    candidate_codes = torch.as_tensor(candidate_codes, device=device)
+    result = torch.empty(query_codes.shape, dtype=torch.int64, device=device)
+    for rows, cosines in _blocks(queries, candidates):
+        for policy in range(len(query_codes)):
+            codes = query_codes[policy, rows]
+            is_positive = codes[:, None] == candidate_codes[policy]
+            result[policy, rows] = _ranks_in_block(cosines, is_positive)
     return result.cpu().numpy()
 
 
-def _both_ways(image: Tensor, report: Tensor, codes: Array) -> Array:
-    """Ranks [2 * P, N]: policies [P, N] of the first direction, then of the second."""
-    return np.vstack([_ranks(image, report, codes, codes), _ranks(report, image, codes, codes)])
+def _ranks_in_block(cosines: Tensor, is_positive: Tensor) -> Tensor:
+    """Ranks [rows] from the cosines and the positives of a block, both [rows, C].
+
+    Counting the candidates ahead takes one pass over the block; sorting would take many.
+    """
+    positive_cosines = torch.where(is_positive, cosines, BELOW_ANY_COSINE)
+    best_positive = positive_cosines.amax(1, keepdim=True)
+    threshold = best_positive - TOLERANCE
+    candidates_reaching = _count_reaching(cosines, threshold)
+    positives_reaching = _count_reaching(positive_cosines, threshold)
+    return (1 + candidates_reaching - positives_reaching).long()
 
 
-def _nested(policies: Iterable[str], cells: Iterable) -> dict:
-    """{direction: {policy: cell}} of cells in the order of `_both_ways`."""
-    cell = iter(cells)
-    return {way: {policy: next(cell) for policy in policies} for way in DIRECTIONS}
+def _count_reaching(cosines: Tensor, threshold: Tensor) -> Tensor:
+    """How many of the cosines [rows, C] are at least the threshold [rows, 1]: float [rows]."""
+    # Ones as floats: to create and sum booleans takes four times as long.
+    reaches = torch.ge(cosines, threshold, out=torch.empty_like(cosines))
+    return reaches.sum(1)
 
 
-def _resamples(patient: Array, draws: int, rng: np.random.Generator) -> Iterator[Tensor]:
-    """Yield [some draws, N]: how often each query counts when whole patients are resampled."""
-    patients, index = int(patient.max()) + 1, torch.as_tensor(patient)
-    step = max(1, BLOCK // len(patient))
-    for size in [min(step, draws - start) for start in range(0, draws, step)]:
+def _best_candidates(queries: Tensor, candidates: Tensor, k: int) -> Hits:
+    rows = []
+    cosines = []
+    for _, block in _blocks(queries, candidates):
+        best = block.topk(k)
+        rows.append(best.indices)
+        cosines.append(best.values)
+    all_rows = torch.cat(rows).cpu()
+    all_cosines = torch.cat(cosines).cpu()
+    return Hits(all_rows.numpy(), all_cosines.numpy())
+
+
+# Both directions and all policies
+
+
+def _ranks_both_ways(image: Tensor, report: Tensor, codes: Array) -> Array:
+    """Ranks [2 * P, N]: first all policies of image to report, then those of report to image.
+
+    codes [P, N]: equal codes are positives.
+    """
+    image_to_report = _ranks(image, report, codes, codes)
+    report_to_image = _ranks(report, image, codes, codes)
+    return np.vstack([image_to_report, report_to_image])
+
+
+def _by_direction(policies: Collection[str], cells: list[dict]) -> dict:
+    """Arrange one cell for each row of `_ranks_both_ways` as {direction: {policy: cell}}."""
+    image_to_report = cells[: len(policies)]
+    report_to_image = cells[len(policies) :]
+    return {
+        "image_to_report": dict(zip(policies, image_to_report, strict=True)),
+        "report_to_image": dict(zip(policies, report_to_image, strict=True)),
+    }
+
+
+def _ranks_in_chunks(image: Tensor, report: Tensor, codes: Array, seed: int) -> Array:
+    """Ranks in disjoint random pools of `CHUNK` pairs, as `_ranks_both_ways` stacks them.
+
+    Pairs that do not fill a last chunk are dropped.
+    """
+    order = np.random.default_rng(seed).permutation(len(image))
+    chunks = len(image) // CHUNK
+    pairs_in_chunks = order[: chunks * CHUNK].reshape(chunks, CHUNK)
+    result = []
+    for pairs in pairs_in_chunks:
+        chunk_ranks = _ranks_both_ways(image[pairs], report[pairs], codes[:, pairs])
+        result.append(chunk_ranks)
+    return np.hstack(result)
+
+
+def _recall_cell(ranks: Array, ks: Ks) -> dict[str, float]:
+    """{"R@1": ..., ...} of ranks [N]."""
+    recalls = recall_at(ranks, ks)
+    return {f"R@{k}": recall for k, recall in recalls.items()}
+
+
+# Intervals and comparisons by bootstrap
+
+
+def _resamples(patient_codes: Array, draws: int, rng: np.random.Generator) -> Iterator[Tensor]:
+    """Yield weights [some draws, N]: how often each query counts when whole patients are drawn.
+
+    patient_codes [N] number the patient of each query from 0.
+    """
+    patients = int(patient_codes.max()) + 1
+    patient_of_query = torch.as_tensor(patient_codes)
+    draws_at_once = max(1, BLOCK // len(patient_codes))
+    for start in range(0, draws, draws_at_once):
+        size = min(draws_at_once, draws - start)
         drawn = rng.integers(patients, size=(size, patients))
+        # Give each draw its own range of codes: one bincount then counts the patients of all draws.
         drawn += patients * np.arange(size)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=size * patients).reshape(size, patients)
-        yield torch.from_numpy(counts).float().index_select(1, index)
+        counts = np.bincount(drawn.ravel(), minlength=size * patients)
+        patient_weights = torch.from_numpy(counts.reshape(size, patients)).float()
+        yield patient_weights.index_select(1, patient_of_query)
 
 
 def _statistics(ranks: Tensor, weights: Tensor, ks: Ks) -> Tensor:
-    """[R, draws, K + 2]: Recall@K, median and mean of ranks [R, N] repeated weights [draws, N]."""
-    exact, size = weights.double(), weights.sum(1, keepdim=True)
-    middle = torch.cat([(size - 1) // 2, size // 2], 1)  # the same one twice if the size is odd
+    """Statistics of weighted ranks, [R, draws, K + 2]: Recall@K for each k, median and mean.
+
+    ranks [R, N]; weights [draws, N] say how often each of them counts.
+    """
+    size = weights.sum(1, keepdim=True)
+    double_weights = weights.double()
     result = []
     for row in ranks:
-        linear = torch.stack([*(row <= k for k in ks), row], 1).double()
-        means = exact @ linear / size
-        row, order = row.sort()
-        upto = weights.index_select(1, order).cumsum(1)
-        median = row[torch.searchsorted(upto, middle, right=True)].double().mean(1, keepdim=True)
-        result.append(torch.cat([means[:, :-1], median, means[:, -1:]], 1))
+        is_hit = [row <= k for k in ks]
+        columns = torch.stack([*is_hit, row], 1).double()
+        means = double_weights @ columns / size
+        recalls = means[:, : len(ks)]
+        mean_rank = means[:, len(ks) :]
+        median_rank = _weighted_medians(row, weights, size)
+        result.append(torch.cat([recalls, median_rank, mean_rank], 1))
     return torch.stack(result)
 
 
-def _intervals(ranks: Array, patient: Array, ks: Ks, draws: int, seed: int) -> list[dict]:
-    """For each row of ranks [R, N]: {"R@1": {"value", "low", "high"}, ..., "mean_rank": ...}."""
-    rows, once = torch.as_tensor(ranks), torch.ones(1, ranks.shape[1])
-    weights = chain([once], _resamples(patient, draws, np.random.default_rng(seed)))
-    found = torch.cat([_statistics(rows, w, ks) for w in weights], 1).numpy()
-    bounds = np.quantile(found[:, 1:], (0.025, 0.975), axis=1)
-    names, parts = [*(f"R@{k}" for k in ks), "median_rank", "mean_rank"], ("value", "low", "high")
-    return [
-        {name: dict(zip(parts, cell, strict=True)) for name, cell in zip(names, row, strict=True)}
-        for row in np.stack([found[:, 0], *bounds], 2).tolist()
-    ]
+def _weighted_medians(ranks: Tensor, weights: Tensor, size: Tensor) -> Tensor:
+    """Median [draws, 1] of ranks [N] in each draw of weights [draws, N], which sum to size."""
+    lower_middle = (size - 1) // 2
+    upper_middle = size // 2  # equals the lower one if the size is odd
+    middle = torch.cat([lower_middle, upper_middle], 1)
+    ascending, order = ranks.sort()
+    counted_so_far = weights.index_select(1, order).cumsum(1)
+    positions = torch.searchsorted(counted_so_far, middle, right=True)
+    return ascending[positions].double().mean(1, keepdim=True)
+
+
+def _cells_with_intervals(
+    ranks: Array, patient_codes: Array, ks: Ks, draws: int, seed: int
+) -> list[dict]:
+    """A cell for each row of ranks [R, N], with 95 % intervals from the same resampled patients.
+
+    A cell is {"R@1": {"value", "low", "high"}, ..., "median_rank": ..., "mean_rank": ...}.
+    """
+    rows = torch.as_tensor(ranks)
+    each_query_once = torch.ones(1, ranks.shape[1])
+    rng = np.random.default_rng(seed)
+    statistics = [_statistics(rows, each_query_once, ks)]
+    for weights in _resamples(patient_codes, draws, rng):
+        statistics.append(_statistics(rows, weights, ks))
+    observed_then_draws = torch.cat(statistics, 1).numpy()
+    values = observed_then_draws[:, 0]
+    lows, highs = np.quantile(observed_then_draws[:, 1:], INTERVAL, axis=1)
+    names = [f"R@{k}" for k in ks] + ["median_rank", "mean_rank"]
+    cells = []
+    for row in range(len(ranks)):
+        cell = _cell(names, values[row], lows[row], highs[row])
+        cells.append(cell)
+    return cells
+
+
+def _cell(names: list[str], values: Array, lows: Array, highs: Array) -> dict[str, dict]:
+    """{name: {"value", "low", "high"}}, one entry for each statistic."""
+    cell = {}
+    for i, name in enumerate(names):
+        cell[name] = {"value": float(values[i]), "low": float(lows[i]), "high": float(highs[i])}
+    return cell
+
+
+def _resampled_means(gain: Array, patient_codes: Array, draws: int) -> Array:
+    """Mean of gain [seeds, N] in each bootstrap draw of seeds and patients: [draws]."""
+    rng = np.random.default_rng(0)
+    gain_by_query = torch.from_numpy(gain).T
+    means = []
+    for weights in _resamples(patient_codes, draws, rng):
+        size = weights.sum(1, keepdim=True)
+        means.append(weights.double() @ gain_by_query / size)
+    mean_by_seed = torch.cat(means).numpy()  # [draws, seeds]
+    seeds = len(gain)
+    drawn_seeds = rng.integers(seeds, size=(draws, seeds))
+    return np.take_along_axis(mean_by_seed, drawn_seeds, axis=1).mean(1)
+
+
+def _by_variant_and_seed(ranks: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """{variant: {seed: ranks}} of {`VARIANT-seedS`: ranks}."""
+    result: dict[str, dict[str, Array]] = {}
+    for model, model_ranks in ranks.items():
+        variant, _, seed = model.partition("-seed")
+        result.setdefault(variant, {})[seed] = model_ranks
+    return result
+
+
+def _correct_secondary(records: list[dict]) -> None:
+    """Correct `p` of all but the primary comparison, in place."""
+    secondary = [record for record in records if not record["primary"]]
+    corrected = holm([record["p"] for record in secondary])
+    for record, p in zip(secondary, corrected, strict=True):
+        record["p"] = p
+
+
+def _verdict(record: dict) -> str:
+    if record["p"] < SIGNIFICANCE:
+        return "better" if record["difference"] > 0 else "worse"
+    return "open"
+
+
+# Precision and mAP by labels
 
 
 def _by_labels(image: Tensor, report: Tensor, labels: list, ks: Ks) -> dict:
-    """{direction: {"precision@1", ..., "mAP", "chance"}}; relevant: what shares a label with the
-    query.
+    """Precision by shared labels, {direction: {"precision@1": ..., "mAP": ..., "chance": ...}}.
 
-    Empty label sets are relevant to each other only. Ties count as in `ranks`. precision@K divides
-    by min(K, N). mAP is over the whole ranking, the query's partner included. `chance`: the
+    A candidate is relevant if it shares a label with the query. Pairs without labels are relevant
+    to each other only. Ties count against the query, as in `ranks`. precision@K divides by
+    min(K, N). mAP covers the whole ranking, including the query's partner. `chance` is the
     precision of random retrieval.
     """
-    sets = [set(given) or {None} for given in labels]
-    every = set().union(*sets)
-    has = torch.tensor([[name in given for name in every] for given in sets]).to(image)
-    place = torch.arange(1, len(sets) + 1, device=image.device)
-    result = {}
-    for way, sides in zip(DIRECTIONS, ((image, report), (report, image)), strict=True):
-        found = []
-        for rows, scores in _blocks(*sides):
-            relevant = (has[rows] @ has.T) > 0
-            order = (scores - TOLERANCE * relevant).argsort(1, descending=True)
-            hit = relevant.gather(1, order).double()
-            average = (hit * hit.cumsum(1) / place).sum(1) / hit.sum(1)
-            columns = [*(hit[:, :k].mean(1) for k in ks), average, hit.mean(1)]
-            found.append(torch.stack(columns, 1))
-        means, names = torch.cat(found).mean(0).tolist(), [f"precision@{k}" for k in ks]
-        result[way] = dict(zip([*names, "mAP", "chance"], means, strict=True))
-    return result
+    has_label = _label_matrix(labels).to(image)
+    return {
+        "image_to_report": _label_scores(image, report, has_label, ks),
+        "report_to_image": _label_scores(report, image, has_label, ks),
+    }
+
+
+def _label_matrix(labels: list[Iterable]) -> Tensor:
+    """Which pair has which label: bool [N, L]."""
+    # Pairs without labels share the label None, so that they are relevant to each other.
+    label_sets = [set(pair_labels) or {None} for pair_labels in labels]
+    all_labels = set().union(*label_sets)
+    rows = []
+    for label_set in label_sets:
+        rows.append([label in label_set for label in all_labels])
+    return torch.tensor(rows)
+
+
+def _label_scores(
+    queries: Tensor, candidates: Tensor, has_label: Tensor, ks: Ks
+) -> dict[str, float]:
+    """Means over the queries of one direction; row i of queries and candidates is pair i."""
+    blocks = []
+    for rows, cosines in _blocks(queries, candidates):
+        shared_labels = has_label[rows] @ has_label.T
+        is_hit = _relevance_by_rank(cosines, shared_labels > 0)
+        columns = [is_hit[:, :k].mean(1) for k in ks]
+        columns.append(_average_precisions(is_hit))
+        columns.append(is_hit.mean(1))
+        blocks.append(torch.stack(columns, 1))
+    means = torch.cat(blocks).mean(0).tolist()
+    names = [f"precision@{k}" for k in ks] + ["mAP", "chance"]
+    return dict(zip(names, means, strict=True))
+
+
+def _relevance_by_rank(cosines: Tensor, relevant: Tensor) -> Tensor:
+    """1.0 for each relevant candidate, best candidate first, both inputs [rows, C].
+
+    Among ties, candidates that are not relevant come first.
+    """
+    pessimistic = torch.where(relevant, cosines - TOLERANCE, cosines)
+    order = pessimistic.argsort(1, descending=True)
+    return relevant.gather(1, order).double()
+
+
+def _average_precisions(is_hit: Tensor) -> Tensor:
+    """Average precision [rows] of rankings [rows, C]: mean of the precisions at their hits."""
+    position = torch.arange(1, is_hit.shape[1] + 1, device=is_hit.device)
+    hits_so_far = is_hit.cumsum(1)
+    precision_at_hits = is_hit * hits_so_far / position
+    return precision_at_hits.sum(1) / is_hit.sum(1)

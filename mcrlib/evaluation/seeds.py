@@ -1,4 +1,4 @@
-"""Models by variant, and their numbers over several seeds."""
+"""Group a run's models by variant and summarise their results over seeds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,29 +7,51 @@ import numpy as np
 
 
 def by_variant(models: Mapping[str, Any]) -> dict[str, list]:
-    """What belongs to the models of a run (`trained`), a list over seeds by variant."""
-    result: dict[str, list] = {}
-    for name, value in models.items():
-        result.setdefault(name.partition("-seed")[0], []).append(value)
-    return result
+    """Group values by variant: variant -> one value for each seed, in the order given.
+
+    The keys of `models` are model names, either `VARIANT-seedS` or `VARIANT` alone.
+    """
+    grouped: dict[str, list] = {}
+    for model, value in models.items():
+        variant = model.partition("-seed")[0]
+        grouped.setdefault(variant, []).append(value)
+    return grouped
 
 
 def over_seeds(evaluated: Mapping[str, dict]) -> dict[str, dict]:
-    """`retrieval.evaluate`'s results by variant, with the number of `seeds`. Of several: their
-    means, and in place of the interval `low` and `high` one deviation (n - 1) away."""
-    return {
-        variant: {"seeds": len(seeds)} | (_mean(seeds) if len(seeds) > 1 else seeds[0])
-        for variant, seeds in by_variant(evaluated).items()
-    }
+    """Summarise the results of `retrieval.evaluate` (model -> result) by variant.
+
+    Each summary has the structure of a single result, plus the number of `seeds`. A variant with
+    one seed keeps its result. With several seeds every number is the mean over them, and `low` and
+    `high` lie one standard deviation (n - 1) below and above it, in place of the interval.
+    """
+    summaries = {}
+    for variant, results in by_variant(evaluated).items():
+        summary = {"seeds": len(results)}
+        if len(results) == 1:
+            summary.update(results[0])
+        else:
+            summary.update(_mean(results))
+        summaries[variant] = summary
+    return summaries
 
 
-def _mean(seeds: list) -> Any:
-    """One number, text or nest of them in place of the same of each seed."""
-    first = seeds[0]
-    if not isinstance(first, dict):
-        return first if {*seeds} == {first} else float(np.mean(seeds))
-    if "low" not in first:
-        return {name: _mean([seed[name] for seed in seeds]) for name in first}
-    values = [seed["value"] for seed in seeds]
-    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+def _mean(values: list) -> Any:
+    """Average the same entry of each seed's result: a number, a text, or a nested dict of them.
+
+    Equal values, such as texts and pool sizes, are kept.
+    """
+    first = values[0]
+    if isinstance(first, dict):
+        if "low" in first:
+            return _mean_and_deviation([cell["value"] for cell in values])
+        return {name: _mean([value[name] for value in values]) for name in first}
+    if len(set(values)) == 1:
+        return first
+    return float(np.mean(values))
+
+
+def _mean_and_deviation(values: list[float]) -> dict[str, float]:
+    mean = float(np.mean(values))
+    deviation = float(np.std(values, ddof=1))
     return {"value": mean, "low": mean - deviation, "high": mean + deviation}
