@@ -23,97 +23,120 @@ class TopHits:
     models: str  # folder names of the models shown
     pool: int
     rule: str  # how the queries were chosen
-    is_figure5: bool  # False if the reader chose models or queries of their own
+    is_figure5: bool = False  # False if the reader chose models or queries
 
 
-def find_top3(
-    run: str,
-    models: Sequence[str] = (),
-    queries: int = 1,
-    seed: int = 0,
-    least: int = 2,
-    pair_ids: Sequence[str] = (),
-) -> TopHits:
+@dataclass(frozen=True)
+class Question:
+    """What to show: `pair_ids`, or `queries` pairs drawn by `seed`, under some `models`.
+
+    Queries are drawn among the test pairs whose report asserts at least `least` findings. No
+    models means the paper's two, AbM and MbA, or the run's first two.
+    """
+
+    models: tuple[str, ...] = ()
+    queries: int = 1
+    seed: int = 0
+    least: int = 2
+    pair_ids: tuple[str, ...] = ()
+
+
+FIGURE5 = Question()
+
+
+def find_top3(run: str, question: Question = FIGURE5) -> TopHits:
     """Three best hits of each query under each model, in both directions.
 
-    `queries` are drawn by `seed` among the test pairs whose report asserts `least` findings, or
-    named by `pair_ids`. Without `models`, the paper's two are shown (AbM and MbA), or the run's
-    first two. Only the default question is Figure 5: its numbers are saved in `top3.json` and its
-    pictures in `top3.npz`; the answer to any other question is returned and saved nowhere.
-    Raises ValueError for models that are not embedded and pairs that are not in the test split.
+    The numbers of Figure 5 are saved in `top3.json`, its pictures in `top3.npz`; the answer to any
+    other question is saved nowhere. Raises ValueError for models that are not embedded and pairs
+    that are not in the test split.
     """
-    is_figure5 = (list(models), queries, seed, least, list(pair_ids)) == ([], 1, 0, 2, [])
-    files = _models_to_show(run, models)
-    names = ", ".join(file.parent.name for file in files.values())
-    if not is_figure5:
-        shown, pictures, pool, rule = _search(run, files, queries, seed, least, pair_ids)
-        return TopHits(shown, pictures, names, pool, rule, is_figure5)
+    files = _models_to_show(run, question.models)
+    if question == FIGURE5:
+        return _figure5(run, files)
+    return _search(run, files, question)
 
+
+def _figure5(run: str, files: dict[str, Path]) -> TopHits:
     file = config.ROOT / "results" / run / "top3.json"
     pictures_file = file.with_suffix(".npz")
     inputs = results.input_hashes(run)
-    inputs |= {"models": str(list(files)), "least": str(least)}
-    inputs |= {"queries": str(queries), "seed": str(seed)}
+    inputs["models"] = str(list(files))
+    inputs["least"] = str(FIGURE5.least)
+    inputs["queries"] = str(FIGURE5.queries)
+    inputs["seed"] = str(FIGURE5.seed)
     if not results.is_current(file, inputs):
         started = time.perf_counter()
-        shown, pictures, pool, rule = _search(run, files, queries, seed, least, pair_ids)
-        np.savez_compressed(pictures_file, **pictures)
-        about = {"inputs": inputs, "run": run, "pool": pool, "rule": rule}
-        results.save(file, shown, **about, seconds=round(time.perf_counter() - started))
-    numbers = Numbers.load(file)
-    pictures = dict(np.load(pictures_file))
-    about = numbers.provenance
-    return TopHits(numbers.values, pictures, names, about["pool"], about["rule"], is_figure5)
+        hits = _search(run, files, FIGURE5)
+        np.savez_compressed(pictures_file, **hits.pictures)
+        about = {"inputs": inputs, "run": run, "pool": hits.pool, "rule": hits.rule}
+        seconds = round(time.perf_counter() - started)
+        results.save(file, hits.queries, **about, seconds=seconds)
+    saved = Numbers.load(file)
+    return TopHits(
+        queries=saved.values,
+        pictures=dict(np.load(pictures_file)),
+        models=_folder_names(files),
+        pool=saved.provenance["pool"],
+        rule=saved.provenance["rule"],
+        is_figure5=True,
+    )
 
 
 def _models_to_show(run: str, models: Sequence[str]) -> dict[str, Path]:
     """Embedding file of each variant to show; of several seeds the first."""
-    embedded = {name: files[0] for name, files in by_variant(results.embedding_files(run)).items()}
+    embedded = {}
+    for name, files in by_variant(results.embedding_files(run)).items():
+        embedded[name] = files[0]
     missing = [name for name in models if name not in embedded]
     if missing:
         raise ValueError(
             f"The run {run} has no embeddings of {', '.join(missing)}; it has "
             f"{', '.join(embedded)}. Train it first: make embed RUN={run} VARIANTS={missing[0]}."
         )
-    papers_own = [name for name in ("abm", "mcr") if name in embedded]
-    chosen = list(models) or papers_own or list(embedded)[:2]
-    return {name: embedded[name] for name in chosen}
+    if not models:
+        models = [name for name in ("abm", "mcr") if name in embedded]
+    if not models:
+        models = list(embedded)[:2]
+    return {name: embedded[name] for name in models}
 
 
-def _search(
-    run: str,
-    files: dict[str, Path],
-    queries: int,
-    seed: int,
-    least: int,
-    pair_ids: Sequence[str],
-) -> tuple[list[dict], dict[str, np.ndarray], int, str]:
-    """Records of the queries and their hits, pictures by pair id, the pool's size, and the rule."""
-    from mcrlib.evaluation import retrieval
+def _folder_names(files: dict[str, Path]) -> str:
+    names = [file.parent.name for file in files.values()]
+    return ", ".join(names)
+
+
+def _search(run: str, files: dict[str, Path], question: Question) -> TopHits:
+    from mcrlib.evaluation import retrieval  # imported lazily: slow, and not needed for redrawing
 
     dataset = results.dataset_of_run(run)
     rows = dataset.indices("test")
     test = dataset.frame.iloc[rows].reset_index(drop=True)
-    if pair_ids:
-        chosen = _named_queries(test, pair_ids)
+    if question.pair_ids:
+        queries = _named_queries(test, question.pair_ids)
         rule = "named by hand"
     else:
-        chosen, rule = _drawn_queries(test, queries, seed, least)
+        queries, rule = _drawn_queries(test, question)
 
     hits = {}
     for name, file in files.items():
         image, report = results.load_embeddings(file, test["pair_id"])
         hits[name] = retrieval.hits(image, report, 3)
-    shown = top_hits(hits, test, chosen)
+    records = top_hits(hits, test, queries)
+    pictures = _pictures(records, dict(zip(test["pair_id"], rows, strict=True)), dataset.images)
+    return TopHits(records, pictures, _folder_names(files), len(test), rule)
 
+
+def _pictures(
+    records: list[dict], row_of: dict[str, int], images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Pictures of all queries and hits, in the order of their ids."""
     ids = set()
-    for query in shown:
+    for query in records:
         ids.add(query["pair_id"])
-        for best in query["hits"].values():
-            ids.update(hit["pair_id"] for hit in best)
-    row_of = dict(zip(test["pair_id"], rows, strict=True))
-    pictures = {pair_id: dataset.images[row_of[pair_id]] for pair_id in sorted(ids)}
-    return shown, pictures, len(test), rule
+        for hits in query["hits"].values():
+            ids.update(hit["pair_id"] for hit in hits)
+    return {pair_id: images[row_of[pair_id]] for pair_id in sorted(ids)}
 
 
 def _named_queries(test: pd.DataFrame, pair_ids: Sequence[str]) -> np.ndarray:
@@ -123,20 +146,20 @@ def _named_queries(test: pd.DataFrame, pair_ids: Sequence[str]) -> np.ndarray:
     return np.flatnonzero(test["pair_id"].isin(pair_ids))
 
 
-def _drawn_queries(
-    test: pd.DataFrame, queries: int, seed: int, least: int
-) -> tuple[np.ndarray, str]:
-    """Rows drawn among the reports that assert `least` findings, or among all if there are none."""
-    from mcrlib.evaluation import findings
+def _drawn_queries(test: pd.DataFrame, question: Question) -> tuple[np.ndarray, str]:
+    """Rows drawn among the reports that say enough, or among all if none does; and the rule."""
+    from mcrlib.evaluation import findings  # imported lazily: slow
 
-    telling = [
-        row for row, text in enumerate(test["report"]) if len(findings.present(text)) >= least
-    ]
-    draw = np.random.default_rng(seed)
+    telling = []
+    for row, text in enumerate(test["report"]):
+        if len(findings.present(text)) >= question.least:
+            telling.append(row)
+    generator = np.random.default_rng(question.seed)
+    rule = f"drawn by seed {question.seed}"
     if not telling:
-        return draw.permutation(len(test))[:queries], f"drawn by seed {seed}"
-    rule = f"drawn by seed {seed} of the {len(telling):,} that assert {least} findings or more"
-    return draw.permutation(telling)[:queries], rule
+        return generator.permutation(len(test))[: question.queries], rule
+    rule += f" of the {len(telling):,} that assert {question.least} findings or more"
+    return generator.permutation(telling)[: question.queries], rule
 
 
 def top_hits(
@@ -150,24 +173,35 @@ def top_hits(
     records = []
     directions = next(iter(hits.values()))
     for direction in directions:
-        for query in queries:
-            query = int(query)
+        for query in map(int, queries):
             by_model = {}
             for model, result in hits.items():
                 rows, scores = result[direction]
-                by_model[model] = _hit_records(frame, query, rows[query], scores[query])
-            record = {"direction": direction, "hits": by_model}
-            records.append(record | frame.iloc[query][["pair_id", "report"]].to_dict())
+                by_model[model] = _hit_records(frame, rows[query], scores[query], query)
+            record = {
+                "direction": direction,
+                "hits": by_model,
+                "pair_id": frame["pair_id"].iloc[query],
+                "report": frame["report"].iloc[query],
+            }
+            records.append(record)
     return records
 
 
 def _hit_records(
-    frame: pd.DataFrame, query: int, rows: np.ndarray, scores: np.ndarray
+    frame: pd.DataFrame, rows: np.ndarray, scores: np.ndarray, query: int | None
 ) -> list[dict]:
+    """Hits of one query, best first; `query` is its own row, None for a question of the reader."""
     records = []
-    for rank, row in enumerate(rows.tolist(), 1):
-        record = {"rank": rank, "score": float(scores[rank - 1]), "positive": row == query}
-        records.append(record | frame.iloc[row][["pair_id", "report"]].to_dict())
+    for place, row in enumerate(rows.tolist()):
+        record = {
+            "rank": place + 1,
+            "score": float(scores[place]),
+            "positive": row == query,
+            "pair_id": frame["pair_id"].iloc[row],
+            "report": frame["report"].iloc[row],
+        }
+        records.append(record)
     return records
 
 
@@ -180,10 +214,10 @@ def ask(model: Any, run: str, embeddings: Path, question: str, top: int = 3) -> 
     rows = dataset.indices("test")
     test = dataset.frame.iloc[rows].reset_index(drop=True)
     image, _ = results.load_embeddings(embeddings, test["pair_id"])
-    query = model.embed_reports([question]).numpy()[0]
-    cosines = image @ query
+    question_row = model.embed_reports([question]).numpy()[0]
+    cosines = image @ question_row
     best = np.argsort(-cosines)[:top]
-    hits = _hit_records(test, -1, best, cosines[best])
+    hits = _hit_records(test, best, cosines[best], query=None)
     variant = embeddings.parent.name.partition("-seed")[0]
     record = {
         "direction": "report_to_image",
@@ -191,7 +225,7 @@ def ask(model: Any, run: str, embeddings: Path, question: str, top: int = 3) -> 
         "report": question,
         "hits": {variant: hits},
     }
-    pictures = {
-        hit["pair_id"]: dataset.images[rows[row]] for hit, row in zip(hits, best, strict=True)
-    }
-    return TopHits([record], pictures, embeddings.parent.name, len(test), "a question", False)
+    pictures = {}
+    for row in best:
+        pictures[test["pair_id"].iloc[row]] = dataset.images[rows[row]]
+    return TopHits([record], pictures, embeddings.parent.name, len(test), rule="a question")
