@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from mcrlib import losses
 from mcrlib.config import Config
 from mcrlib.data.batches import Batch
-from mcrlib.masking import dropped_patches
+from mcrlib.masking import dropped_patches, gather_patches
 from mcrlib.model import MCR
-from mcrlib.modules import gather
 from mcrlib.training import cost
 from mcrlib.training.two_pass import two_pass
 
@@ -61,7 +60,7 @@ def tower(rounds: int = 5) -> list[dict]:
     for name, lengths, goal in (("of full length", [TOKENS] * n, 1), ("ragged", ragged, 1.3)):
         c = settings("flip").replace(dropout=0.0)
         mba, abm = (cost.build_model(c.replace(alignment=a)) for a in ("mba", "abm"))
-        theirs = clip(c, mba.bert.to_dict(), TOKENS).train().to(cost.DEVICE)
+        theirs = clip(c, mba.bert_config.to_dict(), TOKENS).train().to(cost.DEVICE)
         given = cost.random_batch(c, lengths)
 
         def lean(model: nn.Module, given: Batch = given) -> float:
@@ -92,7 +91,7 @@ def masked_images(rounds: int = 15) -> list[dict]:
 
     def lean() -> Tensor:
         tokens = ours.image_encoder(given.pixels, keep)
-        patches = gather(ours.image_encoder.patchify(given.pixels), dropped)
+        patches = gather_patches(ours.image_encoder.patchify(given.pixels), dropped)
         return losses.mim(ours.image_decoder(tokens, keep, dropped), patches)
 
     def stock() -> Tensor:

@@ -68,7 +68,7 @@ class Composition(nn.Module):
     def __init__(self, ours: MCR):
         super().__init__()
         c = ours.config
-        self.mae, self.language_model = mae(c), BertForMaskedLM(ours.bert)
+        self.mae, self.language_model = mae(c), BertForMaskedLM(ours.bert_config)
         self.image = nn.Linear(c.vision_width, c.embed_dim)
         self.report = nn.Linear(c.text_width, c.embed_dim)
         self.mask_token = ours.tokenizer.mask_token_id

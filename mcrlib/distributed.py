@@ -1,7 +1,7 @@
-"""What a loss needs of the other processes, so that their number changes nothing.
+"""What the loss needs from the other processes, so that their number does not change the result.
 
-Each process computes the loss of its share of a batch, and the mean of all processes' gradients is
-taken (DistributedDataParallel). In one process these functions do nothing.
+Each process computes the loss of its share of the batch, and DistributedDataParallel averages the
+gradients of all processes. In a single process these functions change nothing.
 """
 
 import torch
@@ -10,14 +10,19 @@ from torch import Tensor
 
 
 def gathered(rows: Tensor) -> Tensor:
-    """Rows `[P * B, E]` of all P processes, with gradient, from this one's `rows [B, E]`."""
-    return _Gather.apply(rows) if _several() else rows
+    """Rows `[P * B, E]` of all P processes, with gradient, from this process's `rows [B, E]`."""
+    if not _has_other_processes():
+        return rows
+    return _Gather.apply(rows)
 
 
 def weight(count: Tensor) -> Tensor | float:
-    """What a mean over `count` tokens of this process weighs, so that the mean over processes is
-    the mean over all their tokens."""
-    if not _several():
+    """Factor for a mean over `count` tokens of this process.
+
+    With it, averaging over processes gives the mean over the tokens of all processes, although
+    they mask different numbers of tokens.
+    """
+    if not _has_other_processes():
         return 1.0
     total = count.clone()
     dist.all_reduce(total)
@@ -25,18 +30,23 @@ def weight(count: Tensor) -> Tensor | float:
 
 
 class _Gather(torch.autograd.Function):
+    """`dist.all_gather`, made differentiable."""
+
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:
+        """The rows of all processes, in the order of their ranks."""
         parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
-        gradient = gradient.clone()  # every process's loss depends on these rows
-        dist.all_reduce(gradient)
-        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+        """The gradient of this process's rows, summed over the losses of all processes."""
+        total = gradient.clone()
+        dist.all_reduce(total)
+        parts = total.chunk(dist.get_world_size())
+        return parts[dist.get_rank()]
 
 
-def _several() -> bool:
+def _has_other_processes() -> bool:
     return dist.is_initialized() and dist.get_world_size() > 1

@@ -1,8 +1,14 @@
 """MCR, Figure 2 of the paper: encoders E, mappings F with aggregation, decoders D.
 
-`MCR.forward` is the table of contents. In shapes, B is the pairs of a batch, n the patches of an
-image, k those kept, m those dropped, P the pixels of a patch, T the tokens of the longest report,
-D an encoder's width and E the common space's. Masks have the polarity of `mcrlib.masking`.
+Read `MCR.forward` first: it is the table of contents. The letters in shapes:
+
+    B  pairs in a batch                        E  width of the common space
+    n  patches of an image                     D  width of an encoder
+    k  patches kept                            P  pixels of a patch
+    m  patches dropped, n - k                  V  words in the vocabulary
+    T  tokens of the longest report            M  masked tokens in a batch
+
+`mcrlib.masking` states the polarity of the masks.
 """
 
 import functools
@@ -10,7 +16,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -25,8 +31,17 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 from mcrlib import config as settings
 from mcrlib import distributed, losses, pretrained
 from mcrlib.data import batches, images
-from mcrlib.masking import dropped_patches
-from mcrlib.modules import Head, ImageDecoder, ImageEncoder, ReportEncoder, gather
+from mcrlib.masking import dropped_patches, gather_patches
+from mcrlib.modules import Head, ImageDecoder, ImageEncoder, ReportEncoder
+
+
+class Features(NamedTuple):
+    """What encoders and heads make of a batch."""
+
+    image: Tensor  # S^v [B, E], unit rows
+    report: Tensor  # S^r [B, E], unit rows
+    image_tokens: Tensor | None = None  # f^v [B, 1+k, D]; None if nothing is reconstructed
+    report_tokens: Tensor | None = None  # f^r [B, T, D]; None if nothing is reconstructed
 
 
 class MCR(nn.Module):
@@ -43,120 +58,173 @@ class MCR(nn.Module):
         language_model: BertForMaskedLM,
     ):
         super().__init__()
-        self.config, self.tokenizer, self.bert = config, tokenizer, language_model.config
+        self.config = config
+        self.tokenizer = tokenizer
+        self.bert_config = language_model.config
         self.image_encoder = ImageEncoder(vit, config.masked_patches)  # E_v
         self.report_encoder = ReportEncoder(language_model.bert, tokenizer.mask_token_id)  # E_r
         self.image_head = Head(vit.embed_dim, config)  # F_v->s, aggregation
-        self.report_head = Head(self.bert.hidden_size, config)  # F_r->s, aggregation
+        self.report_head = Head(self.bert_config.hidden_size, config)  # F_r->s, aggregation
         if config.mim_weight > 0:
             self.image_decoder = ImageDecoder(vit.embed_dim, config)  # D_v
         if config.mrm_weight > 0:
             self.report_decoder = language_model.cls  # D_r, tied to the token embeddings
+        # The logarithm keeps the scale, one over the temperature, positive while it is learned.
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
 
     def forward(
         self, batch: batches.Batch, contrast: Callable[[Tensor, Tensor], Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """The terms of the loss, `vrc`, `mim`, `mrm`, and their weighted sum `loss` (Figure 2).
+        """The terms of the loss, `vrc`, `mim` and `mrm`, and their weighted sum `loss` (Figure 2).
 
-        The usual framework (Figure 1a, variant `dual`) differs in the contrast only: it encodes
-        the unmasked input once more. A term without weight is neither computed nor returned.
-        `contrast(S^v, S^r)` takes the place of L_vrc (`mcrlib.training.two_pass`).
+        Terms with weight 0 are neither computed nor returned. `contrast(S^v, S^r)` replaces L_vrc;
+        `mcrlib.training.two_pass` uses it.
         """
-        c, (pixels, tokens, present, keep, masked) = self.config, batch
-        if c.contrast == "unmasked":
-            image, report = self.project(batch)
-        if c.contrast == "masked" or c.mim_weight > 0 or c.mrm_weight > 0:
-            image_tokens = self.image_encoder(pixels, keep)  # f^v
-            report_tokens = self.report_encoder(tokens, present, masked)  # f^r
+        features = self.encode(batch)  # f^v, f^r of the masked pairs, and from them S^v, S^r
+        vrc = contrast or self.contrast
+        terms = {"vrc": vrc(features.image, features.report)}
+        if self.config.mim_weight > 0:
+            terms["mim"] = self.reconstruct_image(features.image_tokens, batch)
+        if self.config.mrm_weight > 0:
+            terms["mrm"] = self.reconstruct_report(features.report_tokens, batch)
+            if contrast is None:  # two_pass weighs its micro batches itself
+                terms["mrm"] = terms["mrm"] * distributed.weight(batch.masked.sum())
+        return {"loss": self.weighted_sum(terms), **terms}
 
-        if c.contrast == "masked":
-            image, report = self.image_head(image_tokens), self.report_head(report_tokens, present)
-        terms = {"vrc": (contrast or self.contrast)(image, report)}  # S^v, S^r
+    def encode(self, batch: batches.Batch) -> Features:
+        """What every term of the loss is computed from.
 
-        if c.mim_weight > 0:
-            patches = self.image_encoder.patchify(pixels)
-            dropped = dropped_patches(keep, patches.shape[1])
-            predicted = self.image_decoder(image_tokens, keep, dropped)
-            terms["mim"] = losses.mim(predicted, gather(patches, dropped))
-        if c.mrm_weight > 0:
-            places = masked.nonzero(as_tuple=True)
-            terms["mrm"] = self.reconstruct(report_tokens[places], tokens[places])
-            if contrast is None:  # or the step weighs the parts itself
-                terms["mrm"] = terms["mrm"] * distributed.weight(masked.sum())
+        In MCR masked pairs are all that the model sees in training: the same features feed the
+        contrast and both decoders. In the usual framework (Figure 1a, variant `dual`) the contrast
+        has a second stream, the unmasked pairs. That stream comes first, so that both passes of
+        `two_pass` draw the same dropout for it.
+        """
+        if self.config.contrast == "masked":
+            image_tokens, report_tokens = self.encode_masked(batch)  # f^v, f^r
+            image = self.image_head(image_tokens)  # S^v
+            report = self.report_head(report_tokens, batch.present)  # S^r
+            return Features(image, report, image_tokens, report_tokens)
 
-        return {"loss": self.weighted(terms), **terms}
+        image, report = self.project(batch)  # S^v, S^r of the unmasked pairs
+        reconstructs = self.config.mim_weight > 0 or self.config.mrm_weight > 0
+        if not reconstructs:
+            return Features(image, report)
+        image_tokens, report_tokens = self.encode_masked(batch)
+        return Features(image, report, image_tokens, report_tokens)
 
-    def weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        """The loss: the sum of its terms with the config's weights."""
-        return sum(getattr(self.config, f"{name}_weight") * term for name, term in terms.items())
+    def encode_masked(self, batch: batches.Batch) -> tuple[Tensor, Tensor]:
+        """Local features of the masked pairs: f^v `[B, 1+k, D]`, [CLS] first, and f^r `[B, T, D]`.
+
+        f^v is `[B, 1+n, D]` if masked patches are encoded as mask tokens (variant `dual-token`).
+        """
+        image_tokens = self.image_encoder(batch.pixels, batch.keep)
+        report_tokens = self.report_encoder(batch.tokens, batch.present, batch.masked)
+        return image_tokens, report_tokens
 
     def contrast(self, image: Tensor, report: Tensor) -> Tensor:
-        """L_vrc of the rows S^v and S^r `[B, E]`, and of those of the other distributed."""
-        image, report = distributed.gathered(image), distributed.gathered(report)
-        return losses.vrc(image, report, self.log_scale.exp())
+        """L_vrc of S^v and S^r `[B, E]`, with the rows of all processes as negatives."""
+        all_images = distributed.gathered(image)
+        all_reports = distributed.gathered(report)
+        return losses.vrc(all_images, all_reports, self.log_scale.exp())
 
-    def reconstruct(self, report_tokens: Tensor, tokens: Tensor) -> Tensor:
-        """L_mrm of masked tokens' features `[M, D]` and ids `[M]`, a tile at a time.
+    def reconstruct_image(self, image_tokens: Tensor, batch: batches.Batch) -> Tensor:
+        """L_mim: D_v predicts the pixels of the dropped patches from f^v."""
+        patches = self.image_encoder.patchify(batch.pixels)
+        dropped = dropped_patches(batch.keep, patches.shape[1])
+        predicted = self.image_decoder(image_tokens, batch.keep, dropped)
+        return losses.mim(predicted, gather_patches(patches, dropped))
 
-        With recomputation the scores `[M, V]`, a step's largest tensor, are never held at once.
+    def reconstruct_report(self, report_tokens: Tensor, batch: batches.Batch) -> Tensor:
+        """L_mrm: D_r predicts the words at the masked tokens from f^r.
+
+        The scores `[M, V]` are the largest tensor of a step, so they are computed in tiles. With
+        recomputation each tile is dropped and computed again in the backward pass: there is never
+        more than one in memory.
         """
-
-        def tile(rows: Tensor, ids: Tensor) -> Tensor:
-            return losses.mrm(self.report_decoder(rows), ids) * len(ids)
-
+        places = batch.masked.nonzero(as_tuple=True)
+        masked_features = report_tokens[places]
+        original_tokens = batch.tokens[places]
+        loss_of_tile = self._summed_mrm
         if self.config.recompute != "none":
-            tile = functools.partial(checkpoint, tile, use_reentrant=False)
-        tiles = zip(report_tokens.split(losses.TILE), tokens.split(losses.TILE), strict=True)
-        return sum(tile(*one) for one in tiles) / len(tokens)
+            loss_of_tile = functools.partial(checkpoint, loss_of_tile, use_reentrant=False)
+        total = 0
+        feature_tiles = masked_features.split(losses.TILE)
+        token_tiles = original_tokens.split(losses.TILE)
+        for features, tokens in zip(feature_tiles, token_tiles, strict=True):
+            total = total + loss_of_tile(features, tokens)
+        return total / len(original_tokens)
+
+    def _summed_mrm(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """L_mrm of some masked tokens, as a sum in place of the mean."""
+        scores = self.report_decoder(features)
+        return losses.mrm(scores, tokens) * len(tokens)
+
+    def weighted_sum(self, terms: dict[str, Tensor]) -> Tensor:
+        """The loss: the sum of its terms with the config's weights."""
+        weights = {
+            "vrc": self.config.vrc_weight,
+            "mim": self.config.mim_weight,
+            "mrm": self.config.mrm_weight,
+        }
+        return sum(weights[name] * term for name, term in terms.items())
 
     def project(self, batch: batches.Batch) -> tuple[Tensor, Tensor]:
-        """The unit rows S^v and S^r `[B, E]` that the contrast sees."""
-        pixels, tokens, present, keep, masked = batch
-        if self.config.contrast == "unmasked":
-            keep = masked = None
-        return self.project_images(pixels, keep), self.project_reports(tokens, present, masked)
+        """S^v and S^r `[B, E]` as the contrast sees them: masked in MCR, unmasked in Figure 1a."""
+        if self.config.contrast == "masked":
+            image = self.project_images(batch.pixels, batch.keep)
+            report = self.project_reports(batch.tokens, batch.present, batch.masked)
+        else:
+            image = self.project_images(batch.pixels)
+            report = self.project_reports(batch.tokens, batch.present)
+        return image, report
 
     def project_images(self, pixels: Tensor, keep: Tensor | None = None) -> Tensor:
         """Unit rows S^v `[B, E]` of `pixels [B, 1, H, W]`, unmasked without `keep`."""
-        return self.image_head(self.image_encoder(pixels, keep))
+        image_tokens = self.image_encoder(pixels, keep)
+        return self.image_head(image_tokens)
 
     def project_reports(
         self, tokens: Tensor, present: Tensor, masked: Tensor | None = None
     ) -> Tensor:
-        """Unit rows S^r `[B, E]` of `tokens [B, T]`, `present [B, T]` false at padding."""
-        return self.report_head(self.report_encoder(tokens, present, masked), present)
+        """Unit rows S^r `[B, E]` of `tokens [B, T]`; `present [B, T]` is false at padding."""
+        report_tokens = self.report_encoder(tokens, present, masked)
+        return self.report_head(report_tokens, present)
 
     @torch.no_grad()
     def embed_images(self, pictures: Sequence, batch_size: int = 64) -> Tensor:
-        """Unit rows `[N, E]` on the CPU, of radiographs: paths, PIL images or arrays `[H, W]`.
+        """Unit rows `[N, E]`, on the CPU, of radiographs: paths, PIL images or arrays `[H, W]`.
 
-        Leaves the model in evaluation mode. Raises ValueError where a radiograph cannot be read.
+        Leaves the model in evaluation mode. Raises ValueError if a radiograph cannot be read.
         """
         self.eval()
-        rows = [torch.empty(0, self.config.embed_dim)]
+        device = self.log_scale.device
+        rows = [torch.empty(0, self.config.embed_dim)]  # the result without pictures
         for start in range(0, len(pictures), batch_size):
             chosen = pictures[start : start + batch_size]
             squares = [_read_square(picture, self.config.cache_size) for picture in chosen]
-            pixels = batches.to_pixels(torch.from_numpy(np.stack(squares)), self.config.image_size)
-            rows.append(self.project_images(pixels.to(self.log_scale.device)).float().cpu())
+            stacked = torch.from_numpy(np.stack(squares))
+            pixels = batches.to_pixels(stacked, self.config.image_size)
+            embedded = self.project_images(pixels.to(device))
+            rows.append(embedded.float().cpu())
         return torch.cat(rows)
 
     @torch.no_grad()
     def embed_reports(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
-        """Unit rows `[N, E]` on the CPU, of report texts; longer ones are cut at `max_tokens`.
+        """Unit rows `[N, E]`, on the CPU, of report texts; longer ones are cut at `max_tokens`.
 
         Leaves the model in evaluation mode.
         """
         self.eval()
+        device = self.log_scale.device
         ids = batches.tokenize(self.tokenizer, texts, self.config.max_tokens)
         by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # for little padding
         rows = torch.empty(len(ids), self.config.embed_dim)
         for start in range(0, len(ids), batch_size):
             chosen = by_length[start : start + batch_size]
-            tokens, present = batches.pad([ids[i] for i in chosen], self.tokenizer.pad_token_id)
-            device = self.log_scale.device
-            rows[chosen] = self.project_reports(tokens.to(device), present.to(device)).float().cpu()
+            chosen_ids = [ids[i] for i in chosen]
+            tokens, present = batches.pad(chosen_ids, self.tokenizer.pad_token_id)
+            embedded = self.project_reports(tokens.to(device), present.to(device))
+            rows[chosen] = embedded.float().cpu()
         return rows
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -164,7 +232,10 @@ class MCR(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
-        record = {"config": self.config.model_dump(mode="json"), "bert": self.bert.to_dict()}
+        record = {
+            "config": self.config.model_dump(mode="json"),
+            "bert": self.bert_config.to_dict(),
+        }
         (folder / "config.json").write_text(json.dumps(record, indent=1))
         save_model(self, str(folder / "model.safetensors"))
 
@@ -172,35 +243,54 @@ class MCR(nn.Module):
     def from_pretrained(cls, folder_or_hub_id: str | Path) -> Self:
         """Open what `save_pretrained` wrote, strictly, in evaluation mode.
 
-        Raises FileNotFoundError where there is no such folder or hub repository, and RuntimeError
-        where a weight is missing, left over or of another shape.
+        Raises FileNotFoundError if there is no such folder or hub repository, and RuntimeError if
+        a weight is missing, left over or of another shape.
         """
-        folder = Path(folder_or_hub_id)
-        if not folder.is_dir():
-            try:
-                folder = Path(snapshot_download(str(folder_or_hub_id)))
-            except Exception as error:
-                raise FileNotFoundError(
-                    f"There is no folder {str(folder_or_hub_id)!r}, and no hub repository of that "
-                    "name can be reached; give the folder `checkpoint/final` of a trained model."
-                ) from error
+        folder = _find_folder(folder_or_hub_id)
         record = json.loads((folder / "config.json").read_text())
         config = settings.load(**settings.current_names(record["config"]))
+        bert_config = BertConfig.from_dict(record["bert"])
         model = cls(
             config,
             BertTokenizer.from_pretrained(folder),
             pretrained.load_vit(config, pretrained=False),
-            BertForMaskedLM(BertConfig.from_dict(record["bert"])),
+            BertForMaskedLM(bert_config),
         )
         load_model(model, folder / "model.safetensors", strict=True)
         return model.eval()
 
 
-def _read_square(picture, size: int) -> np.ndarray:
-    if isinstance(picture, Image.Image):
-        picture = np.asarray(picture if picture.mode.startswith("I") else picture.convert("L"))
+def _find_folder(folder_or_hub_id: str | Path) -> Path:
+    """The folder itself, or the hub repository in its local cache, downloaded to if needed."""
+    folder = Path(folder_or_hub_id)
+    if folder.is_dir():
+        return folder
     try:
-        return images.read(Path(picture) if isinstance(picture, str) else picture, size)
+        return Path(snapshot_download(str(folder_or_hub_id)))
+    except Exception as error:
+        raise FileNotFoundError(
+            f"{str(folder_or_hub_id)!r} is neither a folder nor a hub repository that can be "
+            "reached; give the folder `checkpoint/final` of a trained model."
+        ) from error
+
+
+def _read_square(picture: str | Path | Image.Image | np.ndarray, size: int) -> np.ndarray:
+    """A radiograph as uint8 `[size, size]`. Raises ValueError that names the file."""
+    source = picture
+    if isinstance(picture, str):
+        source = Path(picture)
+    elif isinstance(picture, Image.Image):
+        source = _grey_array(picture)
+    try:
+        return images.read(source, size)
     except ValueError as error:
-        name = picture if isinstance(picture, (str, Path)) else "A radiograph"
+        is_file = isinstance(picture, (str, Path))
+        name = picture if is_file else "A radiograph"
         raise ValueError(f"{name} cannot be embedded: {error}.") from None
+
+
+def _grey_array(picture: Image.Image) -> np.ndarray:
+    """`[H, W]`. PIL's modes `I` and `I;16` are grey already and have more than eight bits."""
+    if picture.mode.startswith("I"):
+        return np.asarray(picture)
+    return np.asarray(picture.convert("L"))

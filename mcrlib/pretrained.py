@@ -1,4 +1,4 @@
-"""The encoders and the tokenizer: pretrained from the hub or a folder, or small from scratch."""
+"""Encoders and tokenizer: pretrained from the hub or a folder, or small ones from scratch."""
 
 import contextlib
 from collections.abc import Sequence
@@ -13,102 +13,147 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from mcrlib.config import Config
 
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_ATTENTION_DROPOUT = 0.0  # any other value rules out the fused attention kernels
 
 
 def load_vit(config: Config, pretrained: bool = True) -> VisionTransformer:
-    """E_v, for one grey channel: timm's `config.vision`, or a small one where that is empty.
+    """E_v for one grey channel: timm's `config.vision`, or a small one if that is empty.
 
-    timm sums the weights of its RGB channels into one. Raises FileNotFoundError where pretrained
-    weights are wanted and neither the hub nor `config.weights` has them.
+    timm sums the pretrained weights of its RGB channels into one. Raises FileNotFoundError if
+    pretrained weights are wanted and neither the hub nor `config.weights` has them.
     """
-    shape = {"img_size": config.image_size, "in_chans": 1, "num_classes": 0}
     if not config.vision:
         return VisionTransformer(
+            img_size=config.image_size,
             patch_size=config.patch_size,
+            in_chans=1,
+            num_classes=0,
             embed_dim=config.vision_width,
             depth=config.vision_depth,
             num_heads=config.vision_heads,
-            **shape,
         )
-    place = {}
+    weights = None
     if pretrained:
-        file = _folder(config.vision, f"timm/{config.vision}", config) / "model.safetensors"
-        place = {"pretrained_cfg_overlay": {"file": str(file)}}
-    return timm.create_model(config.vision, pretrained=pretrained, **shape, **place)
+        folder = _weights_folder(config.vision, f"timm/{config.vision}", config)
+        weights = {"file": str(folder / "model.safetensors")}
+    return timm.create_model(
+        config.vision,
+        pretrained=pretrained,
+        pretrained_cfg_overlay=weights,
+        img_size=config.image_size,
+        in_chans=1,
+        num_classes=0,
+    )
 
 
 def load_tokenizer(config: Config, reports: Sequence[str]) -> BertTokenizer:
     """The pretrained report encoder's tokenizer, or one trained on `reports` (the training split).
 
-    A vocabulary with capitals keeps them: Bio_ClinicalBERT is cased, but its files do not say so
-    and the library would lower-case. Raises ValueError where a tokenizer would be trained on
-    MIMIC-CXR: its vocabulary would carry credentialed text.
+    Raises FileNotFoundError as `load_language_model` does, and ValueError if a tokenizer would be
+    trained on MIMIC-CXR: its vocabulary would carry credentialed text.
     """
     if config.text:
-        folder = _folder(Path(config.text).name, config.text, config)
-        words = BertTokenizer.from_pretrained(folder).get_vocab()
-        cased = any(word != word.lower() for word in words if not word.startswith("["))
-        return BertTokenizer.from_pretrained(folder, do_lower_case=not cased)
+        return _pretrained_tokenizer(config)
     if config.source == "mimic":
         raise ValueError(
             "No tokenizer is trained on MIMIC-CXR, whose text is credentialed; set `text` to a "
             "pretrained report encoder such as 'emilyalsentzer/Bio_ClinicalBERT'."
         )
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    # The trainer numbers the letters inside words at random, and ties of merges follow the numbers:
-    # named beforehand, they have the same ones each time.
-    letters = sorted({letter for report in reports for letter in report.lower()})
-    inside = [f"##{letter}" for letter in letters if letter.isalnum()]
+    return _train_tokenizer(reports, config.vocabulary)
+
+
+def load_language_model(config: Config, vocabulary: int) -> BertForMaskedLM:
+    """E_r with its masked-language head: `config.text`, or a small one if that is empty.
+
+    `vocabulary` is the tokenizer's number of words. Raises FileNotFoundError if neither the hub nor
+    `config.weights` has the weights.
+    """
+    if config.text:
+        return BertForMaskedLM.from_pretrained(
+            _weights_folder(Path(config.text).name, config.text, config),
+            hidden_dropout_prob=config.dropout,
+            attention_probs_dropout_prob=_ATTENTION_DROPOUT,
+        )
+    small = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=config.text_width,
+        num_hidden_layers=config.text_depth,
+        num_attention_heads=config.text_heads,
+        intermediate_size=4 * config.text_width,
+        max_position_embeddings=config.max_tokens,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=_ATTENTION_DROPOUT,
+    )
+    return BertForMaskedLM(small)
+
+
+def _pretrained_tokenizer(config: Config) -> BertTokenizer:
+    """The tokenizer of `config.text`, which keeps capitals if its vocabulary has any.
+
+    Bio_ClinicalBERT is cased, but its files do not say so, and transformers would lower-case.
+    """
+    folder = _weights_folder(Path(config.text).name, config.text, config)
+    vocabulary = BertTokenizer.from_pretrained(folder).get_vocab()
+    words = [word for word in vocabulary if not word.startswith("[")]  # not [CLS] and the like
+    is_cased = any(word != word.lower() for word in words)
+    return BertTokenizer.from_pretrained(folder, do_lower_case=not is_cased)
+
+
+def _train_tokenizer(reports: Sequence[str], vocabulary: int) -> BertTokenizer:
+    """A lower-case WordPiece tokenizer with `vocabulary` words; the same reports give the same."""
+    letters = set()
+    for report in reports:
+        letters.update(report.lower())
+    # The trainer numbers the letters inside words at random and breaks ties between merges by these
+    # numbers. Naming the letters as special tokens fixes their numbers.
+    letters_inside_words = []
+    for letter in sorted(letters):
+        if letter.isalnum():
+            letters_inside_words.append(f"##{letter}")
     trained = BertWordPieceTokenizer(lowercase=True)
     trained.train_from_iterator(
         reports,
-        vocab_size=config.vocabulary,
+        vocab_size=vocabulary,
         min_frequency=2,
         show_progress=False,
-        special_tokens=special + inside,
+        special_tokens=_SPECIAL_TOKENS + letters_inside_words,
     )
     return BertTokenizer(vocab=trained.get_vocab(), do_lower_case=True)
 
 
-def load_language_model(config: Config, vocabulary: int) -> BertForMaskedLM:
-    """E_r with its masked-language head: `config.text`, or a small one where that is empty.
+def _weights_folder(name: str, hub_id: str, config: Config) -> Path:
+    """The folder with a pretrained encoder's weights.
 
-    Attention has no dropout, which would rule out the fused kernels. Raises FileNotFoundError
-    where neither the hub nor `config.weights` has the weights.
+    It is `config.weights/name` if that setting is given, else `hub_id` itself if that is a folder,
+    else the hub's cache, downloaded to if needed.
     """
-    dropout = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": 0.0}
-    if config.text:
-        folder = _folder(Path(config.text).name, config.text, config)
-        return BertForMaskedLM.from_pretrained(folder, **dropout)
-    return BertForMaskedLM(
-        BertConfig(
-            vocab_size=vocabulary,
-            hidden_size=config.text_width,
-            num_hidden_layers=config.text_depth,
-            num_attention_heads=config.text_heads,
-            intermediate_size=4 * config.text_width,
-            max_position_embeddings=config.max_tokens,
-            **dropout,
-        )
-    )
-
-
-def _folder(name: str, hub_id: str, config: Config) -> Path:
-    """Where the pretrained encoder lies: below `config.weights`, at `hub_id`, or in the cache."""
     if config.weights:
         folder = Path(config.weights) / name
-        reason = f"{folder} is no folder"
+        reason = f"{folder} is not a folder"
     else:
-        folder = Path(hub_id)
+        folder = _download(hub_id)
         reason = "the hub cannot be reached or does not have it"
-    if not folder.is_dir() and not config.weights:
-        with contextlib.suppress(OSError, HfHubHTTPError):
-            folder = Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.txt", *_WEIGHTS]))
-    if not any(file for pattern in _WEIGHTS for file in folder.glob(pattern)):
+    if not _has_weights(folder):
         raise FileNotFoundError(
-            f"The pretrained encoder {hub_id!r} is not there: {reason}, or it holds no weights. On "
-            f"a machine with internet run `hf download {hub_id} --local-dir FOLDER/{name}`, then "
-            "give WEIGHTS=FOLDER."
+            f"The pretrained encoder {hub_id!r} was not found: {reason}, or it holds no weights. "
+            f"On a machine with internet access run `hf download {hub_id} --local-dir "
+            f"FOLDER/{name}`, then set WEIGHTS=FOLDER."
         )
     return folder
+
+
+def _download(hub_id: str) -> Path:
+    """`hub_id` as a local folder: itself, or the hub's cache; may not exist if the hub fails."""
+    folder = Path(hub_id)
+    if folder.is_dir():
+        return folder
+    wanted = ["*.json", "*.txt", *_WEIGHT_FILES]
+    with contextlib.suppress(OSError, HfHubHTTPError):
+        folder = Path(snapshot_download(hub_id, allow_patterns=wanted))
+    return folder
+
+
+def _has_weights(folder: Path) -> bool:
+    return any((folder / name).exists() for name in _WEIGHT_FILES)

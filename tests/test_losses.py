@@ -1,5 +1,6 @@
 """The loss terms against their definitions written out."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -10,13 +11,17 @@ from mcrlib import losses
 DRAW = torch.Generator().manual_seed(0)
 
 
+def unit_rows(*shape):
+    return F.normalize(torch.randn(*shape, generator=DRAW), dim=1)
+
+
 def test_vrc_is_the_mean_of_both_directions_written_out():
-    image = F.normalize(torch.randn(5, 8, generator=DRAW), dim=1)
-    report = F.normalize(torch.randn(5, 8, generator=DRAW), dim=1)
+    image = unit_rows(5, 8)
+    report = unit_rows(5, 8)
     total = 0.0
-    for a, b in [(image, report), (report, image)]:
+    for queries, candidates in [(image, report), (report, image)]:
         for i in range(5):
-            scores = torch.stack([10 * a[i] @ b[j] for j in range(5)])
+            scores = torch.stack([10 * queries[i] @ candidate for candidate in candidates])
             total -= (scores[i] - scores.exp().sum().log()) / 10
     torch.testing.assert_close(losses.vrc(image, report, 10.0), total)
 
@@ -36,26 +41,31 @@ def test_vrc_of_indistinguishable_pairs_is_the_log_of_their_number():
 @settings(max_examples=60, deadline=None)
 def test_vrc_in_tiles_has_the_gradient_of_the_full_matrix(n, tile, scale, alike, seed):
     draw = torch.Generator().manual_seed(seed)
+    spread = 1e-3 if alike else 1.0
 
     def rows():
-        spread = 1e-3 if alike else 1.0
-        return F.normalize(1 + spread * torch.randn(n, 6, generator=draw), dim=1)
+        noise = torch.randn(n, 6, generator=draw)
+        return F.normalize(1 + spread * noise, dim=1).double().requires_grad_()
 
-    image, report = (rows().double().requires_grad_() for _ in range(2))
+    image = rows()
+    report = rows()
     scale = torch.tensor(scale, dtype=torch.float64, requires_grad=True)
-    logits, partner = scale * image @ report.T, torch.arange(n)
+    inputs = (image, report, scale)
+    logits = scale * image @ report.T
+    partner = torch.arange(n)
     full = (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2
-    whole, losses.TILE = losses.TILE, tile
-    tiled = losses.vrc(image, report, scale)
-    ours = torch.autograd.grad(3 * tiled, (image, report, scale))
-    losses.TILE = whole
+    theirs = torch.autograd.grad(3 * full, inputs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "TILE", tile)
+        tiled = losses.vrc(image, report, scale)
+        ours = torch.autograd.grad(3 * tiled, inputs)
     torch.testing.assert_close(tiled, full)
-    for a, b in zip(ours, torch.autograd.grad(3 * full, (image, report, scale)), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-6)
+    for our_gradient, their_gradient in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our_gradient, their_gradient, atol=1e-9, rtol=1e-6)
 
 
 def test_vrc_stays_finite_where_no_exponential_would():
-    image = F.normalize(torch.randn(9, 8, generator=DRAW), dim=1).requires_grad_()
+    image = unit_rows(9, 8).requires_grad_()
     loss = losses.vrc(image, -image, 1000.0)
     loss.backward()
     assert 0 < loss < 2000
@@ -63,7 +73,8 @@ def test_vrc_stays_finite_where_no_exponential_would():
 
 
 def test_vrc_is_not_rounded_by_autocast():
-    image, report = (F.normalize(torch.randn(9, 8, generator=DRAW), dim=1) for _ in range(2))
+    image = unit_rows(9, 8)
+    report = unit_rows(9, 8)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = losses.vrc(image, report, 14.0)
     assert torch.equal(rounded, losses.vrc(image, report, 14.0))
@@ -71,17 +82,17 @@ def test_vrc_is_not_rounded_by_autocast():
 
 def test_mim_of_the_normalised_patches_is_zero_and_ignores_brightness():
     patches = torch.randn(2, 3, 16, generator=DRAW)
-    normal = (patches - patches.mean(-1, keepdim=True)) / (
-        patches.var(-1, keepdim=True) + 1e-6
-    ).sqrt()
+    mean = patches.mean(-1, keepdim=True)
+    deviation = (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+    normal = (patches - mean) / deviation
     assert losses.mim(normal, patches) < 1e-10
     assert losses.mim(normal, 3 * patches + 5) < 1e-6
 
 
 def test_a_flat_patch_gives_a_finite_loss():
-    assert torch.isfinite(
-        losses.mim(torch.randn(1, 1, 16, generator=DRAW), torch.full((1, 1, 16), 0.3))
-    )
+    flat = torch.full((1, 1, 16), 0.3)
+    predicted = torch.randn(1, 1, 16, generator=DRAW)
+    assert torch.isfinite(losses.mim(predicted, flat))
 
 
 def test_mrm_of_equal_logits_is_the_log_of_the_vocabulary():

@@ -14,9 +14,9 @@ from torch import nn
 from transformers import BertForMaskedLM
 
 from mcrlib import losses
-from mcrlib.masking import dropped_patches
+from mcrlib.masking import dropped_patches, gather_patches
 from mcrlib.model import MCR
-from mcrlib.modules import gather, pack
+from mcrlib.packing import pack_rows
 
 DRAW = torch.Generator().manual_seed(0)
 
@@ -27,14 +27,25 @@ def heads(build):
     return build(alignment="mba").image_head, build(alignment="abm").image_head
 
 
+def prefixes(lengths, width):
+    """`present [B, width]` of reports of these lengths."""
+    return torch.arange(width) < torch.tensor(lengths)[:, None]
+
+
+def random_keep(images):
+    """`keep [B, 18]`, half of 36 patches."""
+    shuffled = torch.rand(images, 36, generator=DRAW).argsort(dim=1)
+    return shuffled[:, :18].sort(dim=1).values
+
+
 def test_mba_is_abm_where_the_mapping_is_linear_and_the_mean_aggregates(build):
     mba = build(alignment="mba", aggregation="mean").report_head
     abm = build(alignment="abm", aggregation="mean").report_head
-    mba.map = abm.map = nn.Linear(64, 64)
-    tokens, present = (
-        torch.randn(5, 9, 64, generator=DRAW),
-        torch.arange(9) < torch.arange(5, 10)[:, None],
-    )
+    linear = nn.Linear(64, 64)
+    mba.map = linear
+    abm.map = linear
+    tokens = torch.randn(5, 9, 64, generator=DRAW)
+    present = prefixes([5, 6, 7, 8, 9], width=9)
     torch.testing.assert_close(mba(tokens, present), abm(tokens, present), atol=1e-6, rtol=0)
 
 
@@ -49,8 +60,9 @@ def test_mba_differs_from_abm_with_the_real_mapping(build, aggregation):
 
 def test_mba_and_abm_have_the_same_parameters_up_to_the_query(heads):
     mba, abm = heads
-    count = [sum(p.numel() for p in head.map.parameters()) for head in heads]
-    assert count[0] == count[1]
+    mba_count = sum(p.numel() for p in mba.map.parameters())
+    abm_count = sum(p.numel() for p in abm.map.parameters())
+    assert mba_count == abm_count
     assert mba.aggregate.query.shape == abm.aggregate.query.shape == (64,)
 
 
@@ -79,15 +91,16 @@ def test_mim_equals_the_stock_loss(stock_mae):
     keep = noise.argsort(dim=1)[:, :18].sort(dim=1).values
     image_tokens = ours.image_encoder(pixels, keep)
     dropped = dropped_patches(keep, 36)
-    patches = gather(ours.image_encoder.patchify(pixels), dropped)
-    loss = losses.mim(ours.image_decoder(image_tokens, keep, dropped), patches)
+    predicted = ours.image_decoder(image_tokens, keep, dropped)
+    patches = ours.image_encoder.patchify(pixels)
+    loss = losses.mim(predicted, gather_patches(patches, dropped))
     torch.testing.assert_close(loss, theirs(pixels, noise=noise).loss, atol=1e-5, rtol=0)
 
 
 def test_mrm_equals_the_stock_loss(build, batch, monkeypatch):
     monkeypatch.setattr(losses, "TILE", 7)
     model = build().eval()
-    whole = BertForMaskedLM(model.bert).eval()
+    whole = BertForMaskedLM(model.bert_config).eval()
     whole.bert.load_state_dict(model.report_encoder.bert.state_dict())
     whole.cls.load_state_dict(model.report_decoder.state_dict())
     labels = batch.tokens.masked_fill(~batch.masked, -100)
@@ -100,34 +113,36 @@ def test_kept_patches_are_encoded_as_if_the_others_were_never_there(build):
     """The oracle embeds every patch with timm's own code and picks the kept ones afterwards."""
     encoder = build().image_encoder.eval()
     pixels = torch.randn(3, 1, 96, 96, generator=DRAW)
-    keep = torch.stack([torch.randperm(36, generator=DRAW)[:18].sort().values for _ in range(3)])
+    keep = random_keep(3)
     embedded = encoder.vit._pos_embed(encoder.vit.patch_embed(pixels))
-    chosen = torch.cat([embedded[:, :1], gather(embedded[:, 1:], keep)], dim=1)
-    expected = encoder.vit.norm(encoder.vit.blocks(chosen))
+    cls_token = embedded[:, :1]
+    kept = gather_patches(embedded[:, 1:], keep)
+    encoded = encoder.vit.blocks(torch.cat([cls_token, kept], dim=1))
+    expected = encoder.vit.norm(encoded)
     torch.testing.assert_close(encoder(pixels, keep), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        encoder(pixels), encoder.vit.forward_features(pixels), atol=1e-5, rtol=0
-    )
+    unmasked = encoder.vit.forward_features(pixels)
+    torch.testing.assert_close(encoder(pixels), unmasked, atol=1e-5, rtol=0)
 
 
 def test_masked_patches_as_tokens_are_encoded_in_their_places(build):
     """The oracle puts the mask token into timm's own sequence, which stays in the images' order."""
     model = build(masked_patches="token").eval()
-    encoder, vit = model.image_encoder, model.image_encoder.vit
+    encoder = model.image_encoder
+    vit = encoder.vit
     pixels = torch.randn(3, 1, 96, 96, generator=DRAW)
-    keep = torch.stack([torch.randperm(36, generator=DRAW)[:18].sort().values for _ in range(3)])
+    keep = random_keep(3)
     dropped = dropped_patches(keep, 36)
     seen = torch.zeros(3, 36, 1).scatter_(1, keep[..., None], 1)
     embedded = vit.patch_embed(pixels) * seen + encoder.mask_token * (1 - seen)
     expected = vit.norm(vit.blocks(vit._pos_embed(embedded)))
-    order = F.pad(torch.cat([keep, dropped], dim=1) + 1, (1, 0))
+    our_order = F.pad(torch.cat([keep, dropped], dim=1) + 1, (1, 0))  # [CLS], kept, dropped
     tokens = encoder(pixels, keep)
-    torch.testing.assert_close(tokens, gather(expected, order), atol=1e-5, rtol=0)
+    torch.testing.assert_close(tokens, gather_patches(expected, our_order), atol=1e-5, rtol=0)
 
     decoder = model.image_decoder
-    places = F.pad(decoder.positions, (0, 0, 1, 0))
-    decoded = decoder.pixels(decoder.norm(decoder.blocks(decoder.embed(expected) + places)))
-    theirs = gather(decoded[:, 1:], dropped)
+    positions = F.pad(decoder.positions, (0, 0, 1, 0))
+    decoded = decoder.blocks(decoder.embed(expected) + positions)
+    theirs = gather_patches(decoder.pixels(decoder.norm(decoded))[:, 1:], dropped)
     torch.testing.assert_close(decoder(tokens, keep, dropped), theirs, atol=1e-5, rtol=0)
 
 
@@ -137,21 +152,26 @@ LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=40)
 @given(LENGTHS, st.integers(0, 20))
 def test_packed_reports_share_rows_without_overlap_and_no_two_rows_fit_into_one(lengths, more):
     width = max(lengths) + more
-    rows, starts = (x.tolist() for x in pack(lengths, width))
-    reports = zip(rows, starts, lengths, strict=True)
-    places = [(row, start + i) for row, start, length in reports for i in range(length)]
-    assert len(set(places)) == sum(lengths)
-    assert max(column for _, column in places) < width
-    filled = [sum(row == at for row, _ in places) for at in range(max(rows) + 1)]
-    assert min(filled) > 0
-    assert all(a + b > width for a, b in itertools.combinations(filled, 2))
+    places = pack_rows(lengths, width)
+    rows = places.row.tolist()
+    starts = places.start.tolist()
+    taken = np.zeros((max(rows) + 1, width), dtype=int)
+    for row, start, length in zip(rows, starts, lengths, strict=True):
+        assert 0 <= start <= width - length
+        taken[row, start : start + length] += 1
+    assert taken.max() == 1
+    assert taken.sum() == sum(lengths)
+    filled = taken.sum(axis=1)
+    assert filled.min() > 0
+    for one, other in itertools.combinations(filled, 2):
+        assert one + other > width
 
 
 @pytest.mark.parametrize("lengths", [[7, 7, 7], [2, 3, 4, 4, 9], [1, 9]])
 @pytest.mark.parametrize("more", [0, 3])
 def test_reports_that_share_a_row_are_encoded_as_if_alone(build, lengths, more):
     encoder = build().eval().report_encoder
-    present = torch.arange(max(lengths) + more) < torch.tensor(lengths)[:, None]
+    present = prefixes(lengths, max(lengths) + more)
     tokens = torch.randint(5, 200, present.shape, generator=DRAW)
     together = encoder(tokens, present)
     assert not together[~present].any()
@@ -162,13 +182,12 @@ def test_reports_that_share_a_row_are_encoded_as_if_alone(build, lengths, more):
 
 def test_dropped_patches_and_masked_tokens_do_not_reach_the_contrast_of_mcr(build, batch):
     model = build().eval()
+    size = model.image_encoder.patch_size
     dropped = dropped_patches(batch.keep, 36)
     patches = model.image_encoder.patchify(batch.pixels)
     index = dropped[..., None].expand(-1, -1, patches.shape[-1])
-    pixels = F.fold(
-        patches.scatter(1, index, 9.0).transpose(1, 2), 96, model.image_encoder.patch_size,
-        stride=model.image_encoder.patch_size,
-    )  # fmt: skip
+    overwritten = patches.scatter(1, index, 9.0)
+    pixels = F.fold(overwritten.transpose(1, 2), 96, size, stride=size)
     tokens = batch.tokens.masked_fill(batch.masked, 7)
     changed = batch._replace(pixels=pixels, tokens=tokens)
     torch.testing.assert_close(model(changed)["vrc"], model(batch)["vrc"])
@@ -207,10 +226,9 @@ def test_a_saved_model_embeds_the_same(build, dataset, tmp_path):
     model = build()
     model.save_pretrained(tmp_path)
     again = MCR.from_pretrained(tmp_path)
+    pictures = dataset.images[:20]
     texts = dataset.frame["report"].tolist()[:20]
-    assert torch.equal(
-        model.embed_images(dataset.images[:20]), again.embed_images(dataset.images[:20])
-    )
+    assert torch.equal(model.embed_images(pictures), again.embed_images(pictures))
     assert torch.equal(model.embed_reports(texts), again.embed_reports(texts))
     assert again.config == model.config
 
@@ -243,9 +261,8 @@ def test_embeddings_are_unit_rows_for_every_kind_of_picture(build, dataset, tmp_
 def test_embeddings_do_not_depend_on_the_batch(build, dataset):
     model = build()
     texts = dataset.frame["report"].tolist()[:30]
-    torch.testing.assert_close(
-        model.embed_reports(texts, batch_size=7), model.embed_reports(texts), atol=1e-6, rtol=0
-    )
+    in_small_batches = model.embed_reports(texts, batch_size=7)
+    torch.testing.assert_close(in_small_batches, model.embed_reports(texts), atol=1e-6, rtol=0)
     assert model.embed_reports([]).shape == (0, 64)
     assert model.embed_images([]).shape == (0, 64)
 

@@ -25,25 +25,27 @@ def settings():
 
 
 def test_a_pretrained_report_encoder_is_loaded_from_a_folder(settings, small_bert):
-    c = settings.replace(text=str(small_bert))
-    tokenizer = pretrained.load_tokenizer(c, [])
-    model = pretrained.load_language_model(c, len(tokenizer))
-    stored = load_file(small_bert / "model.safetensors")["embeddings.word_embeddings.weight"]
-    assert torch.equal(model.bert.embeddings.word_embeddings.weight, stored)
+    small = settings.replace(text=str(small_bert))
+    tokenizer = pretrained.load_tokenizer(small, [])
+    model = pretrained.load_language_model(small, len(tokenizer))
+    weights = load_file(small_bert / "model.safetensors")
+    loaded = model.bert.embeddings.word_embeddings.weight
+    assert torch.equal(loaded, weights["embeddings.word_embeddings.weight"])
     assert tokenizer.tokenize("Cardiomegaly")[0] == tokenizer.tokenize("cardiomegaly")[0]
     assert model.config.attention_probs_dropout_prob == 0
 
 
 def test_a_pretrained_model_is_saved_with_all_it_needs(settings, small_bert, tmp_path):
-    c = settings.replace(text=str(small_bert))
-    tokenizer = pretrained.load_tokenizer(c, [])
-    model = MCR(
-        c, tokenizer, pretrained.load_vit(c), pretrained.load_language_model(c, len(tokenizer))
-    )
+    small = settings.replace(text=str(small_bert))
+    tokenizer = pretrained.load_tokenizer(small, [])
+    vit = pretrained.load_vit(small)
+    language_model = pretrained.load_language_model(small, len(tokenizer))
+    model = MCR(small, tokenizer, vit, language_model)
     model.save_pretrained(tmp_path)
     record = (tmp_path / "config.json").read_text().replace(str(small_bert), "/gone")
     (tmp_path / "config.json").write_text(record)
-    again, texts = MCR.from_pretrained(tmp_path), ["No effusion.", "A small left pneumothorax."]
+    again = MCR.from_pretrained(tmp_path)
+    texts = ["No effusion.", "A small left pneumothorax."]
     assert torch.equal(model.embed_reports(texts), again.embed_reports(texts))
 
 
@@ -51,11 +53,10 @@ def test_a_cased_vocabulary_keeps_capitals_though_its_files_do_not_say_so(settin
     """Bio_ClinicalBERT's folder: a vocabulary, a configuration, weights, no tokenizer settings."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Heart", "heart", "enlarged"]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
-    BertForMaskedLM(
-        BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
-    ).save_pretrained(tmp_path)
-    c = settings.replace(text=str(tmp_path))
-    assert pretrained.load_tokenizer(c, []).tokenize("Heart heart") == ["Heart", "heart"]
+    tiny = BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+    BertForMaskedLM(tiny).save_pretrained(tmp_path)
+    tokenizer = pretrained.load_tokenizer(settings.replace(text=str(tmp_path)), [])
+    assert tokenizer.tokenize("Heart heart") == ["Heart", "heart"]
 
 
 def test_pretrained_vit_weights_arrive_with_their_channels_summed(settings, tmp_path):
@@ -64,18 +65,19 @@ def test_pretrained_vit_weights_arrive_with_their_channels_summed(settings, tmp_
     folder = tmp_path / name
     folder.mkdir()
     save_file(colour.state_dict(), folder / "model.safetensors")
-    c = settings.replace(vision=name, weights=str(tmp_path), image_size=224)
-    grey = pretrained.load_vit(c)
+    grey = pretrained.load_vit(settings.replace(vision=name, weights=str(tmp_path), image_size=224))
     summed = colour.patch_embed.proj.weight.sum(dim=1, keepdim=True)
     torch.testing.assert_close(grey.patch_embed.proj.weight, summed)
     assert torch.equal(grey.blocks[0].mlp.fc1.weight, colour.blocks[0].mlp.fc1.weight)
 
 
-@pytest.mark.parametrize("make", [pretrained.load_vit, lambda c: pretrained.load_tokenizer(c, [])])
-def test_missing_weights_say_what_to_fetch_and_where_to_put_it(tmp_path, make):
-    c = config.load("mimic", weights=str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"hf download .* --local-dir FOLDER/.*WEIGHTS"):
-        make(c)
+def test_missing_weights_say_what_to_fetch_and_where_to_put_it(tmp_path):
+    paper = config.load("mimic", weights=str(tmp_path))
+    message = r"hf download .* --local-dir FOLDER/.*WEIGHTS"
+    with pytest.raises(FileNotFoundError, match=message):
+        pretrained.load_vit(paper)
+    with pytest.raises(FileNotFoundError, match=message):
+        pretrained.load_tokenizer(paper, [])
 
 
 def test_no_tokenizer_is_trained_on_credentialed_reports():
@@ -85,5 +87,6 @@ def test_no_tokenizer_is_trained_on_credentialed_reports():
 
 def test_the_trained_tokenizer_is_the_same_every_time(settings):
     reports = ["no pleural effusion", "the heart is mildly enlarged", "lungs are clear"] * 9
-    first, second = (pretrained.load_tokenizer(settings, reports).get_vocab() for _ in range(2))
+    first = pretrained.load_tokenizer(settings, reports).get_vocab()
+    second = pretrained.load_tokenizer(settings, reports).get_vocab()
     assert json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)

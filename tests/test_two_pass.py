@@ -24,14 +24,19 @@ VARIANTS = {
 
 
 def gradient(model):
-    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            gradients[name] = parameter.grad.clone()
+    return gradients
 
 
 def agree(ours, theirs, tolerance=1e-5):
     assert ours.keys() == theirs.keys()
     for name in ours:
         length = theirs[name].norm().clamp(min=1e-3)
-        assert (ours[name] - theirs[name]).norm() / length < tolerance, name
+        difference = (ours[name] - theirs[name]).norm()
+        assert difference / length < tolerance, name
 
 
 def stepped(model, batch, precision="no"):
@@ -55,67 +60,97 @@ def test_recomputing_changes_nothing(build, batch, variant, precision, level, mo
     assert terms.keys() == expected.keys()
     for name in terms:
         torch.testing.assert_close(terms[name], expected[name], atol=1e-6, rtol=1e-6)
-    agree(ours, theirs, 1e-5 if precision == "no" else 2e-2)
+    tolerance = {"no": 1e-5, "bf16": 2e-2}
+    agree(ours, theirs, tolerance[precision])
 
 
 def test_recomputing_changes_no_weight_name_and_no_embedding(build, dataset, tmp_path):
-    plain, lean = build(), build(recompute="selective")
+    plain = build()
+    lean = build(recompute="selective")
     assert plain.state_dict().keys() == lean.state_dict().keys()
     lean.save_pretrained(tmp_path)
-    again, texts = MCR.from_pretrained(tmp_path), dataset.frame["report"].tolist()[:9]
+    again = MCR.from_pretrained(tmp_path)
+    texts = dataset.frame["report"].tolist()[:9]
     assert torch.equal(again.embed_reports(texts), plain.embed_reports(texts))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="a compiler for C++ is needed")
 @pytest.mark.parametrize("level", ["none", "selective"])
 def test_compiling_changes_neither_loss_nor_gradient_nor_dropout(build, tmp_path, level):
-    """In two passes: the first is compiled anew, since it has no graph."""
-    small, found = {"vision_depth": 1, "text_depth": 1, "dropout": 0.3}, []
-    ours = build(**small, compile=True, recompute=level)
-    given = cost.random_batch(ours.config, [3, 4, 5, 6, 9, 9, 9, 9], vocabulary=len(ours.tokenizer))
-    for model in (ours, build(**small)):
-        torch.manual_seed(1)
-        found.append((two_pass(model.train(), given, 4, Accelerator(cpu=True)), gradient(model)))
-    (terms, gradients), (expected, theirs) = found
-    torch.testing.assert_close(terms, expected, atol=1e-5, rtol=1e-5)
-    agree(gradients, theirs, 1e-4)
+    """In two passes: they are compiled separately, since the first has no graph."""
+    small = {"vision_depth": 1, "text_depth": 1, "dropout": 0.3}
+    compiled = build(**small, compile=True, recompute=level)
+    plain = build(**small)
+    lengths = [3, 4, 5, 6, 9, 9, 9, 9]
+    given = cost.random_batch(compiled.config, lengths, vocabulary=len(compiled.tokenizer))
 
-    ours.save_pretrained(tmp_path)
-    assert not MCR.from_pretrained(tmp_path).config.compile  # to look needs no compiler
+    def in_two_passes(model):
+        torch.manual_seed(1)
+        return two_pass(model.train(), given, 4, Accelerator(cpu=True))
+
+    terms = in_two_passes(compiled)
+    expected = in_two_passes(plain)
+    torch.testing.assert_close(terms, expected, atol=1e-5, rtol=1e-5)
+    agree(gradient(compiled), gradient(plain), 1e-4)
+
+    compiled.save_pretrained(tmp_path)
+    opened = MCR.from_pretrained(tmp_path)  # to look needs no compiler
+    assert "forward" in vars(compiled.image_encoder.vit.blocks[0])  # compiled
+    assert "forward" not in vars(opened.image_encoder.vit.blocks[0])
 
 
 @pytest.mark.parametrize(
     ("pairs", "size", "sizes"), [(8, 4, [4, 4]), (9, 4, [3, 3, 3]), (3, 8, [3])]
 )
 def test_micro_batches_share_the_pairs_and_their_lengths(pairs, size, sizes):
-    c = config.load("smoke")
-    whole = cost.random_batch(c, range(5, 5 + pairs), vocabulary=50)
+    lengths = list(range(5, 5 + pairs))
+    whole = cost.random_batch(config.load("smoke"), lengths, vocabulary=50)
     parts = micro_batches(whole, size)
     assert [len(part.pixels) for part in parts] == sizes
-    lengths = [part.present.sum(dim=1).tolist() for part in parts]
-    assert sorted(itertools.chain(*lengths)) == list(range(5, 5 + pairs))
-    assert max(map(max, lengths)) - min(map(max, lengths)) < len(parts)
-    for part in parts:  # what belongs together stays together
-        for pixels, tokens in zip(part.pixels, part.tokens, strict=True):
-            (place,) = (whole.pixels == pixels).all(dim=(1, 2, 3)).nonzero()[0].tolist()
-            assert torch.equal(whole.tokens[place], tokens)
+    lengths_of_parts = [part.present.sum(dim=1).tolist() for part in parts]
+    assert sorted(itertools.chain(*lengths_of_parts)) == lengths
+    longest = [max(part_lengths) for part_lengths in lengths_of_parts]
+    assert max(longest) - min(longest) < len(parts)
+
+
+@pytest.mark.parametrize(("pairs", "size"), [(8, 4), (9, 4), (3, 8)])
+def test_micro_batches_keep_together_what_belongs_together(pairs, size):
+    whole = cost.random_batch(config.load("smoke"), range(5, 5 + pairs), vocabulary=50)
+    for part in micro_batches(whole, size):
+        for i, pixels in enumerate(part.pixels):
+            same_image = (whole.pixels == pixels).all(dim=(1, 2, 3))
+            original = int(same_image.nonzero())
+            for ours, theirs in zip(part, whole, strict=True):
+                assert torch.equal(ours[i], theirs[original])
 
 
 def oracle(model, batch, size):
-    """All micro batches with their graphs at once; each draws its dropout from a seed of its own,
-    taken as `two_pass` takes them."""
+    """All micro batches with their graphs at once.
+
+    Each draws its dropout from its own seed, which comes from the same place as in `two_pass`.
+    """
     model.train().zero_grad()
     parts = micro_batches(batch, size)
     torch.manual_seed(1)
     seeds = torch.randint(2**62, (len(parts),)).tolist()
-    rows, mim, mrm, c = [], 0, 0, model.config
+    images = []
+    reports = []
+
+    def collect(image, report):
+        images.append(image)
+        reports.append(report)
+        return image.sum() * 0
+
+    mim = 0
+    mrm = 0
     for part, seed in zip(parts, seeds, strict=True):
         torch.manual_seed(seed)
-        terms = model(part, lambda image, report: rows.append((image, report)) or image.sum() * 0)
+        terms = model(part, collect)
         mim = mim + terms.get("mim", 0) * len(part.pixels) / len(batch.pixels)
         mrm = mrm + terms.get("mrm", 0) * part.masked.sum() / batch.masked.sum()
-    vrc = model.contrast(*(torch.cat(side) for side in zip(*rows, strict=True)))
-    loss = c.vrc_weight * vrc + c.mim_weight * mim + c.mrm_weight * mrm
+    vrc = model.contrast(torch.cat(images), torch.cat(reports))
+    weights = model.config
+    loss = weights.vrc_weight * vrc + weights.mim_weight * mim + weights.mrm_weight * mrm
     loss.backward()
     return loss, gradient(model)
 
@@ -149,8 +184,9 @@ def test_attention_is_fused_everywhere(build, batch):
     model = build(masked_patches="token", contrast="unmasked", dropout=0.1).train()
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         model(batch)["loss"].backward()
-    assert all(block.attn.fused_attn for block in [*model.image_encoder.vit.blocks])
-    assert model.bert._attn_implementation == "sdpa"
+    for block in model.image_encoder.vit.blocks:
+        assert block.attn.fused_attn
+    assert model.bert_config._attn_implementation == "sdpa"
 
 
 @pytest.fixture
@@ -163,10 +199,11 @@ def new_accelerator():
 
 def test_training_takes_both_switches(smoke, dataset, new_accelerator):
     """In bf16, where casts of weights are what breaks."""
-    c = smoke.replace(seed=77, epochs=1, precision="bf16", recompute="selective", micro_batch=12)
-    history = loop.train(c, dataset)
-    shutil.rmtree(c.folder)
-    plain = loop.train(c.replace(recompute="none", micro_batch=0), dataset)
-    shutil.rmtree(c.folder)
+    plain_settings = smoke.replace(seed=77, epochs=1, precision="bf16")
+    lean_settings = plain_settings.replace(recompute="selective", micro_batch=12)
+    lean = loop.train(lean_settings, dataset)
+    shutil.rmtree(lean_settings.folder)
+    plain = loop.train(plain_settings, dataset)
+    shutil.rmtree(plain_settings.folder)
     for term in ("vrc", "mim", "mrm"):
-        assert history[term].iloc[-1] == pytest.approx(plain[term].iloc[-1], rel=0.02)
+        assert lean[term].iloc[-1] == pytest.approx(plain[term].iloc[-1], rel=0.02)

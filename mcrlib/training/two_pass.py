@@ -1,9 +1,22 @@
 """The gradient of a large batch in the memory of a small one: two-pass cached contrast.
 
-L_vrc needs the rows of all pairs, but nothing behind them. A first pass embeds micro batches and
-keeps no graph; the gradient of L_vrc is taken for all rows at once; a second pass repeats each
-micro batch with its graph and carries its rows' gradient on to the weights (Gao et al., 2021).
-Masks come with the batch, and dropout draws the same in both passes.
+L_vrc compares all pairs of a batch, so it cannot be computed micro batch by micro batch. But it
+needs only their embeddings S (two short vectors a pair), not the activations behind them. By the
+chain rule its gradient with respect to the weights θ is
+
+    dL_vrc/dθ  =  Σ_i  dL_vrc/dS_i · dS_i/dθ      (plus the scale's own gradient),
+
+and each pair's share of this sum can be computed alone once dL_vrc/dS_i is known. So (Gao et al.,
+2021, "GradCache"):
+
+1. embed every micro batch without keeping activations;
+2. compute L_vrc of the whole batch and its gradient with respect to the embeddings;
+3. encode every micro batch again, now with activations, and backpropagate a surrogate loss,
+   Σ_i dL_vrc/dS_i · S_i with the first factor held fixed: it has the gradient above.
+
+This buys the negatives of a large batch with the activations of one micro batch, for one more
+forward pass. Both encodings must agree: masks come with the batch, and dropout draws the same
+random numbers because each micro batch has its own seed.
 """
 
 import contextlib
@@ -16,57 +29,117 @@ from torch import Tensor, nn
 
 from mcrlib import distributed
 from mcrlib.data.batches import Batch
+from mcrlib.model import MCR
 
 
 def two_pass(
     network: nn.Module, batch: Batch, size: int, accelerator: Accelerator
 ) -> dict[str, Tensor]:
-    """Add the gradient of the whole batch's loss to the weights of `network`, which is what
-    `accelerator` made of an MCR, with `size` pairs at a time; returns the terms, as
-    `MCR.forward` does."""
+    """Add the gradient of the whole batch's loss to the weights, encoding `size` pairs at once.
+
+    `network` is what `accelerator` made of an MCR. Returns the terms of the loss and their weighted
+    sum `loss`, as `MCR.forward` does.
+    """
     model = accelerator.unwrap_model(network)
     parts = micro_batches(batch, size)
-    seeds = torch.randint(2**62, (len(parts),)).tolist()
-    rows = []
-    for part, seed in zip(parts, seeds, strict=True):
-        torch.manual_seed(seed)
-        with torch.no_grad(), accelerator.autocast():
-            rows.append(model.project(part))
-
-    image, report = (torch.cat(side).requires_grad_() for side in zip(*rows, strict=True))
-    terms = {"vrc": model.contrast(image, report)}
-    *pulls, pull = torch.autograd.grad(terms["vrc"], (image, report, model.log_scale))
-
-    masked = batch.masked.sum()
     sizes = [len(part.pixels) for part in parts]
-    for part, seed, *pulled in zip(parts, seeds, *(p.split(sizes) for p in pulls), strict=True):
-        torch.manual_seed(seed)
-        carry = functools.partial(_carry, *pulled, model.log_scale * pull / len(parts))
-        # Means over a part's images and masked tokens become shares of the means over all.
-        shares = {
-            "vrc": 1,
-            "mim": len(part.pixels) / len(batch.pixels),
-            "mrm": part.masked.sum() / masked * distributed.weight(masked),
-        }
-        # Processes add their gradients once, after the last part.
-        alone = contextlib.nullcontext() if part is parts[-1] else accelerator.no_sync(network)
-        with alone:
+    seeds = torch.randint(2**62, (len(parts),)).tolist()
+
+    # 1. All embeddings, without activations.
+    image, report = _embed(model, parts, seeds, accelerator)
+    image.requires_grad_()
+    report.requires_grad_()
+
+    # 2. L_vrc of the whole batch, and its gradient with respect to all that it depends on.
+    terms = {"vrc": model.contrast(image, report)}
+    inputs = (image, report, model.log_scale)
+    image_gradient, report_gradient, scale_gradient = torch.autograd.grad(terms["vrc"], inputs)
+
+    # 3. The gradient of the weights, one micro batch at a time.
+    image_gradients = image_gradient.split(sizes)
+    report_gradients = report_gradient.split(sizes)
+    for i, part in enumerate(parts):
+        surrogate_vrc = functools.partial(
+            _surrogate_vrc,
+            image_gradient=image_gradients[i],
+            report_gradient=report_gradients[i],
+            scale_term=model.log_scale * scale_gradient / len(parts),
+        )
+        with _synchronise_after_last(i, len(parts), network, accelerator):
+            torch.manual_seed(seeds[i])  # the same dropout as in step 1
             with accelerator.autocast():
-                found = network(part, carry)
-            found = {name: shares[name] * term for name, term in found.items() if name != "loss"}
-            accelerator.backward(model.weighted(found))
-        for name in found.keys() - {"vrc"}:
-            terms[name] = terms.get(name, 0) + found[name].detach()
-    return {"loss": model.weighted(terms), **terms}
+                part_terms = network(part, surrogate_vrc)
+            shares = _shares_of_batch(part_terms, part, batch)
+            accelerator.backward(model.weighted_sum(shares))
+        del shares["vrc"]  # the surrogate: `terms` has the true value
+        for name, share in shares.items():
+            terms[name] = terms.get(name, 0) + share.detach()
+    return {"loss": model.weighted_sum(terms), **terms}
 
 
 def micro_batches(batch: Batch, size: int) -> list[Batch]:
-    """Parts of at most `size` pairs. A batch comes in the order of length: each part has reports of
-    all lengths, so that none takes more memory than the others."""
-    n = math.ceil(len(batch.pixels) / size)
-    return [Batch(*(side[i::n] for side in batch)) for i in range(n)]
+    """The batch in n parts of at most `size` pairs; each part takes every n-th pair.
+
+    The pairs of a batch are sorted by length, so each part has reports of all lengths and none
+    takes much more memory than the others.
+    """
+    count = math.ceil(len(batch.pixels) / size)
+    parts = []
+    for first in range(count):
+        tensors = [tensor[first::count] for tensor in batch]
+        parts.append(Batch(*tensors))
+    return parts
 
 
-def _carry(image_pull, report_pull, scale_pull, image: Tensor, report: Tensor) -> Tensor:
-    """A stand-in for L_vrc with its gradient."""
-    return (image * image_pull).sum() + (report * report_pull).sum() + scale_pull
+def _embed(
+    model: MCR, parts: list[Batch], seeds: list[int], accelerator: Accelerator
+) -> tuple[Tensor, Tensor]:
+    """S^v and S^r `[B, E]` in the order of `parts`, without a graph."""
+    images = []
+    reports = []
+    for part, seed in zip(parts, seeds, strict=True):
+        torch.manual_seed(seed)
+        with torch.no_grad(), accelerator.autocast():
+            image, report = model.project(part)
+        images.append(image)
+        reports.append(report)
+    return torch.cat(images), torch.cat(reports)
+
+
+def _surrogate_vrc(
+    image: Tensor,
+    report: Tensor,
+    image_gradient: Tensor,
+    report_gradient: Tensor,
+    scale_term: Tensor,
+) -> Tensor:
+    """Replaces L_vrc for a micro batch: another value, but the gradient of its share of L_vrc."""
+    image_term = (image * image_gradient).sum()
+    report_term = (report * report_gradient).sum()
+    return image_term + report_term + scale_term
+
+
+def _shares_of_batch(terms: dict[str, Tensor], part: Batch, batch: Batch) -> dict[str, Tensor]:
+    """What a micro batch adds to each term of the whole batch.
+
+    L_mim and L_mrm are means over images and masked tokens, so a mean over a part is scaled by the
+    part's share of them. The surrogate of L_vrc is a share already.
+    """
+    shares = {"vrc": terms["vrc"]}
+    if "mim" in terms:
+        image_share = len(part.pixels) / len(batch.pixels)
+        shares["mim"] = image_share * terms["mim"]
+    if "mrm" in terms:
+        masked_count = batch.masked.sum()
+        token_share = part.masked.sum() / masked_count * distributed.weight(masked_count)
+        shares["mrm"] = token_share * terms["mrm"]
+    return shares
+
+
+def _synchronise_after_last(
+    i: int, count: int, network: nn.Module, accelerator: Accelerator
+) -> contextlib.AbstractContextManager:
+    """Processes exchange gradients once a batch, in the backward pass of the last part."""
+    if i == count - 1:
+        return contextlib.nullcontext()
+    return accelerator.no_sync(network)
