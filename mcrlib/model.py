@@ -243,12 +243,14 @@ class MCR(nn.Module):
     def from_pretrained(cls, folder_or_hub_id: str | Path) -> Self:
         """Open what `save_pretrained` wrote, strictly, in evaluation mode.
 
+        Relative paths into `results/` are taken from the project, whatever the current folder is.
         Raises FileNotFoundError if there is no such folder or hub repository, and RuntimeError if
         a weight is missing, left over or of another shape.
         """
         folder = _find_folder(folder_or_hub_id)
         record = json.loads((folder / "config.json").read_text())
         config = settings.load(**settings.current_names(record["config"]))
+        config = config.replace(compile=False)  # only training compiles
         bert_config = BertConfig.from_dict(record["bert"])
         model = cls(
             config,
@@ -262,9 +264,14 @@ class MCR(nn.Module):
 
 def _find_folder(folder_or_hub_id: str | Path) -> Path:
     """The folder itself, or the hub repository in its local cache, downloaded to if needed."""
-    folder = Path(folder_or_hub_id)
+    folder = settings.project_path(folder_or_hub_id)
     if folder.is_dir():
         return folder
+    if folder.is_absolute():
+        raise FileNotFoundError(
+            f"{folder} is not a folder; give the folder `checkpoint/final` of a trained model. "
+            "`make train` trains one."
+        )
     try:
         return Path(snapshot_download(str(folder_or_hub_id)))
     except Exception as error:
@@ -278,7 +285,7 @@ def _read_square(picture: str | Path | Image.Image | np.ndarray, size: int) -> n
     """A radiograph as uint8 `[size, size]`. Raises ValueError that names the file."""
     source = picture
     if isinstance(picture, str):
-        source = Path(picture)
+        source = settings.project_path(picture)
     elif isinstance(picture, Image.Image):
         source = _grey_array(picture)
     try:
