@@ -1,5 +1,6 @@
 """Numbers and embeddings on disk, with what made them (ours)."""
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from mcrlib import config
 from mcrlib.data.dataset import Dataset, open_dataset
 from mcrlib.evaluation.seeds import by_variant
-from mcrlib.files import sha256, write
+from mcrlib.files import MANIFEST_FILE, sha256, write
 from mcrlib.provenance import environment, peak_memory
 
 EMBEDDING_ARRAYS = ("image", "report", "pair_id")  # in each embeddings file
@@ -28,12 +29,12 @@ def save(path: str | Path, values: Any, **provenance: Any) -> None:
     about.update(environment())
     record = {"values": values, "provenance": about}
     text = json.dumps(record, indent=1, default=_to_json, allow_nan=False)
-    write(path, text.encode() + b"\n")
+    write(config.project_path(path), text.encode() + b"\n")
 
 
 def load(path: str | Path) -> dict[str, Any]:
     """What `save` wrote: `{"values": ..., "provenance": {...}}`. Raises FileNotFoundError."""
-    path = Path(path)
+    path = config.project_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}: run the notebook that makes it.")
     return json.loads(path.read_text())
@@ -42,7 +43,7 @@ def load(path: str | Path) -> dict[str, Any]:
 def is_current(path: str | Path, inputs: dict[str, str]) -> bool:
     """Whether `path` holds numbers that were made from these `inputs` (name -> hash or setting), so
     that they need not be computed again."""
-    if not Path(path).is_file():
+    if not config.project_path(path).is_file():
         return False
     provenance = load(path)["provenance"]
     return provenance.get("inputs") == inputs
@@ -81,9 +82,9 @@ def dataset_of_run(run: str) -> Dataset:
     prepared = open_dataset(config.load(run).data_folder)
     data_file = config.ROOT / "results" / run / "data.json"
     if data_file.is_file():
-        recorded = load(data_file)["values"]["pairs"]
-        recorded_hash = recorded["sha256"]["manifest.parquet"]
-        if recorded_hash != prepared.info["sha256"]["manifest.parquet"]:
+        recorded = load(data_file)["values"]["dataset"]
+        recorded_hash = recorded["sha256"][MANIFEST_FILE]
+        if recorded_hash != prepared.info["sha256"][MANIFEST_FILE]:
             raise ValueError(
                 f"{prepared.folder} is not the data that results/{run} was made from: prepare it "
                 "with the code of that run (`git` in its training.json), or train anew."
@@ -99,17 +100,18 @@ def input_hashes(run: str, split: str = "test") -> dict[str, str]:
 def save_embeddings(
     path: str | Path, image: Any, report: Any, pair_id: Any, dtype: type = np.float32
 ) -> None:
-    """Write `image [N, E]`, `report [N, E]` (unit rows) and `pair_id [N]` to an `.npz`."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name("partial.npz")
+    """Write `image [N, E]`, `report [N, E]` (unit rows) and `pair_id [N]` to an `.npz`.
+
+    A relative `path` into `results/` is taken from the project, where all tables look.
+    """
+    buffer = io.BytesIO()
     np.savez(
-        partial,
+        buffer,
         image=np.asarray(image, dtype),
         report=np.asarray(report, dtype),
         pair_id=np.asarray(pair_id, dtype=str),
     )
-    partial.replace(path)
+    write(config.project_path(path), buffer.getvalue())
 
 
 def load_embeddings(
@@ -145,7 +147,7 @@ def load_embeddings(
 
 def _read_embeddings(path: str | Path) -> dict[str, np.ndarray]:
     """The three arrays of an embeddings file. Nothing is unpickled."""
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(config.project_path(path), allow_pickle=False) as file:
         missing = set(EMBEDDING_ARRAYS) - set(file.files)
         if missing:
             raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: see save_embeddings.")

@@ -170,10 +170,10 @@ def test_pairs_prepared_anew_are_not_taken_for_those_of_a_run(tmp_path, dataset,
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "smoke").symlink_to(dataset.folder)
     assert len(results.dataset_of_run("smoke").frame) == len(dataset.frame)
-    results.save(tmp_path / "results/smoke/data.json", {"pairs": dataset.info})
+    results.save(tmp_path / "results/smoke/data.json", {"dataset": dataset.info})
     assert len(results.dataset_of_run("smoke").frame) == len(dataset.frame)
     other = {"sha256": dataset.info["sha256"] | {"manifest.parquet": "another"}}
-    results.save(tmp_path / "results/smoke/data.json", {"pairs": other})
+    results.save(tmp_path / "results/smoke/data.json", {"dataset": other})
     with pytest.raises(ValueError, match="is not the data that results/smoke was made from"):
         results.dataset_of_run("smoke")
 
@@ -195,3 +195,22 @@ def test_a_run_stands_beside_the_reference_with_both_pools(tmp_path, monkeypatch
     assert table.columns.tolist()[2:] == ["demo, pool of 40", "reference, pool of 500"]
     assert table["model"].tolist() == ["mcr", "mcr"]
     assert table.iloc[:, 2:].to_numpy().tolist() == [[30.0, 70.0]] * 2
+
+
+def test_relative_paths_are_the_project_s_from_every_folder(tmp_path, monkeypatch):
+    """As in the README's example, run in a notebook."""
+    project = tmp_path / "project"
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(config, "ROOT", project)
+    monkeypatch.chdir(tmp_path / "notebooks")
+    rows = np.eye(3)
+    file = "results/demo/mine-seed0/embeddings-test.npz"
+    results.save_embeddings(file, rows, rows, ["a", "b", "c"])
+    assert (project / file).is_file()
+    image, report = results.load_embeddings(file, ["c", "a", "b"])
+    np.testing.assert_array_equal(image, rows[[2, 0, 1]])
+    np.testing.assert_array_equal(report, image)
+    results.save("results/demo/numbers.json", {"one": 1}, inputs={"x": "y"})
+    assert results.load("results/demo/numbers.json")["values"] == {"one": 1}
+    assert results.is_current("results/demo/numbers.json", {"x": "y"})
+    assert not [*(tmp_path / "notebooks").iterdir()]

@@ -56,7 +56,7 @@ def describe_data(settings: Config, dataset: Dataset) -> Numbers:
         if len(labels) and labels.notna().all():
             ceiling = retrieval.label_ceiling(labels)
         values = {
-            "pairs": dataset.info,
+            "dataset": dataset.info,
             "splits": summary.splits(dataset).to_dict(),
             "label_ceiling": {f"R@{k}": share for k, share in ceiling.items()},
         }
