@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import tueplots.axes
 from matplotlib import colormaps, cycler, style
 from matplotlib.artist import Artist
@@ -393,23 +394,57 @@ def lengths(frame: pd.DataFrame) -> Figure:
 
     words = frame["report"].str.split().str.len()
     median = words.median()
-    panels["words"].hist(words, bins=30)
+    sns.histplot(x=words, bins=30, ax=panels["words"], alpha=1, edgecolor="white")
     panels["words"].set(xlabel="words in a report", ylabel="pairs")
 
     for column in ("split", "view"):
+        counts = frame[column].value_counts()
         axes = panels[column]
-        counts = frame[column].value_counts(ascending=True)
+        sns.countplot(y=frame[column], order=counts.index, color=PALETTE[0], saturation=1, ax=axes)
         labels = []
         for name, count in counts.items():
             shown_name = one_line(name, LONGEST_NAME)
             labels.append(f"{shown_name}  {count:,}")
-        axes.barh(labels, counts)
-        axes.set(title=f"pairs by {column}", xticks=[])
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set(title=f"pairs by {column}", xticks=[], xlabel="", ylabel="")
         axes.grid(False)
 
     label = f"median of {median:.0f} words"
     median_line = panels["words"].axvline(median, color="k", label=label)
     _add_legend(figure, [median_line])
+    return figure
+
+
+@styled
+def agreement(table: pd.DataFrame) -> Figure:
+    """Which findings the first hit repeats: a heat map of F1, FULL wide (ours).
+
+    `table` is that of `tables.agreement_table`; one panel a direction, one column a model.
+    """
+    findings = table.set_index("finding")
+    height = 1.6 + 0.42 * len(findings)
+    figure = Figure((FULL, height / CM_PER_INCH), layout="constrained")
+    panels = figure.subplots(1, len(tables.DIRECTION_LABELS), sharey=True)
+    for axes, direction in zip(panels, tables.DIRECTION_LABELS.values(), strict=True):
+        columns = [name for name in findings.columns if name.endswith(f" {direction}")]
+        scores = findings[columns].astype(float)
+        models = [name.removesuffix(f" {direction}") for name in columns]
+        sns.heatmap(
+            scores,
+            ax=axes,
+            vmin=0,
+            vmax=1,
+            cmap="Blues",
+            cbar=False,
+            annot=True,
+            fmt=".2f",
+            annot_kws={"size": 6},
+            linewidths=0.5,
+            xticklabels=[one_line(model, LONGEST_NAME) for model in models],
+            yticklabels=True,
+        )
+        axes.set(title=f"F1 of the first hit, {direction}", xlabel="", ylabel="")
+        axes.tick_params(left=False, bottom=False, labelrotation=0)
     return figure
 
 

@@ -29,6 +29,13 @@ LINE_HEIGHT = 1.3 * TEXT_SIZE
 TITLE_HEIGHT = 11
 
 
+# In HTML, a picture that is clicked, or reached by the Tab key, grows until another one is.
+ENLARGE = """<style>
+.mcr-picture { cursor: zoom-in; max-width: none; }
+.mcr-picture:focus { width: 480px; cursor: zoom-out; }
+</style>"""
+
+
 class Mark(NamedTuple):
     """How one kind of highlight looks and what it means to the reader."""
 
@@ -108,7 +115,10 @@ def top3_html(
     highlights: Highlighter,
     words: int = 80,
 ) -> str:
-    """What `top3` draws, as one piece of HTML: pictures are embedded, all text is escaped."""
+    """What `top3` draws, as one piece of HTML: pictures are embedded, all text is escaped.
+
+    A picture grows when it is clicked.
+    """
     # Zero rows means: down to the end of the table body, which holds all variants of a query.
     query_tag = '<td style="text-align:left;vertical-align:top" rowspan=0>'
     hit_tag = '<td style="text-align:left;vertical-align:top" rowspan=1>'
@@ -121,7 +131,7 @@ def top3_html(
         for cell in row.others:
             table += f"{hit_tag}{_cell_html(cell)}"
     legend = _cell_html(Cell(title="", segments=_legend(words)))
-    return f'<table style="background:white;color:black">{table}</table>{legend}'
+    return f'{ENLARGE}<table style="background:white;color:black">{table}</table>{legend}'
 
 
 @styled
@@ -219,8 +229,8 @@ def _legend(words: int) -> list[Segment]:
         segments.append(Segment(mark.meaning, kind))
         segments.append(Segment("   ", None))
     fewer = _words_under_picture(words)
-    cut = f"…: cut after {words} words, under pictures {fewer}"
-    segments.append(Segment(f"#: rank, cosine; ✓: positive; {cut}", None))
+    cut = f"…: cut after {words} words ({fewer} under pictures)"
+    segments.append(Segment(f"#: rank and cosine; ✓: the true partner; {cut}", None))
     return segments
 
 
@@ -380,4 +390,7 @@ def _picture_html(picture: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "png")
     encoded = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{encoded}"><br>'
+    return (
+        f'<img class="mcr-picture" width="170" tabindex="0" alt="chest radiograph" '
+        f'src="data:image/png;base64,{encoded}"><br>'
+    )

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
-from mcrlib import plots
+from mcrlib import plots, tables
 from mcrlib.config import VARIANTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph:UserWarning")  # DejaVu Sans has no emoji
@@ -84,6 +84,18 @@ GAPS = {name: gap() for name in SIX}
 TWO_GAPS = {"abm": GAPS["abm"], "mcr": GAPS["mcr"]}
 RECALL = {name: evaluated() for name in SIX}
 RECALL_OF_THREE = {name: evaluated() for name in ("mcr", "abm", "dual")}
+
+
+def agreement(models: list[str]) -> pd.DataFrame:
+    """As `tables.agreement_table` makes it."""
+    findings = ["micro", "macro", "Enlarged Cardiomediastinum", "Edema"]
+    table = pd.DataFrame({"finding": findings, "support": ["", "", "7", "12"]})
+    for place, model in enumerate(models):
+        for direction in tables.DIRECTION_LABELS.values():
+            table[f"{model} {direction}"] = [0.1 * place, 0.5, 1.0, np.nan]
+    return table
+
+
 FIGURES = {
     "loss": Drawing(COLUMN, lambda: plots.loss_curves(HISTORY)),
     "bars": Drawing(COLUMN, lambda: plots.recall_bars(RECALL_OF_THREE)),
@@ -93,6 +105,8 @@ FIGURES = {
     "gap": Drawing(COLUMN, lambda: plots.modality_gap(TWO_GAPS)),
     "gap of six": Drawing(FULL, lambda: plots.modality_gap(GAPS)),
     "lengths": Drawing(COLUMN, lambda: plots.lengths(FRAME)),
+    "agreement": Drawing(FULL, lambda: plots.agreement(agreement(["floor", "mcr", "abm"]))),
+    "agreement of six": Drawing(FULL, lambda: plots.agreement(agreement(SIX))),
 }
 
 
@@ -212,6 +226,18 @@ def test_lengths_count_every_pair():
     for axes in figure.axes[1:]:
         ticks += [text.get_text() for text in axes.get_yticklabels()]
     assert sorted(ticks) == ["AP  10", "PA  30", "test  4", "train  30", "validate  6"]
+
+
+def test_agreement_is_a_cell_a_finding_and_model_in_both_directions():
+    figure = plots.agreement(agreement(["floor", "mcr"]))
+    assert [axes.get_title() for axes in figure.axes] == [
+        "F1 of the first hit, image to report",
+        "F1 of the first hit, report to image",
+    ]
+    for axes in figure.axes:
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["floor", "mcr"]
+        cells = [text.get_text() for text in axes.texts]
+        assert cells == ["0.00", "0.10", "0.50", "0.50", "1.00", "1.00"]  # none where undefined
 
 
 def test_loss_curves_take_what_a_variant_has():
