@@ -1,9 +1,15 @@
 """Notebooks are run with parameters they have, and a failure is one sentence with the copy kept."""
 
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import nbformat
 import pytest
 
-from mcrlib.companion.execute import main
+from mcrlib.companion.execute import SOCKETS, main
 
 
 @pytest.fixture
@@ -40,3 +46,42 @@ def test_a_failing_cell_is_one_sentence_and_its_copy_is_kept(notebook, tmp_path,
 def test_a_missing_notebook_is_named(tmp_path, capfd):
     assert main([str(tmp_path / "none.ipynb"), str(tmp_path / "out.ipynb")]) == 2
     assert "none.ipynb" in capfd.readouterr().err
+
+
+def test_equal_runs_leave_equal_copies_without_times(notebook, tmp_path):
+    for name in ("first", "second"):
+        assert main([str(notebook), str(tmp_path / f"{name}.ipynb"), "n=2"]) == 0
+    first = (tmp_path / "first.ipynb").read_text()
+    assert first == (tmp_path / "second.ipynb").read_text()
+    assert "start_time" not in first and str(tmp_path) not in first
+
+
+def test_two_at_once_in_one_folder_do_not_disturb_each_other(notebook, tmp_path):
+    """Each has sockets in a folder of its own, which goes with it."""
+    command = [sys.executable, "-m", "mcrlib.companion.execute", str(notebook)]
+    children = []
+    for n in (1, 2, 3):
+        arguments = [str(tmp_path / f"{n}.ipynb"), f"n={n}"]
+        children.append(subprocess.Popen([*command, *arguments], cwd=tmp_path))
+    assert [child.wait() for child in children] == [0, 0, 0]
+    for n in (1, 2, 3):
+        assert f"n is {n} ''" in (tmp_path / f"{n}.ipynb").read_text()
+    assert not [*tmp_path.glob("kernel*")]
+    pids = {str(child.pid) for child in children}
+    left = [folder.name for folder in Path(tempfile.gettempdir()).glob(f"{SOCKETS}*")]
+    assert not [name for name in left if name.removeprefix(SOCKETS).split("-")[0] in pids]
+
+
+def test_sockets_of_a_killed_run_are_removed_by_the_next(notebook, tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    litter = Path(tempfile.gettempdir()) / f"{SOCKETS}{ended.pid}-left"
+    own = Path(tempfile.gettempdir()) / f"{SOCKETS}{os.getpid()}-running"
+    for folder in (litter, own):
+        folder.mkdir()
+    try:
+        assert main([str(notebook), str(tmp_path / "out.ipynb"), "n=2"]) == 0
+        assert not litter.exists()
+        assert own.exists()
+    finally:
+        own.rmdir()

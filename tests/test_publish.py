@@ -16,8 +16,12 @@ def demo(tmp_path, monkeypatch):
         image, report = draw.standard_normal((2, 5, 8))
         file = folder / "mcr-seed0" / f"embeddings-{split}.npz"
         results.save_embeddings(file, image, report, [f"pair{i}" for i in range(5)])
-    for name in ("data.json", "efficiency.json", "mcr-seed0/history.csv", "mcr-seed0/secret.txt"):
+    for name in ("efficiency.json", "mcr-seed0/history.csv", "mcr-seed0/secret.txt"):
         (folder / name).write_text(name)
+    results.save(folder / "data.json", {"dataset": {"source": "phantom"}})
+    (folder / "executed").mkdir()
+    for name in ("00_data", "01_train-mcr-seed0", "03_retrieval", "09_explore"):
+        (folder / "executed" / f"{name}.ipynb").write_text(name)
     figures = tmp_path / "figures" / "demo"
     figures.mkdir(parents=True)
     for name in ("data_lengths.png", "training_mcr-seed0.png", "figure5.png"):
@@ -38,6 +42,9 @@ def test_what_cannot_be_made_again_is_copied_and_nothing_else(demo, tmp_path):
         "data.json",
         "efficiency.json",
         "mcr-seed0/history.csv",
+        "executed/00_data.ipynb",
+        "executed/01_train-mcr-seed0.ipynb",
+        "executed/09_explore.ipynb",  # 03 to 08 can be executed on the reference itself
         *embeddings,
     }
     assert files(tmp_path / "figures" / "reference") == {
@@ -63,4 +70,26 @@ def test_patients_and_the_reference_itself_are_refused(demo, tmp_path, run, mess
     before = files(tmp_path)
     with pytest.raises(ValueError, match=message):
         publish.publish(run)
+    assert files(tmp_path) == before
+
+
+def test_a_table_built_under_the_name_of_the_demo_is_refused(demo, tmp_path):
+    """As after `make reproduce RUN=demo SET='source: table'`: the data decides, not the run."""
+    results.save(demo / "data.json", {"dataset": {"source": "table"}})
+    before = files(tmp_path)
+    with pytest.raises(ValueError, match="of the source 'table': it is never published"):
+        publish.publish("demo")
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{home}/data", "shows a path of this machine"), ("x" * 1_000_001, "is larger than")],
+)
+def test_a_notebook_that_should_not_be_seen_is_refused(demo, tmp_path, content, message):
+    notebook = demo / "executed" / "00_data.ipynb"
+    notebook.write_text(content.format(home=tmp_path))
+    before = files(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        publish.publish("demo")
     assert files(tmp_path) == before

@@ -4,22 +4,32 @@
 notebook's code, and ignores a name that the notebook does not use.
 """
 
+import contextlib
 import os
+import shutil
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import papermill
 from traitlets.config import Config
 
 from mcrlib.config import PLAIN, parse
+from mcrlib.files import write
+
+SOCKETS = "mcr-kernel-"  # begins the names of folders with kernels' sockets
 
 
 def execute(notebook: str | Path, output: str | Path, parameters: dict[str, Any]) -> None:
     """Run `notebook` and write the executed copy to `output`, even if a cell fails.
 
-    Raises ValueError for a parameter that the notebook does not have, and papermill's
-    PapermillExecutionError if a cell fails.
+    The copy of a successful run holds no times and no ids drawn at random, so that equal results
+    are equal bytes. Raises ValueError for a parameter that the notebook does not have, and
+    papermill's PapermillExecutionError if a cell fails.
     """
     known = papermill.inspect_notebook(str(notebook))
     known_names = ", ".join(known)
@@ -28,24 +38,60 @@ def execute(notebook: str | Path, output: str | Path, parameters: dict[str, Any]
             raise ValueError(f"{notebook} has no parameter {name!r}; it has {known_names}.")
     os.environ[PLAIN] = "1"
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    # Talk to the kernel through socket files, so that no patient data passes a network port.
-    file_sockets = Config(KernelManager={"transport": "ipc"})
-    papermill.execute_notebook(
-        str(notebook),
-        str(output),
-        parameters,
-        kernel_name="python3",
-        language="python",
-        progress_bar=False,
-        stdout_file=sys.stdout,
-        config=file_sockets,
-    )
+    with _socket_folder() as folder:
+        # Talk to the kernel through socket files, so that no patient data passes a network port.
+        file_sockets = Config(KernelManager={"transport": "ipc", "ip": str(folder / "socket")})
+        papermill.execute_notebook(
+            str(notebook),
+            str(output),
+            parameters,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            config=file_sockets,
+        )
+    remove_run_metadata(Path(output))
+
+
+def remove_run_metadata(file: Path) -> None:
+    """Drop times and random ids that papermill and the kernel write into an executed notebook."""
+    notebook = nbformat.read(file, as_version=4)
+    notebook.metadata.pop("papermill", None)
+    for place, cell in enumerate(notebook.cells):
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        cell["id"] = str(place)
+    text = nbformat.writes(notebook) + "\n"
+    write(file, text.encode())
+
+
+@contextlib.contextmanager
+def _socket_folder() -> Iterator[Path]:
+    """A private folder for one kernel's sockets; folders that killed runs left are removed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SOCKETS}*"):
+        owner = folder.name.removeprefix(SOCKETS).partition("-")[0]
+        if owner.isdigit() and not _is_running(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{SOCKETS}{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def main(arguments: list[str]) -> int:
     """Run `NOTEBOOK OUTPUT NAME=VALUE...`, values in YAML, and return the exit code: 1 if a cell
     fails, 2 if the notebook could not be run."""
     notebook, output, *assignments = arguments
+    started = time.perf_counter()
     try:
         execute(notebook, output, parse(assignments))
     except papermill.PapermillExecutionError as error:
@@ -56,6 +102,8 @@ def main(arguments: list[str]) -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    seconds = time.perf_counter() - started
+    print(f"{Path(output).stem}: {seconds:.0f} s, executed copy in {output}", flush=True)
     return 0
 
 

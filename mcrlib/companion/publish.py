@@ -9,31 +9,68 @@ import numpy as np
 from mcrlib import config, results
 from mcrlib.files import write
 
+LARGEST_NOTEBOOK = 1_000_000  # bytes; larger ones are slow to show on GitHub
+
 
 def publish(run: str) -> None:
-    """Copy the run's embeddings (half precision) and histories to `results/reference`, and the
-    figures of its data and training to `figures/reference`.
+    """Copy the run's embeddings (half precision), histories and executed notebooks to
+    `results/reference`, and the figures of its data and training to `figures/reference`.
 
-    All other numbers and figures are then made from these copies. Raises ValueError unless the
-    run's pairs are phantoms: nothing derived from patients may be committed. Raises
-    FileNotFoundError, before anything is changed, if the run has no embeddings.
+    All other numbers, figures and executed notebooks are then made from these copies. Raises
+    ValueError unless the run's pairs are phantoms, by its settings and by its data: nothing derived
+    from patients may be committed. Raises FileNotFoundError if the run is not finished. Nothing is
+    changed before all checks have passed.
     """
-    if run == "reference":
-        raise ValueError("RUN=reference is published already; publish a demo run.")
-    if config.load(run).source != "phantom":
-        raise ValueError(f"RUN={run} is not made of phantoms: it is never published.")
+    _check_is_drawn(run)
     validate_files = results.embedding_files(run, "validate")
     test_files = results.embedding_files(run, "test")
     run_results = config.ROOT / "results" / run
+    notebooks = _executed_once(run_results / "executed")
+    for notebook in notebooks:
+        _check_notebook(notebook)
+
     reference_results = config.ROOT / "results" / "reference"
-    for old_model in reference_results.glob("*/"):
-        shutil.rmtree(old_model)
+    for old_folder in reference_results.glob("*/"):
+        shutil.rmtree(old_folder)
     for file in [*validate_files.values(), *test_files.values()]:
         _copy_in_half_precision(file, reference_results / file.relative_to(run_results))
-    for file in _records(run_results):
+    for file in [*_records(run_results), *notebooks]:
         write(reference_results / file.relative_to(run_results), file.read_bytes())
     figures = config.ROOT / "figures"
     _copy_figures(figures / run, figures / "reference")
+
+
+def _check_is_drawn(run: str) -> None:
+    if run == "reference":
+        raise ValueError("RUN=reference is published already; publish a demo run.")
+    _check_source(run, config.load(run).source)
+    data_file = config.ROOT / "results" / run / "data.json"
+    dataset = results.load(data_file)["values"]["dataset"]
+    _check_source(run, dataset["source"])  # SET='source: table' changes it
+
+
+def _check_source(run: str, source: str) -> None:
+    if source != "phantom":
+        raise ValueError(
+            f"RUN={run} is not made of phantoms, but of the source {source!r}: it is never "
+            "published."
+        )
+
+
+def _executed_once(folder: Path) -> list[Path]:
+    """Executed notebooks that the reference cannot execute itself: it has no data or model."""
+    names = ("00_data*", "01_train*", "02_embed*", "09_explore*")
+    notebooks = []
+    for name in names:
+        notebooks += sorted(folder.glob(f"{name}.ipynb"))
+    return notebooks
+
+
+def _check_notebook(file: Path) -> None:
+    if file.stat().st_size > LARGEST_NOTEBOOK:
+        raise ValueError(f"{file} is larger than {LARGEST_NOTEBOOK:,} bytes: show less in it.")
+    if str(config.ROOT) in file.read_text():
+        raise ValueError(f"{file} shows a path of this machine ({config.ROOT}): print less in it.")
 
 
 def _records(folder: Path) -> list[Path]:
