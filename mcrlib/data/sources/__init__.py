@@ -8,7 +8,12 @@ import importlib
 from types import ModuleType
 
 # Name in the settings -> module in this folder.
-MODULES = {"phantom": "phantom", "table": "table", "openi": "openi", "mimic": "mimic_cxr"}
+MODULES = {
+    "phantom": "phantom",
+    "table": "table",
+    "openi": "openi",
+    "mimic": "mimic_cxr",
+}
 
 
 def find(name: str) -> ModuleType:
