@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 EXTEND = (ROOT / "docs" / "extend.md").read_text()
@@ -20,19 +21,32 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 @pytest.fixture
-def copy(tmp_path):
-    """A copy of the package, in a place where its data and results go, too."""
-    shutil.copytree(ROOT / "mcrlib", tmp_path / "mcrlib")
+def copy(tmp_path, dataset):
+    """A copy of the project with the smoke run's pairs, and a folder of radiographs with texts."""
+    for name in ("mcrlib", "notebooks"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copytree(dataset.folder, tmp_path / "data" / "smoke")
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    reports = dataset.frame["report"].tolist()
+    for row in range(90):
+        name = f"patient{row}_study{row}"
+        Image.fromarray(dataset.images[row]).save(scans / f"{name}.png")
+        (scans / f"{name}.txt").write_text(f"FINDINGS: {reports[row]}")
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     return tmp_path
 
 
 def run(copy: Path, *command: str) -> str:
+    """What the command prints, in the copy and with the environment of these tests active."""
+    binaries = Path(sys.executable).parent
     environment = os.environ | {
         "PYTHONPATH": str(copy),
         "MCR_HOME": str(copy),
         "MCR_PLAIN": "1",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "VIRTUAL_ENV": str(binaries.parent),
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
     }
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -45,9 +59,7 @@ def test_the_example_runs_as_written(copy, title, text):
     added = [line for line in diff.splitlines() if re.match(r"\+(?!\+\+)", line)]
     assert 0 < len(added) < LONGEST
     (copy / "example.diff").write_text(diff)
-    run(copy, "git", "apply", "--recount", "example.diff")
-    for script in blocks(text, "python"):
-        run(copy, sys.executable, "-c", script)
+    run(copy, "git", "apply", "example.diff")
     for commands in blocks(text, "console"):
         for command in commands.strip().splitlines():
             output = run(copy, "bash", "-c", command)
