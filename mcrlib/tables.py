@@ -13,7 +13,12 @@ from mcrlib.files import write
 DIRECTION_LABELS = {"image_to_report": "image to report", "report_to_image": "report to image"}
 BOUNDS = ("floor", "ceiling")  # random and ideal retrieval, which do not compete for the best value
 
-HIGHEST, LOWEST = 1, -1
+UNDEFINED = "–"  # in place of a number
+# Columns of text, which are read from the left.
+NAMES = ("model", "variant", "level", "direction", "comparison", "verdict", "finding", "part")
+
+HIGHEST = 1
+LOWEST = -1
 BEST_RECALL = {
     "R@1": HIGHEST,
     "R@5": HIGHEST,
@@ -45,7 +50,7 @@ def save_table(
 
     write(stem.with_suffix(".csv"), frame.to_csv(index=False).encode())
 
-    latex = frame.style.hide(axis="index").format(escape="latex", precision=3)
+    latex = frame.style.hide(axis="index").format(escape="latex", precision=3, na_rep=UNDEFINED)
     latex = latex.format_index(escape="latex", axis=1)
     latex = latex.apply(lambda _: _look(is_best, "textbf:--rwrap;"), axis=None)
     latex_caption = _harmless(caption).translate(_LATEX)
@@ -56,11 +61,17 @@ def save_table(
 
 
 def _for_notebook(frame: pd.DataFrame, is_best: pd.DataFrame, caption: str, name: str) -> Styler:
-    shown = Styler(frame, uuid=name, precision=3, escape="html").hide(axis="index")
+    shown = Styler(frame, uuid=name, precision=3, na_rep=UNDEFINED, escape="html")
+    shown = shown.hide(axis="index")
     shown = shown.format_index(escape="html", axis=1)
     shown = shown.apply(lambda _: _look(is_best, "font-weight: bold"), axis=None)
-    caption_style = [("caption-side", "top"), ("text-align", "left"), ("padding-bottom", "0.8em")]
-    shown = shown.set_table_styles([{"selector": "caption", "props": caption_style}])
+    left = [("text-align", "left")]
+    styles = {"caption": [*left, ("caption-side", "top"), ("padding-bottom", "0.8em")]}
+    for place, name in enumerate(frame.columns):
+        if name in NAMES:
+            styles[f".col{place}"] = left
+    selectors = [{"selector": selector, "props": props} for selector, props in styles.items()]
+    shown = shown.set_table_styles(selectors)
     return shown.set_caption(html.escape(caption))
 
 
@@ -197,7 +208,7 @@ def step_table(steps: list[dict]) -> pd.DataFrame:
     for name, ratio in (("activations", "activations ratio"), ("seconds", "time ratio")):
         own_baseline = table["tokens"].map(baseline[name])
         table[ratio] = (table[name] / own_baseline).round(3)
-    return table.drop(columns="seconds")
+    return table.drop(columns="seconds").rename(columns={"largest_batch": "largest batch"})
 
 
 def parts_table(parts: Mapping[str, float]) -> pd.DataFrame:
