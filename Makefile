@@ -1,15 +1,29 @@
-# The graph: data -> checkpoints -> embeddings -> numbers, tables, figures. `make help` lists targets.
+# The graph: data -> models -> embeddings -> numbers, tables, figures. `make help` lists targets.
 # Only the first three are files that make compares; a notebook knows by itself whether its numbers
-# still hold, so `tables` and `figures` always draw and never train.
+# are current, so `tables` and `figures` always draw and never train.
 
-RUN      ?= demo
-VARIANTS ?= mcr abm dual
-SEEDS    ?= 0
-DATA     ?=
-WEIGHTS  ?=
-SET      ?=
+RUNS      := smoke demo table openi mimic reference
+RUN       ?= demo
+VARIANTS  ?= mcr abm dual
+SEEDS     ?= 0
+DATA      ?=
+WEIGHTS   ?=
+SET       ?=
 PROCESSES ?= 1
-ONLY     ?=
+CONFIRM   ?=
+ONLY      ?=
+
+ifneq ($(words $(RUN)) $(filter $(RUNS),$(RUN)),1 $(strip $(RUN)))
+$(error There is no run '$(RUN)'; choose RUN from $(RUNS))
+endif
+
+# Paths and settings reach Python through the environment, never pasted into a recipe, and a dollar
+# in them is kept: what the user typed is what is used.
+override DATA := $(value DATA)
+override WEIGHTS := $(value WEIGHTS)
+override SET := $(value SET)
+export RUN VARIANTS SEEDS DATA WEIGHTS SET PROCESSES CONFIRM ONLY
+
 MODELS   := $(foreach s,$(SEEDS),$(VARIANTS:%=%-seed$(s)))
 EXECUTED := results/$(RUN)/executed
 
@@ -22,11 +36,11 @@ PYTHON := .venv/bin/python
 ENV    := .venv/stamp
 endif
 
-NOTEBOOK  = $(PYTHON) -m mcrlib.companion.execute notebooks/$(1).ipynb $(EXECUTED)/$(1)$(2).ipynb "run=$(RUN)"
-variant   = $(firstword $(subst -seed, ,$(1)))
-seed      = $(lastword $(subst -seed, ,$(1)))
+# $(call NOTEBOOK,name,suffix): the words after it are parameters, with values from the environment.
+NOTEBOOK  = $(PYTHON) -m mcrlib.companion.execute notebooks/$(1).ipynb $(EXECUTED)/$(1)$(2).ipynb run
+# $(call MODEL,VARIANT-seedS): the environment that names one model.
+MODEL     = VARIANT='$(firstword $(subst -seed, ,$(1)))' SEED='$(lastword $(subst -seed, ,$(1)))'
 
-.DELETE_ON_ERROR:
 .PHONY: help doctor env data train embed baseline tables figures reproduce efficiency bench publish \
         test check lab clean guard 03_retrieval 04_text_metrics 05_modality_gap 06_top3 08_efficiency \
         09_explore
@@ -38,33 +52,33 @@ help: ## this list
 	@echo "  DATA=file or folder   WEIGHTS=folder with the pretrained encoders   PROCESSES=GPUs to share   SET='epochs: 3, lr: 1.0e-4'"
 
 doctor: $(ENV) ## what is there: GPU, Java, disk, weights, data
-	$(PYTHON) -m mcrlib.companion.doctor "$(RUN)" "$(DATA)" "$(WEIGHTS)"
+	@$(PYTHON) -m mcrlib.companion.doctor "$$RUN" "$$DATA" "$$WEIGHTS"
 
 env: $(ENV) ## the environment: .venv from requirements.lock, unless one is active
 
 .venv/stamp: requirements.lock pyproject.toml
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed as `python3`; this one is " + sys.version.split()[0])'
 	python3 -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
-	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[dev,bench,openi]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,openi]'
 	touch $@
 
 guard: $(ENV)
-	@$(PYTHON) -m mcrlib.companion.doctor --may-run "$(RUN)" "$(DATA)" "$(CONFIRM)"
+	@$(PYTHON) -m mcrlib.companion.doctor --may-run "$$RUN" "$$DATA" "$$CONFIRM"
 
 data: guard ## pairs: manifest and image cache in data/RUN
-	@$(call NOTEBOOK,00_data,) "data=$(abspath $(DATA))" "overrides={$(SET)}"
+	@$(call NOTEBOOK,00_data,) data overrides
 
-train: $(MODELS:%=results/$(RUN)/%/checkpoint/final/model.safetensors) ## checkpoints of VARIANTS and SEEDS
+train: $(MODELS:%=results/$(RUN)/%/training.json) ## models of VARIANTS and SEEDS
 
 embed: $(MODELS:%=results/$(RUN)/%/embeddings-test.npz) ## embeddings of the test and validation splits
 
 # Order only: neither a checkout's timestamps nor a look at the data start a training.
-results/$(RUN)/%/checkpoint/final/model.safetensors: | data
-	@$(call NOTEBOOK,01_train,-$*) "weights=$(abspath $(WEIGHTS))" "processes=$(PROCESSES)" "overrides={$(SET)}" "variant=$(call variant,$*)" "seed=$(call seed,$*)"
+results/$(RUN)/%/training.json: | data
+	@$(call MODEL,$*) $(call NOTEBOOK,01_train,-$*) variant seed weights processes overrides
 
-results/$(RUN)/%/embeddings-test.npz: results/$(RUN)/%/checkpoint/final/model.safetensors | data
-	@$(call NOTEBOOK,02_embed,-$*) "variant=$(call variant,$*)" "seed=$(call seed,$*)"
+results/$(RUN)/%/embeddings-test.npz: results/$(RUN)/%/training.json | data
+	@$(call MODEL,$*) $(call NOTEBOOK,02_embed,-$*) variant seed
 
 tables: 03_retrieval 04_text_metrics ## Recall@K and text metrics, from the embeddings that are there
 
@@ -82,15 +96,15 @@ reproduce: ## everything: data, training, tables, figures; then the numbers besi
 	@$(MAKE) --no-print-directory embed
 	@$(MAKE) --no-print-directory baseline
 	@$(MAKE) --no-print-directory tables figures
-	@$(PYTHON) -m mcrlib.companion.compare $(RUN)
+	@$(PYTHON) -m mcrlib.companion.compare "$$RUN"
 
 efficiency: 08_efficiency ## time and memory of a training step at the paper's size, by variant
 
 bench: $(ENV) ## speed and memory beside others' code, to results/bench*.json; ONLY='7 8' prints those
-	$(PYTHON) benchmarks/run.py $(ONLY)
+	$(PYTHON) benchmarks/run.py $$ONLY
 
 publish: $(ENV) ## make the finished demo run the committed reference
-	$(PYTHON) -m mcrlib.companion.publish $(RUN)
+	$(PYTHON) -m mcrlib.companion.publish "$$RUN"
 	@$(MAKE) --no-print-directory tables figures RUN=reference
 
 test: $(ENV) ## the tests
@@ -106,5 +120,5 @@ lab: $(ENV) ## JupyterLab in notebooks/
 	$(PYTHON) -m jupyterlab --notebook-dir=.
 
 clean: ## remove what RUN made: data, results, figures (never the reference)
-	@test "$(RUN)" != reference || { echo "The reference is committed; it is not removed."; exit 1; }
-	rm -rf "data/$(RUN)" "results/$(RUN)" "figures/$(RUN)"
+	@test "$$RUN" != reference || { echo "The reference is committed; it is not removed."; exit 1; }
+	rm -rf "data/$$RUN" "results/$$RUN" "figures/$$RUN"

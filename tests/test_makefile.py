@@ -1,0 +1,110 @@
+"""make as a user calls it: names are checked before anything runs, values are never executed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mcrlib import config
+
+ROOT = Path(__file__).parents[1]
+# A stand-in for Python that prints the environment's values and the words it was called with.
+ECHO = """#!/bin/sh
+printf '%s\\n' "DATA=<$DATA>" "SET=<$SET>" "RUN=<$RUN>" "$@" >> "$LOG"
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """The Makefile alone, below a folder with an awkward name, and an environment that echoes."""
+    folder = tmp_path / "a 'clone' of $mine"
+    binaries = tmp_path / "bin"
+    for new in (folder, binaries):
+        new.mkdir()
+    shutil.copy(ROOT / "Makefile", folder)
+    for name in ("data", "results", "figures"):
+        (folder / name / "reference").mkdir(parents=True)
+        (folder / name / "smoke").mkdir()
+    (binaries / "python").write_text(ECHO)
+    (binaries / "python").chmod(0o755)
+
+    def make(*words):
+        environment = os.environ | {
+            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+            "VIRTUAL_ENV": str(tmp_path),
+            "LOG": str(tmp_path / "log"),
+        }
+        environment.pop("MAKEFLAGS", None)
+        done = subprocess.run(
+            ["make", *words], cwd=folder, env=environment, capture_output=True, text=True
+        )
+        log = tmp_path / "log"
+        return done, log.read_text() if log.exists() else ""
+
+    make.folder = folder
+    return make
+
+
+def everything(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_the_runs_are_those_of_the_configuration():
+    (line,) = (line for line in (ROOT / "Makefile").read_text().splitlines() if "RUNS " in line)
+    assert line.split(":=")[1].split() == ["smoke", "demo", "table", "openi", "mimic", "reference"]
+    assert set(line.split(":=")[1].split()) == set(config.RUNS)
+
+
+@pytest.mark.parametrize(
+    "run", ["", "demmo", "../../x", "reference/", "a b", "smoke demo", "%", "."]
+)
+@pytest.mark.parametrize("target", ["clean", "data", "reproduce", "03_retrieval"])
+def test_an_unknown_run_is_refused_and_nothing_is_touched(project, run, target):
+    before = everything(project.folder.parent)
+    done, log = project(target, f"RUN={run}")
+    assert done.returncode != 0
+    assert f"There is no run '{run}'; choose RUN from smoke demo" in done.stderr
+    assert everything(project.folder.parent) == before and not log
+
+
+def test_clean_removes_one_run_and_never_the_reference(project):
+    done, _ = project("clean", "RUN=reference")
+    assert done.returncode != 0 and "not removed" in done.stdout
+    done, _ = project("clean", "RUN=smoke")
+    assert done.returncode == 0
+    for name in ("data", "results", "figures"):
+        assert [path.name for path in (project.folder / name).iterdir()] == ["reference"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/data/my set/pairs.csv",
+        '/data/it\'s "here"',
+        'epochs: 3}" ; touch harm; "',
+        "/data/$HOME/`touch harm`",
+        "$(shell touch harm)",
+        "epochs: 3, lr: 1.0e-4  # a comment",
+    ],
+)
+def test_paths_and_settings_arrive_as_typed_and_run_no_command(project, value):
+    done, log = project("data", "RUN=smoke", f"DATA={value}", f"SET={value}")
+    assert done.returncode == 0, done.stderr
+    assert f"DATA=<{value}>" in log and f"SET=<{value}>" in log
+    assert not [*project.folder.parent.rglob("harm")]
+
+
+def test_values_survive_the_makes_that_reproduce_starts(project):
+    value = '/data/it\'s $HOME "here"'
+    done, log = project("reproduce", "RUN=smoke", "VARIANTS=mcr", f"DATA={value}")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in log.splitlines() if line.startswith("DATA=")]
+    assert len(lines) > 5 and set(lines) == {f"DATA=<{value}>"}
+
+
+def test_python_is_the_tests_own():
+    """So that the stand-in above is the only one."""
+    assert Path(sys.executable).exists()
