@@ -41,6 +41,12 @@ NOTEBOOK  = $(PYTHON) -m mcrlib.companion.execute notebooks/$(1).ipynb $(EXECUTE
 # $(call MODEL,VARIANT-seedS): the environment that names one model.
 MODEL     = VARIANT='$(firstword $(subst -seed, ,$(1)))' SEED='$(lastword $(subst -seed, ,$(1)))'
 
+# Git strips the outputs of notebooks/ when they are added (.gitattributes), so that no report text is
+# committed. Nothing happens outside a git checkout.
+STRIP_OUTPUTS = git config filter.nbstripout.clean '"$(PYTHON)" -m nbstripout' 2>/dev/null && \
+                git config filter.nbstripout.smudge cat && \
+                git config filter.nbstripout.required true || true
+
 .PHONY: help doctor env data train embed baseline tables figures reproduce efficiency bench publish \
         test check lab clean guard 03_retrieval 04_text_metrics 05_modality_gap 06_top3 08_efficiency \
         09_explore
@@ -61,6 +67,7 @@ env: $(ENV) ## the environment: .venv from requirements.lock, unless one is acti
 	python3 -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,openi]'
+	@$(STRIP_OUTPUTS)
 	touch $@
 
 guard: $(ENV)
@@ -117,6 +124,7 @@ check: $(ENV) ## style of code and notebooks, declared dependencies, no outputs 
 	$(PYTHON) -m nbstripout --verify notebooks/*.ipynb
 
 lab: $(ENV) ## JupyterLab in notebooks/
+	@$(STRIP_OUTPUTS)
 	$(PYTHON) -m jupyterlab --notebook-dir=.
 
 clean: ## remove what RUN made: data, results, figures (never the reference)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from mcrlib import config
@@ -108,3 +109,31 @@ def test_values_survive_the_makes_that_reproduce_starts(project):
 def test_python_is_the_tests_own():
     """So that the stand-in above is the only one."""
     assert Path(sys.executable).exists()
+
+
+def test_git_takes_no_outputs_of_a_notebook_that_was_run_in_place(tmp_path):
+    """With the filter that `make lab` sets up, as in a fresh clone."""
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    # `make lab` itself starts nothing here: this Python passes only nbstripout on.
+    script = f'#!/bin/sh\ncase "$2" in nbstripout) exec "{sys.executable}" "$@";; esac\n'
+    (binaries / "python").write_text(script)
+    (binaries / "python").chmod(0o755)
+    clone = tmp_path / "clone"
+    (clone / "notebooks").mkdir(parents=True)
+    for name in ("Makefile", ".gitattributes"):
+        shutil.copy(ROOT / name, clone)
+    cell = nbformat.v4.new_code_cell("print(report)")
+    cell.outputs = [nbformat.v4.new_output("stream", text="secret report")]
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), clone / "notebooks" / "06.ipynb")
+    environment = os.environ | {
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+        "VIRTUAL_ENV": str(tmp_path),
+    }
+    for command in (["git", "init", "-q"], ["make", "lab"], ["git", "add", "."]):
+        subprocess.run(command, cwd=clone, env=environment, check=True, capture_output=True)
+    show = ["git", "show", ":notebooks/06.ipynb"]
+    staged = subprocess.run(show, cwd=clone, env=environment, capture_output=True, text=True)
+    assert "print(report)" in staged.stdout
+    assert "secret" not in staged.stdout
+    assert "secret" in (clone / "notebooks" / "06.ipynb").read_text()
