@@ -27,7 +27,7 @@ export RUN VARIANTS SEEDS DATA WEIGHTS SET PROCESSES CONFIRM ONLY
 MODELS   := $(foreach s,$(SEEDS),$(VARIANTS:%=%-seed$(s)))
 EXECUTED := results/$(RUN)/executed
 
-# An active virtual or conda environment is used as it is (conda's `base` does not count).
+# An active virtual or conda environment is used unchanged (conda's `base` does not count).
 ifneq ($(VIRTUAL_ENV)$(filter-out base,$(CONDA_DEFAULT_ENV)),)
 PYTHON := python
 ENV    :=
@@ -94,12 +94,12 @@ ifeq ($(RUN),reference)
 figures: 08_efficiency
 endif
 
-baseline: 09_explore ## a linear baseline beside the models, in every table and figure
+baseline: 09_explore ## add a linear baseline to every table and figure
 
 03_retrieval 04_text_metrics 05_modality_gap 06_top3 08_efficiency 09_explore: $(ENV)
 	@$(call NOTEBOOK,$@,)
 
-reproduce: ## everything: data, training, tables, figures; then the numbers beside the reference's
+reproduce: ## everything: data, training, tables, figures; then a comparison with the reference
 	@$(MAKE) --no-print-directory embed
 	@$(MAKE) --no-print-directory baseline
 	@$(MAKE) --no-print-directory tables figures
@@ -107,7 +107,7 @@ reproduce: ## everything: data, training, tables, figures; then the numbers besi
 
 efficiency: 08_efficiency ## time and memory of a training step at the paper's size, by variant
 
-bench: $(ENV) ## speed and memory beside others' code, to results/bench*.json; ONLY='7 8' prints those
+bench: $(ENV) ## speed and memory against others' code, to results/bench*.json; ONLY='7 8' prints only these
 	$(PYTHON) benchmarks/run.py $$ONLY
 
 publish: $(ENV) ## make the finished demo run the committed reference
