@@ -52,8 +52,16 @@ def _recall_at_10(evaluated: Mapping[str, dict]) -> dict[tuple[str, str], float]
     return recall
 
 
+def main(run: str) -> None:
+    """Print the comparison under a line that says what its numbers are."""
+    table = compare(run)
+    print(f"\nRecall@10 in %, policy pair, mean over seeds: {run} and the committed reference")
+    print(table.to_string(index=False))
+    print(f"Tables: results/{run}/*.csv, *.tex. Figures: figures/{run}/.")
+
+
 if __name__ == "__main__":
     try:
-        print(compare(sys.argv[1]).to_string(index=False))
+        main(sys.argv[1])
     except FileNotFoundError as error:
         sys.exit(str(error))
