@@ -201,7 +201,7 @@ def _query_cell(
     report = query["report"]
     modality = "image" if query["direction"] == "image_to_report" else "report"
     pair_id = one_line(query["pair_id"], 16)
-    title = f"Query {modality}  {pair_id}"
+    title = f"Query {modality}  {pair_id}".rstrip()
     # Compared with itself, a report shares all of its findings.
     marked = _named(highlights(report, report))
     own = [highlight._replace(kind="own") for highlight in marked]

@@ -221,7 +221,7 @@ def ask(model: Any, run: str, embeddings: Path, question: str, top: int = 3) -> 
     variant = embeddings.parent.name.partition("-seed")[0]
     record = {
         "direction": "report_to_image",
-        "pair_id": "your question",
+        "pair_id": "",
         "report": question,
         "hits": {variant: hits},
     }
