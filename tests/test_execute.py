@@ -18,6 +18,7 @@ def notebook(tmp_path):
     cells = [
         nbformat.v4.new_code_cell("n = 1\nname = ''", metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell("print('n is', n, repr(name))\nassert n, 'n must not be zero'"),
+        nbformat.v4.new_code_cell("object()"),  # shows its address
     ]
     path = tmp_path / "in.ipynb"
     kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
@@ -55,6 +56,14 @@ def test_equal_runs_leave_equal_copies_without_times(notebook, tmp_path):
     first = (tmp_path / "first.ipynb").read_text()
     assert first == (tmp_path / "second.ipynb").read_text()
     assert "start_time" not in first and str(tmp_path) not in first
+
+
+def test_a_run_that_succeeds_prints_no_error(notebook, tmp_path, capfd):
+    for n in (2, 3):
+        assert main([str(notebook), str(tmp_path / "out.ipynb"), f"n={n}"]) == 0
+    printed = capfd.readouterr()
+    assert "ERROR" not in printed.out + printed.err
+    assert "out: " in printed.out and f"executed copy in {tmp_path / 'out.ipynb'}" in printed.out
 
 
 def test_two_at_once_in_one_folder_do_not_disturb_each_other(notebook, tmp_path):

@@ -7,6 +7,7 @@ notebook's code, and ignores a name that the notebook does not use.
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from traitlets.config import Config
 from mcrlib.config import PLAIN, parse
 from mcrlib.files import write
 
+ADDRESS = r" at 0x[0-9a-f]+>"  # of an object in memory, as in "<Styler at 0x7efcc37c8f10>"
 SOCKETS = "mcr-kernel-"  # begins the names of folders with kernels' sockets
 
 
@@ -41,8 +43,12 @@ def execute(notebook: str | Path, output: str | Path, parameters: dict[str, Any]
     os.environ[PLAIN] = "1"
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     with _socket_folder() as folder:
+        settings = Config()
         # Talk to the kernel through socket files, so that no patient data passes a network port.
-        file_sockets = Config(KernelManager={"transport": "ipc", "ip": str(folder / "socket")})
+        settings.KernelManager.transport = "ipc"
+        settings.KernelManager.ip = str(folder / "socket")
+        # The kernel logs its own shutdown as an error, also after a run that succeeded.
+        settings.NotebookClient.extra_arguments = ["--IPKernelApp.log_level=CRITICAL"]
         papermill.execute_notebook(
             str(notebook),
             str(output),
@@ -51,19 +57,23 @@ def execute(notebook: str | Path, output: str | Path, parameters: dict[str, Any]
             language="python",
             progress_bar=False,
             stdout_file=sys.stdout,
-            config=file_sockets,
+            config=settings,
         )
     remove_run_metadata(Path(output))
 
 
 def remove_run_metadata(file: Path) -> None:
-    """Drop times and random ids that papermill and the kernel write into an executed notebook."""
+    """Drop times, ids and addresses that papermill and the kernel write into an executed copy."""
     notebook = nbformat.read(file, as_version=4)
     notebook.metadata.pop("papermill", None)
     for place, cell in enumerate(notebook.cells):
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         cell["id"] = str(place)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "text/plain" in data:
+                data["text/plain"] = re.sub(ADDRESS, ">", data["text/plain"])
     text = nbformat.writes(notebook) + "\n"
     write(file, text.encode())
 
