@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mcrlib.data import dicom_pixels, grey_levels
-from mcrlib.data.dicom_pixels import File, Layout, integer, numbers, text, value
+from mcrlib.data.dicom_pixels import Layout, numbers, sixteen_bits, text, value
 from mcrlib.data.grey_levels import PERCENTILES, WHOLE_RANGE, Refusal
 
 if TYPE_CHECKING:  # pydicom is imported lazily: slow, and only DICOM files need it
@@ -128,9 +128,11 @@ def grey(content: bytes, size: int) -> np.ndarray:
         return _shown(pixels, layout, file.header)
     except Refusal:
         raise
-    except (AttributeError, KeyError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (AttributeError, KeyError, NotImplementedError, ValueError) as error:
         lines = str(error).splitlines() or ["they are damaged"]
-        reason = lines[-1].strip()  # after those that say which decoders have been tried
+        raise Refusal(f"DICOM pixels cannot be read: {lines[0]}") from error
+    except RuntimeError as error:  # whose message varies, as it tells addresses in memory
+        reason = "the compressed image is truncated or damaged"
         raise Refusal(f"DICOM pixels cannot be read: {reason}") from error
 
 
@@ -273,8 +275,7 @@ def _table(descriptor: list[float], data: object, header: Dataset) -> _LookupTab
         return None
     n_entries = int(descriptor[0]) or 2**16
     if isinstance(data, bytes):
-        order = "<" if header.original_encoding[1] is not False else ">"
-        kind = "u1" if len(data) < 2 * n_entries else f"{order}u2"
+        kind = "u1" if len(data) < 2 * n_entries else sixteen_bits(header)
         data = np.frombuffer(data, kind, count=len(data) // np.dtype(kind).itemsize)
     entries = np.asarray(data).ravel()[:n_entries]
     if entries.dtype.kind not in "iu" or len(entries) == 0:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mcrlib.data import grey_levels
 from mcrlib.data.grey_levels import MAX_FILE_BYTES, Refusal
@@ -34,6 +34,7 @@ MAX_JPEG2000_PIXELS = 4_000_000  # decoded; a larger one is decoded at a half of
 JPEG2000_MARGIN = 2  # times the size that is needed; the rest is scaled by a better filter
 JPEG2000_CODING = b"\xff\x52"  # marker of the segment that tells the number of halvings
 MAX_PILLOW_JPEG_BITS = 8
+PILLOW = ("pillow",)
 MAX_SEGMENTS = 1000  # of a JPEG before its size; real ones have ten
 
 PIXEL_KEYWORDS = {
@@ -52,6 +53,7 @@ class _CountedReads(io.BytesIO):
     n_reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes. Raises Refusal after `MAX_READS` calls."""
         self.n_reads += 1
         if self.n_reads > MAX_READS:
             raise Refusal(f"DICOM file has more than {MAX_READS // 2:,} elements or fragments")
@@ -169,11 +171,16 @@ def numbers(header: Dataset, keyword: str) -> list[float]:
     if found is None or isinstance(found, str):
         return []
     if isinstance(found, bytes):  # 16 bits each: pydicom cannot tell whether they are signed
-        little = header.original_encoding[1] is not False
-        return np.frombuffer(found, "<u2" if little else ">u2").astype(float).tolist()
+        return np.frombuffer(found, sixteen_bits(header)).astype(float).tolist()
     if not isinstance(found, (list, tuple)) and not hasattr(found, "__iter__"):
         found = [found]
     return [_number(item) for item in found]
+
+
+def sixteen_bits(header: Dataset) -> str:
+    """The type of 16-bit numbers in the file's order of bytes."""
+    is_big_endian = header.original_encoding[1] is False
+    return ">u2" if is_big_endian else "<u2"
 
 
 def _number(item: object) -> float:
@@ -245,14 +252,18 @@ def decode(file: File, layout: Layout, size: int) -> tuple[np.ndarray, Layout]:
         return _by_packbits(frame, layout), replace(layout, planar=0)
     if file.syntax in JPEG2000TransferSyntaxes:
         return _by_openjpeg(frame, layout, size)
-    return _by_pydicom(file, _layout_of_jpeg(frame, layout), stream)
+    _decoder(file.syntax)  # raises if there is none, whatever the frame is
+    layout = _layout_of_jpeg(frame, layout)
+    if layout.stored > MAX_PILLOW_JPEG_BITS and _decoder(file.syntax).available_plugins == PILLOW:
+        raise _needs_package(file.syntax)
+    return _by_pydicom(file, layout, stream)
 
 
 def _by_pydicom(
     file: File, layout: Layout, pixels: memoryview | io.BytesIO
 ) -> tuple[np.ndarray, Layout]:
     """Uncompressed pixels without a copy, or JPEG."""
-    decoder = _decoder(file.syntax, layout.stored)
+    decoder = _decoder(file.syntax)
     array, properties = decoder.as_array(
         pixels,
         index=0,
@@ -279,7 +290,7 @@ def _pixel_vr(file: File) -> str:
     return file.content[file.start - 8 : file.start - 6].decode("latin-1")
 
 
-def _decoder(syntax: UID, bits: int) -> Decoder:
+def _decoder(syntax: UID) -> Decoder:
     """Raises Refusal that names the syntax, and the package that reads it, if there is none."""
     from pydicom.pixels import get_decoder
 
@@ -290,13 +301,16 @@ def _decoder(syntax: UID, bits: int) -> Decoder:
             f"DICOM pixels are encoded as {syntax.name}, which no package reads: "
             "convert the file to an uncompressed transfer syntax"
         ) from None
-    only_pillow = decoder.available_plugins == ("pillow",)
-    if not decoder.is_available or (only_pillow and bits > MAX_PILLOW_JPEG_BITS):
-        raise Refusal(
-            f"DICOM pixels are compressed as {syntax.name}, which needs the package "
-            "pylibjpeg-libjpeg: pip install -e '.[dicom]'"
-        )
+    if not decoder.is_available:
+        raise _needs_package(syntax)
     return decoder
+
+
+def _needs_package(syntax: UID) -> Refusal:
+    return Refusal(
+        f"DICOM pixels are compressed as {syntax.name}, which needs the package "
+        "pylibjpeg-libjpeg: pip install -e '.[dicom]'"
+    )
 
 
 def _layout_of_jpeg(frame: bytes, layout: Layout) -> Layout:
@@ -355,7 +369,10 @@ def _by_openjpeg(frame: bytes, layout: Layout, size: int) -> tuple[np.ndarray, L
     """JPEG 2000 at no more resolution than needed: eight or 16 bits, or colours of eight."""
     from pydicom.pixels.utils import get_j2k_parameters
 
-    image = Image.open(io.BytesIO(frame), formats=("JPEG2000",))
+    try:
+        image = Image.open(io.BytesIO(frame), formats=("JPEG2000",))
+    except UnidentifiedImageError:
+        raise Refusal("DICOM pixels cannot be read: they are no JPEG 2000 image") from None
     if image.size != (layout.columns, layout.rows):
         raise Refusal(
             f"DICOM header declares {layout.columns} x {layout.rows} pixels, "

@@ -12,7 +12,7 @@ from PIL import Image
 # Together, the limits keep any picture below two seconds and 500 MB.
 MAX_FILE_BYTES = 2**27  # of a file; a radiograph of 20 million pixels has a third of it
 MAX_PIXELS = 200_000_000  # in the file's header; the largest detectors have a tenth of it
-MAX_DECODED_BYTES = 150_000_000  # of the decoder's picture; zlib expands 100 MB in a second
+MAX_DECODED_BYTES = 125_000_000  # of the decoder's picture; a PNG has 100 MB a second
 
 MAX_SCANNED_PIXELS = 400_000_000  # of a JPEG that comes in several scans: its pixels times scans
 USUAL_SCANS = 10  # of such a JPEG; the decoder keeps six bytes a pixel, however few scans there are
@@ -75,7 +75,9 @@ def eight_bits(
     percentiles: tuple[float, float] = PERCENTILES,
     limits: tuple[float, float] | None = None,
 ) -> np.ndarray:
-    """Grey levels between two limits, or else two percentiles, spread over 0 to 255: uint8 `[H, W]`.
+    """Grey levels between two limits, or else two percentiles, spread over 0 to 255.
+
+    Returns uint8 `[H, W]`. Raises Refusal if the pixels are no numbers.
 
     `pixels` is an array `[H, W]` or a Pillow image of mode `I;16`. `levels` turns pixel values
     into grey levels, element by element, and `is_padding` says which are no part of the picture:

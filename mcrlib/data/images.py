@@ -23,7 +23,7 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
 # Bytes of a pixel in Pillow's memory; 4 for the modes that are not listed.
 BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2}
-DEEP_COLOUR_BYTES = 12  # of a pixel with 16 bits a channel, which is decoded twice
+DEEP_COLOUR_BYTES = 10  # of a pixel with 16 bits a channel, which is decoded twice
 
 # EXIF's orientation -> what turns the stored picture upright.
 UPRIGHT = {
