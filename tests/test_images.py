@@ -182,6 +182,7 @@ NONSENSE = [
     {"ModalityLUTSequence": Sequence([Dataset()])},
     {"PixelPaddingValue": None},
     {"PhotometricInterpretation": None},
+    {"PhotometricInterpretation": "GREY"},
     {"NumberOfFrames": None},
     {"NumberOfFrames": 0},
     {"SamplesPerPixel": None},

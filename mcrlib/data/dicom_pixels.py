@@ -212,7 +212,6 @@ def layout(file: File) -> Layout:
     if rows < 1 or columns < 1:
         raise Refusal("DICOM file does not say how many rows and columns its image has")
     samples = integer(header, "SamplesPerPixel", 1)
-    usual_photometric = "MONOCHROME2" if samples == 1 else "RGB"
     allocated = integer(header, "BitsAllocated", FLOAT_BITS.get(file.keyword, 0))
     stored = integer(header, "BitsStored", allocated)
     if not 1 <= stored <= allocated:
@@ -221,13 +220,20 @@ def layout(file: File) -> Layout:
         rows=rows,
         columns=columns,
         samples=samples,
-        photometric=text(header, "PhotometricInterpretation") or usual_photometric,
+        photometric=_photometric(header, samples),
         allocated=allocated,
         stored=stored,
         signed=integer(header, "PixelRepresentation", 0) == 1,
         planar=int(integer(header, "PlanarConfiguration", 0) == 1),
         frames=max(integer(header, "NumberOfFrames", 1), 1),
     )
+
+
+def _photometric(header: Dataset, samples: int) -> str:
+    found = text(header, "PhotometricInterpretation")
+    if samples == 1:
+        return found if found in ("MONOCHROME1", "PALETTE COLOR") else "MONOCHROME2"
+    return found if found.startswith("YBR_") else "RGB"
 
 
 def decode(file: File, layout: Layout, size: int) -> tuple[np.ndarray, Layout]:

@@ -23,7 +23,8 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
 # Bytes of a pixel in Pillow's memory; 4 for the modes that are not listed.
 BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2}
-DEEP_COLOUR_BYTES = 10  # of a pixel with 16 bits a channel, which is decoded twice
+# Of a pixel with 16 bits a channel, which is decoded twice.
+DEEP_COLOUR_BYTES = {"RGB;16B": 10, "RGBA;16B": 14}
 
 # EXIF's orientation -> what turns the stored picture upright.
 UPRIGHT = {
@@ -180,8 +181,8 @@ def _png(image: Image.Image, content: bytes) -> Image.Image:
     width, height = image.size
     raw_mode = image.tile[0].args if image.tile else ""
     is_deep = isinstance(raw_mode, str) and raw_mode.endswith(";16B")
-    if is_deep and raw_mode in ("RGB;16B", "RGBA;16B"):
-        grey_levels.check_decoded(width * height * DEEP_COLOUR_BYTES)
+    if is_deep and raw_mode in DEEP_COLOUR_BYTES:
+        grey_levels.check_decoded(width * height * DEEP_COLOUR_BYTES[raw_mode])
         return Image.fromarray(grey_levels.eight_bits(_deep_colour(image, content, raw_mode)))
     grey_levels.check_decoded(width * height * BYTES_PER_PIXEL.get(image.mode, 4))
     if is_deep and raw_mode == "LA;16B":
