@@ -35,10 +35,8 @@ def pool(n: int, width: int = 512) -> Pool:
     report = image + 10 * noise
     texts = []
     for i in range(n):
-        if rng.random() < 1 / 3:
-            text = "No acute disease."
-        else:
-            text = f"report {i}"
+        is_normal = rng.random() < 1 / 3
+        text = "No acute disease." if is_normal else f"report {i}"
         texts.append(text)
     patients = rng.integers(n // 10, size=n)
     return Pool(image, report, texts, patients)

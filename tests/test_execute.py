@@ -1,4 +1,4 @@
-"""Notebooks are run with parameters they have, and a failure is one sentence with the copy kept."""
+"""Notebooks run with known parameters only; a failure gives one sentence and keeps the copy."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path
     assert not (tmp_path / "out.ipynb").exists()
 
 
-def test_a_failing_cell_is_one_sentence_and_its_copy_is_kept(notebook, tmp_path, capfd):
+def test_a_failing_cell_gives_one_sentence_and_keeps_the_copy(notebook, tmp_path, capfd):
     assert main([str(notebook), str(tmp_path / "out.ipynb"), "n=0"]) == 1
     assert "AssertionError: n must not be zero" in capfd.readouterr().err
     assert "n must not be zero" in (tmp_path / "out.ipynb").read_text()
@@ -57,8 +57,8 @@ def test_equal_runs_leave_equal_copies_without_times(notebook, tmp_path):
     assert "start_time" not in first and str(tmp_path) not in first
 
 
-def test_two_at_once_in_one_folder_do_not_disturb_each_other(notebook, tmp_path):
-    """Each has sockets in a folder of its own, which goes with it."""
+def test_two_runs_at_once_in_one_folder_do_not_disturb_each_other(notebook, tmp_path):
+    """Each run keeps its sockets in a private folder and removes it at the end."""
     command = [sys.executable, "-m", "mcrlib.companion.execute", str(notebook)]
     children = []
     for n in (1, 2, 3):
@@ -73,7 +73,7 @@ def test_two_at_once_in_one_folder_do_not_disturb_each_other(notebook, tmp_path)
     assert not [name for name in left if name.removeprefix(SOCKETS).split("-")[0] in pids]
 
 
-def test_sockets_of_a_killed_run_are_removed_by_the_next(notebook, tmp_path):
+def test_the_next_run_removes_the_sockets_of_a_killed_one(notebook, tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     litter = Path(tempfile.gettempdir()) / f"{SOCKETS}{ended.pid}-left"
@@ -91,7 +91,7 @@ def test_sockets_of_a_killed_run_are_removed_by_the_next(notebook, tmp_path):
 AWKWARD = "/data/my 'set' \"of\" $HOME `x` ; touch gone #/pairs: all.csv"
 
 
-def test_values_of_the_environment_arrive_as_they_were_typed(monkeypatch):
+def test_environment_values_arrive_as_typed(monkeypatch):
     given = {
         "RUN": "smoke",
         "DATA": AWKWARD,
@@ -123,7 +123,7 @@ def test_values_of_the_environment_arrive_as_they_were_typed(monkeypatch):
         ("SEED", "1", "unknown", "'unknown' is neither NAME=VALUE nor one of"),
     ],
 )
-def test_a_value_that_cannot_be_read_is_one_sentence(monkeypatch, variable, value, word, message):
+def test_an_unreadable_value_gives_one_sentence(monkeypatch, variable, value, word, message):
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValueError, match=message):
         execute._parameters([word])
