@@ -1,15 +1,14 @@
-"""Figure 3's text metrics beside pycocoevalcap, on real findings of the Open-i reports.
+"""Figure 3's text metrics against pycocoevalcap, on real findings of the Open-i reports.
 
-Run as a script: prints one row a measurement. Both sides alternate in one run.
+`python benchmarks/text_metrics.py` prints the rows. Both sides take turns in one process.
 """
 
 import importlib.util
 import tarfile
-import time
 from pathlib import Path
 from xml.etree import ElementTree
 
-from measured import row
+from measured import row, seconds_of
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
@@ -20,61 +19,78 @@ METRICS = [metric for metric in text_metrics.METRICS if metric != "METEOR"]
 
 
 def pool(n: int) -> tuple[list[str], dict]:
-    """The findings of n Open-i reports and ten random hits a query in both directions."""
-    wheel = Path(importlib.util.find_spec("torchxrayvision").origin).parent
-    with tarfile.open(wheel / "data" / "NLMCXR_reports.tgz") as archive:
-        files = [archive.extractfile(name) for name in archive.getnames() if name.endswith(".xml")]
-        trees = [ElementTree.parse(file) for file in files]
-    texts = [tree.findtext(".//AbstractText[@Label='FINDINGS']") for tree in trees]
-    hits = {way: text_metrics.floor(n, seed=i) for i, way in enumerate(retrieval.DIRECTIONS)}
-    return [text for text in texts if text][:n], {"random": hits}
+    """The findings of n Open-i reports, and ten random hits of each query in both directions.
+
+    The hits are nested as `text_metrics.curves` takes them: variant -> direction -> [n, 10].
+    """
+    package = Path(importlib.util.find_spec("torchxrayvision").origin).parent
+    texts = []
+    with tarfile.open(package / "data" / "NLMCXR_reports.tgz") as archive:
+        for name in archive.getnames():
+            if not name.endswith(".xml"):
+                continue
+            tree = ElementTree.parse(archive.extractfile(name))
+            text = tree.findtext(".//AbstractText[@Label='FINDINGS']")
+            if text:
+                texts.append(text)
+    hits = {}
+    for seed, direction in enumerate(retrieval.DIRECTIONS):
+        hits[direction] = text_metrics.floor(n, seed=seed)
+    return texts[:n], {"random": hits}
 
 
-def one_warm_process(texts: list[str], hits: dict) -> float:
-    """Seconds of pycocoevalcap for the distinct pairs, tokenising each text once as we do."""
-    began = time.perf_counter()
+def score_with_pycocoevalcap(texts: list[str], hits: dict) -> None:
+    """The rival: the distinct pairs scored by pycocoevalcap.
+
+    Each text is tokenised once, as ours does, and in one Java process.
+    """
     words = java.tokenize(texts)
-    pairs = {
-        (words[hit], words[query])
-        for rows in hits["random"].values()
-        for query, row in enumerate(rows)
-        for hit in row
-    }
-    given = {i: [hypothesis] for i, (hypothesis, _) in enumerate(pairs)}
-    wanted = {i: [reference] for i, (_, reference) in enumerate(pairs)}
-    Bleu(4).compute_score(wanted, given, verbose=0)
-    Rouge().compute_score(wanted, given)
-    Cider().compute_score(wanted, given)
-    return time.perf_counter() - began
+    pairs = set()
+    for ranking in hits["random"].values():
+        for query, query_hits in enumerate(ranking):
+            for hit in query_hits:
+                pairs.add((words[hit], words[query]))
+    hypotheses = {}
+    references = {}
+    for i, pair in enumerate(pairs):
+        hypothesis, reference = pair
+        hypotheses[i] = [hypothesis]
+        references[i] = [reference]
+    Bleu(4).compute_score(references, hypotheses, verbose=0)
+    Rouge().compute_score(references, hypotheses)
+    Cider().compute_score(references, hypotheses)
 
 
 def figure3(n: int = 1000, rounds: int = 3) -> dict:
+    """Row `figure 3`: all metrics of Figure 3 that need no METEOR."""
     texts, hits = pool(n)
     ratios = []
     for _ in range(rounds):
-        theirs, began = one_warm_process(texts, hits), time.perf_counter()
-        text_metrics.curves(texts, hits, METRICS, nearest=0)
-        ratios.append(theirs / (time.perf_counter() - began))
+        theirs = seconds_of(score_with_pycocoevalcap, texts, hits)
+        ours = seconds_of(_curves, texts, hits, METRICS)
+        ratios.append(theirs / ours)
     what = f"Figure 3 of {n:,} queries: BLEU, ROUGE-L, CIDEr"
     return row("figure 3", what, "pycocoevalcap on the distinct pairs", ratios, 15)
 
 
 def meteor(n: int = 200, rounds: int = 3) -> dict:
-    """METEOR of 20 hits a query, in one and in two processes that are already running."""
+    """Row `meteor`: METEOR of 20 hits of each query in two processes, against one process."""
     texts, hits = pool(n)
     ratios = []
-    for _ in range(1 + rounds):  # the first one starts them
-        seconds = []
-        for processes in (1, 2):
-            began = time.perf_counter()
-            text_metrics.curves(texts, hits, ["METEOR"], nearest=0, processes=processes)
-            seconds.append(time.perf_counter() - began)
-        ratios.append(seconds[0] / seconds[1])
-    return row("meteor", f"{20 * n:,} pairs, two processes", "one process", ratios[1:], 1.6)
+    for _ in range(1 + rounds):
+        one_process = seconds_of(_curves, texts, hits, ["METEOR"], 1)
+        two_processes = seconds_of(_curves, texts, hits, ["METEOR"], 2)
+        ratios.append(one_process / two_processes)
+    warm_ratios = ratios[1:]  # the first round also starts the processes
+    return row("meteor", f"{20 * n:,} pairs, two processes", "one process", warm_ratios, 1.6)
+
+
+def _curves(texts: list[str], hits: dict, metrics: list[str], processes: int = 2) -> None:
+    text_metrics.curves(texts, hits, metrics, nearest=0, processes=processes)
 
 
 def rows() -> list[dict]:
-    """One dict a measurement: id, what, rival, ratio, spread, goal (least ratio), met."""
+    """All rows of this file, each as `measured.row` returns it."""
     return [figure3(), meteor()]
 
 

@@ -1,8 +1,9 @@
-"""One small data set and one small model, made once for all tests."""
+"""A small data set, tokenizer and model that all tests share."""
 
 import os
 
-# Before anything asks: bits are compared, and two processes share a batch, but cannot share a GPU.
+# Hide the GPU before torch looks for one: some tests compare bits, and in others two processes
+# share a batch, which they cannot do on one GPU.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
@@ -17,7 +18,7 @@ from mcrlib.training.recompute import lighten
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
-    """Where data, results and figures go in place of the checkout."""
+    """A temporary folder that takes the checkout's place for data, results and figures."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "ROOT", folder)

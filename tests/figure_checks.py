@@ -1,4 +1,4 @@
-"""What every figure must satisfy, charts and sheets alike, and names and texts to try them with."""
+"""Checks that every chart and sheet must pass, with awkward names and texts to draw."""
 
 import io
 from collections.abc import Callable
@@ -25,7 +25,7 @@ STRANGE = (
     "$x^2$ <script>alert('1')</script> \\input{/etc/passwd} =cmd|'/C calc'!A0 $ & \"quoted\" "
     "\x00NUL \x1b[31mred\x1b[0m \u202eback \ud800 café 😀 " + "W" * 300
 )
-PLAIN = (  # STRANGE as it is shown
+PLAIN = (  # what a figure shows of STRANGE
     "$x^2$ <script>alert('1')</script> \\input{/etc/passwd} =cmd|'/C calc'!A0 $ & \"quoted\" "
     "NUL [31mred[0m back  café 😀 " + "W" * 300
 )
@@ -39,7 +39,7 @@ class Drawing(NamedTuple):
 
 
 def assert_reproducible(drawing: Drawing, folder: Path) -> None:
-    """Drawn again, the bytes are the same; files are undated and have TrueType fonts."""
+    """Drawing twice gives the same bytes; files carry no date and embed TrueType fonts."""
     png, pdf = saved_bytes(drawing.draw(), folder / "first")
     with matplotlib.rc_context({"font.size": 20, "axes.grid": False, "lines.linewidth": 9}):
         figure = drawing.draw()
@@ -63,7 +63,7 @@ def saved_bytes(figure: Figure, stem: Path) -> list[bytes]:
 
 @plots.styled
 def assert_nothing_overlaps(drawing: Drawing) -> None:
-    """No two boxes overlap, none leaves the page, and drawing leaves the style alone."""
+    """No two boxes overlap, none leaves the page, and drawing does not change the global style."""
     style_before = dict(matplotlib.rcParams)
     figure = drawing.draw()
     assert dict(matplotlib.rcParams) == style_before
@@ -82,7 +82,7 @@ def assert_nothing_overlaps(drawing: Drawing) -> None:
 
 
 def _boxes(figure: Figure) -> list:
-    """Boxes of legends and panels; on a sheet, of its texts and pictures."""
+    """The boxes of a chart's legends and panels, or of a sheet's texts and pictures."""
     boxes = [legend.get_window_extent() for legend in figure.legends]
     for axes in figure.axes:
         if axes.axison:
@@ -100,14 +100,14 @@ def _assert_apart(boxes: list) -> None:
 
 
 def _overlap(a, b) -> float:
-    """Points by which two boxes go into each other, at 4 * 72 dots an inch."""
+    """How far two boxes overlap, in points; boxes are given at 4 * 72 dots an inch."""
     width = min(a.x1, b.x1) - max(a.x0, b.x0)
     height = min(a.y1, b.y1) - max(a.y0, b.y0)
     return min(width, height) / 4
 
 
 def assert_text_is_literal(figure: Figure) -> None:
-    """No text is read as a formula."""
+    """Dollar signs in texts are drawn, not read as formulas."""
     for text in shown_texts(figure):
         assert not text.get_parse_math()
         assert not text.get_usetex()

@@ -41,7 +41,7 @@ def openi_reports() -> list[dict[str, str]]:
 
 
 def rewrite(parts: dict[str, str], draw: random.Random) -> tuple[str, dict[str, str]]:
-    """(text as MIMIC would hold it, the findings and impression that a reader finds in it)."""
+    """The text as a MIMIC file would hold it, and the findings and impression to read from it."""
     findings, impression = parts["findings"], parts["impression"]
     if findings and draw.random() < 0.3:
         words = findings.split()
@@ -76,8 +76,10 @@ def _section(heading: str, text: str, draw: random.Random) -> str:
 
 
 def _typeset(sections: list[str], draw: random.Random) -> str:
-    """Wrapped, mostly indented and with blank lines, under the preamble, now and then with a wet
-    read before it."""
+    """The whole report: wrapped, mostly indented and with blank lines, after the usual preamble.
+
+    A wet read sometimes comes first.
+    """
     width, margin, lines = draw.randrange(60, 81), draw.choice([" ", " ", ""]), []
     apart = draw.random() < 0.8 or not any(":" in section for section in sections)
     if draw.random() < 0.2:

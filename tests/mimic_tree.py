@@ -1,4 +1,4 @@
-"""A tree with the layout of MIMIC-CXR's releases, made up, with every fault seen in practice."""
+"""A made-up tree in the layout of MIMIC-CXR's releases, with every fault seen in practice."""
 
 import gzip
 import io
@@ -74,7 +74,7 @@ def dicom(pixels: np.ndarray, photometric: str = "MONOCHROME2", **elements) -> b
 DEEP = Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40))
 NO_TEXT = "report has no text under the policy 'both'"
 
-# Fault of the image file -> (its bytes, the reason for leaving it out; "" where it is read).
+# Fault of the image file -> (its bytes, the reason for its exclusion; "" if it can be read).
 IMAGE_FAULTS = {
     "missing": (None, "image file is missing"),
     "empty": (b"", "image file is empty"),
@@ -86,14 +86,14 @@ IMAGE_FAULTS = {
     "black": (encoded(Image.new("L", (40, 40))), "image is of one grey only"),
     "huge": (png_that_declares(30000, 30000), "image declares more than 200,000,000 pixels"),
 }  # fmt: skip
-# Fault of the report -> (its bytes, the reason).
+# Fault of the report -> (its bytes, the reason for its exclusion).
 REPORT_FAULTS = {
     "no report": (None, "study has no report file"),
     "empty report": (b" \n", "report is empty"),
     "no section": (b" FINAL REPORT\n INDICATION:  Cough.\n", NO_TEXT),
     "cp1252": (" FINDINGS:  Temperature 39 °C – clear.\n".encode("cp1252"), ""),
 }  # fmt: skip
-# Fault of the tables -> the reason.
+# Fault of the tables -> the reason for the exclusion.
 TABLE_FAULTS = {
     "lateral": "view 'LATERAL' is not frontal",
     "nan view": "view is unknown",

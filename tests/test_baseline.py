@@ -1,11 +1,11 @@
-"""The linear baseline: unit rows, better than chance, the same for the same data."""
+"""The linear baseline: unit rows, better than chance, and deterministic."""
 
 import numpy as np
 
 from mcrlib.evaluation import baseline, retrieval
 
 
-def test_it_finds_more_than_chance_and_repeats_itself(dataset):
+def test_baseline_beats_chance_and_is_deterministic(dataset):
     fitted = baseline.fit(dataset, width=32)
     rows = dataset.indices("test")
     image = fitted.embed_images(dataset.images[rows])
@@ -20,12 +20,12 @@ def test_it_finds_more_than_chance_and_repeats_itself(dataset):
     np.testing.assert_array_equal(again, image)
 
 
-def test_width_is_cut_to_what_few_pairs_allow(dataset):
+def test_few_pairs_limit_the_width(dataset):
     fitted = baseline.fit(dataset, width=128, largest=20)
     assert fitted.embed_images(dataset.images[:3]).shape == (3, 19)
 
 
-def test_reports_of_unknown_words_are_all_the_same_row(dataset):
+def test_reports_of_unknown_words_share_one_embedding(dataset):
     fitted = baseline.fit(dataset, width=16)
     first, second = fitted.embed_reports(["zzz qqq", ""])
     np.testing.assert_array_equal(first, second)

@@ -1,4 +1,4 @@
-"""Batches: what is in them, and that a pair's share does not depend on its company."""
+"""Batches: what they hold, and that a pair looks the same in every batch."""
 
 import dataclasses
 import pickle
@@ -27,7 +27,7 @@ def pairs(dataset, smoke, tokenizer):
     return SplitPairs(dataset, "train", smoke, tokenizer)
 
 
-def test_a_batch_has_the_stated_shapes_and_shares(pairs):
+def test_a_batch_has_the_documented_shapes_and_masked_shares(pairs):
     batch = pairs.__getitems__(list(range(16)))
     assert batch.pixels.shape == (16, 1, 96, 96)
     assert batch.keep.shape == (16, 18)
@@ -54,7 +54,7 @@ def test_a_pair_s_masks_and_pixels_do_not_depend_on_its_batch(pairs):
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_the_shares_of_processes_make_up_the_batch(dataset, smoke, tokenizer, processes):
+def test_the_parts_of_all_processes_make_up_the_batch(dataset, smoke, tokenizer, processes):
     pairs = SplitPairs(dataset, "train", smoke, tokenizer)
     whole = pairs.__getitems__(list(range(12)))
     for process in range(processes):
@@ -103,7 +103,7 @@ reports = st.lists(st.integers(1, 99), min_size=1, max_size=12)
 
 @given(st.lists(reports, min_size=1, max_size=9))
 @settings(max_examples=40, deadline=None)
-def test_padding_keeps_every_id_in_its_place(ids):
+def test_padding_moves_no_token(ids):
     tokens, present = pad(ids, 0)
     assert tokens.shape == (len(ids), max(map(len, ids)))
     for row, kept, original in zip(tokens, present, ids, strict=True):
@@ -125,7 +125,7 @@ def test_without_augmentation_no_grey_value_is_lost():
     assert torch.equal(back[:, 0], squares)
 
 
-def test_an_idle_warp_only_resizes():
+def test_a_warp_without_motion_only_resizes():
     squares = torch.randint(0, 255, (2, 32, 32), dtype=torch.uint8)
     idle = torch.tensor([[1.0, 0, 0, 0, 1, 0]] * 2)
     warped = to_pixels(squares, 32, idle)
@@ -169,7 +169,7 @@ def test_tokens_are_saved_once_and_replaced_if_damaged(dataset, smoke, tokenizer
         assert rows(here) == wanted
         assert file.read_bytes() == content
 
-    # Another limit and another manifest each have a file of their own.
+    # Another limit or another manifest gets a separate file.
     shorter = cached_tokens(here, "train", tokenizer, 10)
     assert max(len(row) for row in shorter) == 10
     hashes = dataset.info["sha256"] | {"manifest.parquet": "another"}
@@ -178,7 +178,7 @@ def test_tokens_are_saved_once_and_replaced_if_damaged(dataset, smoke, tokenizer
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_worker_that_gets_a_copy_of_the_pairs_gets_no_images(pairs):
+def test_pairs_sent_to_a_worker_carry_no_images(pairs):
     pickled = pickle.dumps(pairs)
     assert len(pickled) < pairs.images_file.stat().st_size / 4
     copied = pickle.loads(pickled)

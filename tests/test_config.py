@@ -1,4 +1,4 @@
-"""Settings: what is known is typed and checked, what is not is refused with a hint."""
+"""Settings: known ones are typed and checked, unknown ones are refused with a hint."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_every_variant_differs_from_mcr_in_its_own_settings_only(run, variant):
     assert changed == set(config.VARIANTS[variant])
 
 
-def test_the_caller_has_the_last_word():
+def test_the_caller_s_settings_override_all_others():
     c = config.load("demo", "abm", seed=3, epochs=1, lr=1, sizes=[10, 5, 5])
     assert (c.epochs, c.lr, c.sizes, c.seed, c.alignment) == (1, 1.0, (10, 5, 5), 3, "abm")
 
@@ -43,12 +43,12 @@ def test_the_caller_has_the_last_word():
         ({"seed": True}, "'seed' must be a whole number"),
     ],
 )
-def test_a_wrong_setting_is_refused_in_a_sentence(settings, message):
+def test_a_wrong_setting_is_refused_with_a_clear_message(settings, message):
     with pytest.raises(ValueError, match=message):
         config.load(**{"run": "demo", **settings})
 
 
-def test_the_digest_changes_with_what_can_change_a_number():
+def test_the_digest_depends_only_on_settings_that_affect_results():
     c = config.load("demo")
     assert c.digest() == config.load("demo", data="/elsewhere", workers=3).digest()
     assert c.digest() != config.load("demo", lr=2e-3).digest()
@@ -65,7 +65,7 @@ def test_project_paths_are_the_same_from_every_folder(tmp_path, monkeypatch):
     assert str(config.project_path("hub-name/model")) == "hub-name/model"
 
 
-def test_settings_saved_by_version_0_1_have_their_names_of_today():
+def test_settings_saved_by_version_0_1_get_their_current_names():
     saved = config.load("demo").model_dump() | {"pairs": "image"}
     del saved["images_per_study"]
     assert config.load(**config.current_names(saved)).images_per_study == "all"
@@ -74,7 +74,7 @@ def test_settings_saved_by_version_0_1_have_their_names_of_today():
     assert config.current_names(today) == today
 
 
-def test_prepared_data_depends_on_the_settings_of_data_alone():
+def test_prepared_data_depends_on_the_data_settings_only():
     c = config.load("demo")
     assert c.data_settings() == config.load("demo", "abm", seed=3, epochs=1).data_settings()
     for name, value in {"policy": "findings", "data": "elsewhere", "cache_size": 64}.items():

@@ -1,4 +1,4 @@
-"""Bytes of a simulated step against those of a real one, counted in two other ways."""
+"""Bytes of a simulated step against a real step, counted in two independent ways."""
 
 import pandas as pd
 import pytest
@@ -42,7 +42,7 @@ def test_simulated_activations_are_what_a_real_step_saves(small, variant):
 
 @pytest.mark.parametrize("level", ["none", "selective", "full"])
 def test_a_simulated_step_counts_what_a_real_one_counts(small, level):
-    """Real tensors under the same tally, and under PyTorch's own tracker of memory."""
+    """The real step is counted by the same tally and by PyTorch's own memory tracker."""
     settings = small.replace(recompute=level)
     simulated = cost.measure_bytes(settings, LENGTHS)
     model, given = cost.build_model(settings), cost.random_batch(settings, LENGTHS)
@@ -53,7 +53,7 @@ def test_a_simulated_step_counts_what_a_real_one_counts(small, level):
     weights = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     assert 3 * weights + tally.peak == pytest.approx(simulated["peak"], rel=0.01)
     assert simulated["static"] == 4 * weights
-    assert tally.live == pytest.approx(weights, rel=0.01)  # the gradients are left
+    assert tally.live == pytest.approx(weights, rel=0.01)  # only the gradients are left
 
     model.zero_grad()
     tracker = MemTracker()
@@ -73,15 +73,15 @@ def test_each_level_keeps_less_and_mcr_keeps_less_than_its_baselines(small):
     assert kept("mcr", "none") < kept("dual", "none") < kept("dual-token", "none")
 
 
-def test_a_second_part_finds_the_gradients_of_the_first_in_memory(small):
+def test_the_second_part_s_peak_includes_the_first_part_s_gradients(small):
     one, two = (cost.measure_bytes(small, [40] * 16, parts) for parts in (1, 2))
     assert two["activations"] == pytest.approx(one["activations"], rel=0.01)
-    # The first part's peak lies in its backward pass, when few gradients are there yet.
+    # A single part peaks in its backward pass, before most gradients exist.
     assert one["peak"] < two["peak"] <= one["peak"] + one["static"] / 4
 
 
-def test_a_gpu_is_read_by_its_allocator(monkeypatch):
-    """There is none here: its three functions are stood in for, so that these lines run."""
+def test_on_a_gpu_the_allocator_is_read(monkeypatch):
+    """This runs without a GPU, because the three functions that it calls are replaced."""
     held = iter([100, 160])
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: next(held))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 190)
@@ -91,7 +91,7 @@ def test_a_gpu_is_read_by_its_allocator(monkeypatch):
         assert watch.peak == 90
 
 
-def test_a_step_that_does_not_fit_is_a_sentence(small, monkeypatch):
+def test_a_step_that_does_not_fit_raises_a_clear_error(small, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
@@ -104,7 +104,7 @@ def test_the_largest_batch_is_on_the_line():
     assert cost.largest_batch({8: 3e9 + 8e8, 32: 3e9 + 32e8}, room=80e9) == 770
 
 
-def test_steps_give_a_row_a_config_with_the_batch_that_would_fit(small):
+def test_each_config_gives_a_row_with_its_largest_batch(small):
     configs = [small.replace(variant=v, **config.VARIANTS[v]) for v in ("mcr", "dual")]
     rows = cost.measure_variants(
         configs, tokens=16, pairs=6, micro_pairs=2, more_pairs=12, processes=1

@@ -13,7 +13,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 EXTEND = (ROOT / "docs" / "extend.md").read_text()
 EXAMPLES = re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", EXTEND, re.MULTILINE | re.DOTALL)
-LONGEST = 30  # lines a reader adds
+LONGEST = 30  # lines that the reader adds
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -39,7 +39,7 @@ def copy(tmp_path, dataset):
 
 
 def run(copy: Path, *command: str) -> str:
-    """What the command prints, in the copy and with the environment of these tests active."""
+    """Output of a command that runs in the copy, in the environment of these tests."""
     binaries = Path(sys.executable).parent
     environment = os.environ | {
         "PYTHONPATH": str(copy),
@@ -73,7 +73,7 @@ def test_there_are_three_examples():
 @pytest.mark.parametrize(
     "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "benchmarks"]
 )
-def test_links_lead_somewhere(page):
+def test_links_have_a_target(page):
     path = ROOT / page
     pages = [path] if path.is_file() else sorted(path.glob("*.md"))
     for page in pages:

@@ -1,4 +1,4 @@
-"""What keeps a run from starting is one sentence, printed before anything starts."""
+"""Obstacles to a run are reported in one sentence each, before anything starts."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def test_an_obstacle_is_named(home, run, data, confirm, message):
 
 
 @pytest.mark.parametrize(("run", "data", "confirm"), [("demo", "", ""), ("mimic", ".", "1")])
-def test_a_run_with_all_it_needs_may_start(home, run, data, confirm):
+def test_a_run_that_has_all_it_needs_may_start(home, run, data, confirm):
     assert doctor.obstacle(run, data, confirm) == ""
 
 
@@ -36,7 +36,7 @@ def test_an_unknown_run_is_refused(home):
 
 
 @pytest.mark.parametrize("first", [["--may-run"], []])
-def test_an_unknown_run_is_one_sentence_on_the_command_line(first):
+def test_an_unknown_run_on_the_command_line_gives_one_sentence(first):
     command = [sys.executable, "-m", "mcrlib.companion.doctor", *first, "smok", "", ""]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1

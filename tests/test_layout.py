@@ -1,4 +1,4 @@
-"""The layout as docs describe it: imports point one way, and the model is light to import."""
+"""The layout that the docs describe: imports point one way, and the model imports quickly."""
 
 import ast
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "mcrlib"
-# From the bottom up: a module imports only from its own layer and from layers before it.
+# Bottom layer first: a module imports only from its own layer and from layers before it.
 LAYERS = (
     ("files", "config"),
     ("masking", "data"),
@@ -27,7 +27,7 @@ def modules():
 
 
 def imported(file):
-    """Names of mcrlib's own modules that a file imports, anywhere in it."""
+    """The modules of mcrlib that a file imports, at the top level or inside functions."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mcrlib"):
             for alias in node.names:
@@ -48,7 +48,7 @@ def test_imports_point_one_way():
 
 
 def graph():
-    """Module -> modules of mcrlib that it imports at the top level or later."""
+    """Module -> modules of mcrlib that it imports, at the top level or inside functions."""
     names = {}
     for file in modules():
         parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
@@ -80,8 +80,8 @@ def test_no_two_modules_import_each_other():
         assert name not in reachable(name), f"{name} imports itself in a circle"
 
 
-def test_the_model_is_imported_without_what_only_others_need():
-    """Also `import mcrlib` alone imports no library at all."""
+def test_importing_the_model_loads_no_library_that_only_others_need():
+    """And `import mcrlib` alone does not load PyTorch."""
     code = (
         "import sys, mcrlib\n"
         "assert 'torch' not in sys.modules\n"

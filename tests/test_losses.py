@@ -64,7 +64,7 @@ def test_vrc_in_tiles_has_the_gradient_of_the_full_matrix(n, tile, scale, alike,
         torch.testing.assert_close(our_gradient, their_gradient, atol=1e-9, rtol=1e-6)
 
 
-def test_vrc_stays_finite_where_no_exponential_would():
+def test_vrc_stays_finite_when_exponentials_overflow():
     image = unit_rows(9, 8).requires_grad_()
     loss = losses.vrc(image, -image, 1000.0)
     loss.backward()

@@ -1,4 +1,4 @@
-"""make as a user calls it: names are checked before anything runs, values are never executed."""
+"""make as users call it: names are checked before anything runs, values are never executed."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import pytest
 from mcrlib import config
 
 ROOT = Path(__file__).parents[1]
-# A stand-in for Python that prints the environment's values and the words it was called with.
+# Takes Python's place, and prints its environment variables and its arguments.
 ECHO = """#!/bin/sh
 printf '%s\\n' "DATA=<$DATA>" "SET=<$SET>" "RUN=<$RUN>" "$@" >> "$LOG"
 """
@@ -20,7 +20,7 @@ printf '%s\\n' "DATA=<$DATA>" "SET=<$SET>" "RUN=<$RUN>" "$@" >> "$LOG"
 
 @pytest.fixture
 def project(tmp_path):
-    """The Makefile alone, below a folder with an awkward name, and an environment that echoes."""
+    """The Makefile alone in a folder with an awkward name, with a Python that only echoes."""
     folder = tmp_path / "a 'clone' of $mine"
     binaries = tmp_path / "bin"
     for new in (folder, binaries):
@@ -98,7 +98,7 @@ def test_paths_and_settings_arrive_as_typed_and_run_no_command(project, value):
     assert not [*project.folder.parent.rglob("harm")]
 
 
-def test_values_survive_the_makes_that_reproduce_starts(project):
+def test_values_survive_the_nested_makes_of_reproduce(project):
     value = '/data/it\'s $HOME "here"'
     done, log = project("reproduce", "RUN=smoke", "VARIANTS=mcr", f"DATA={value}")
     assert done.returncode == 0, done.stderr
@@ -106,16 +106,16 @@ def test_values_survive_the_makes_that_reproduce_starts(project):
     assert len(lines) > 5 and set(lines) == {f"DATA=<{value}>"}
 
 
-def test_python_is_the_tests_own():
-    """So that the stand-in above is the only one."""
+def test_these_tests_run_with_a_real_python():
+    """Only `make` gets the replacement above."""
     assert Path(sys.executable).exists()
 
 
-def test_git_takes_no_outputs_of_a_notebook_that_was_run_in_place(tmp_path):
-    """With the filter that `make lab` sets up, as in a fresh clone."""
+def test_git_strips_the_outputs_of_a_notebook_that_was_run_in_place(tmp_path):
+    """`make lab` sets up the filter, here in a fresh clone."""
     binaries = tmp_path / "bin"
     binaries.mkdir()
-    # `make lab` itself starts nothing here: this Python passes only nbstripout on.
+    # This Python runs nbstripout and nothing else, so that `make lab` starts no server.
     script = f'#!/bin/sh\ncase "$2" in nbstripout) exec "{sys.executable}" "$@";; esac\n'
     (binaries / "python").write_text(script)
     (binaries / "python").chmod(0o755)

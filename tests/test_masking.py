@@ -1,4 +1,4 @@
-"""Masks: how many, which, and that nothing but (seed, epoch, pair_id) decides."""
+"""Masks: how many, which, and that they depend on (seed, epoch, pair_id) only."""
 
 import itertools
 
@@ -14,7 +14,7 @@ RATIO = st.floats(0.01, 0.99)
 
 @given(n=st.integers(2, 300), ratio=RATIO, seed=st.integers(0, 99))
 @settings(max_examples=50, deadline=None)
-def test_the_share_of_patches_is_kept_and_each_once(n, ratio, seed):
+def test_the_right_share_of_patches_is_kept_without_repeats(n, ratio, seed):
     keep = keep_patches(n, ratio, pair_generator(seed, 0, "a"))
     assert 1 <= len(keep) < n
     assert abs(len(keep) - n * (1 - ratio)) <= 1
@@ -25,7 +25,7 @@ def test_the_share_of_patches_is_kept_and_each_once(n, ratio, seed):
 
 @given(maskable=st.lists(st.booleans(), min_size=1, max_size=80), ratio=RATIO)
 @settings(max_examples=50, deadline=None)
-def test_only_maskable_tokens_are_masked_and_always_one(maskable, ratio):
+def test_only_maskable_tokens_are_masked_and_always_at_least_one(maskable, ratio):
     maskable = np.array(maskable)
     masked = mask_tokens(maskable, ratio, pair_generator(0, 0, "a"))
     assert not (masked & ~maskable).any()
@@ -62,4 +62,4 @@ def test_every_patch_is_dropped_about_as_often():
         keep = keep_patches(36, 0.5, pair_generator(0, 0, str(i)))
         counts[keep] += 1
     share = counts / 2000
-    assert abs(share - 0.5).max() < 0.06  # five deviations
+    assert abs(share - 0.5).max() < 0.06  # five standard deviations

@@ -24,7 +24,7 @@ def mimic(home, tmp_path):
     return build
 
 
-def test_every_fault_is_read_or_counted(mimic, tmp_path):
+def test_every_faulty_row_is_read_or_counted_as_excluded(mimic, tmp_path):
     expected = mimic_tree.write(tmp_path, 5000)
     dataset = mimic(workers=2)
     info = dataset.info
@@ -55,7 +55,7 @@ def test_official_split_labels_and_report(mimic, tmp_path):
         assert row["uncertain"] == list(marks.index[marks == -1])
 
 
-def test_radiologists_labels_go_first(mimic, tmp_path):
+def test_radiologists_labels_take_precedence(mimic, tmp_path):
     mimic_tree.write(tmp_path, 30)
     radiologists = pd.DataFrame({"study_id": [50000010], "Airspace Opacity": [1], "Edema": [0]})
     radiologists.to_csv(tmp_path / "mimic-cxr-2.1.0-test-set-labeled.csv", index=False)
@@ -83,7 +83,7 @@ def test_pool_of_all_frontal_images(mimic, tmp_path):
     assert set(study.frame["pair_id"]) < set(image.frame["pair_id"])
 
 
-def test_what_is_missing_is_named(mimic, tmp_path):
+def test_missing_files_are_named(mimic, tmp_path):
     with pytest.raises(FileNotFoundError, match="no metadata, no split, no images, no reports"):
         mimic()
     mimic_tree.write(tmp_path, 30)
@@ -95,7 +95,7 @@ def test_what_is_missing_is_named(mimic, tmp_path):
         mimic()
 
 
-def test_published_counts_are_asserted(tmp_path, monkeypatch):
+def test_published_counts_are_checked(tmp_path, monkeypatch):
     mimic_tree.write(tmp_path, 30)
     monkeypatch.setattr(mimic_cxr, "FULL_RELEASE", 30)
     settings = config.load("mimic", data=str(tmp_path))
@@ -107,8 +107,8 @@ def test_published_counts_are_asserted(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_report_that_is_none_is_a_reason(tmp_path, zipped):
-    """Too large, or damaged inside an archive that is whole."""
+def test_an_unusable_report_file_is_excluded_with_a_reason(tmp_path, zipped):
+    """One file is too large; the other is damaged in an intact archive, or missing."""
     names, text = ("p10/p10000001/s1", "p10/p10000001/s2"), b"FINDINGS: clear. " * 50
     if zipped:
         place = tmp_path / "mimic-cxr-reports.zip"

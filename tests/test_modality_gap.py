@@ -1,4 +1,4 @@
-"""The gap's numbers on clouds whose gap is known."""
+"""The numbers of the modality gap, on point clouds with a known gap."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def cloud():
     return unit(np.random.default_rng(0).standard_normal((40, 8)))
 
 
-def test_without_a_gap_nothing_tells_the_modalities_apart(cloud):
+def test_without_a_gap_the_modalities_cannot_be_separated(cloud):
     gap = gap_numbers(cloud, cloud)
     assert gap["distance_of_means"] == gap["alignment"] == 0
     assert gap["cosine_of_pairs"] == pytest.approx(1)
@@ -33,7 +33,7 @@ def test_opposite_clouds_lie_far_apart():
     assert gap["probe_accuracy"] == 1
 
 
-def test_the_numbers_are_their_definitions_written_out(cloud):
+def test_the_numbers_equal_their_definitions(cloud):
     other = unit(np.random.default_rng(2).standard_normal((40, 8)))
     gap = gap_numbers(cloud, other)
     n = len(cloud)
@@ -48,7 +48,7 @@ def test_the_numbers_are_their_definitions_written_out(cloud):
     assert gap["uniformity_image"] == pytest.approx(np.log(np.mean(potential)))
 
 
-def test_the_same_rows_give_the_same_picture(cloud):
+def test_the_same_embeddings_give_the_same_map(cloud):
     first = measure_gap(cloud, cloud[::-1])
     second = measure_gap(cloud, cloud[::-1])
     assert first == second

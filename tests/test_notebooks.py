@@ -1,4 +1,4 @@
-"""The notebooks that evaluate, run as they stand on a small pool with several models or one."""
+"""The evaluation notebooks, run unchanged on a small pool with one or several models."""
 
 import shutil
 import sys
@@ -18,7 +18,7 @@ QUICK = {"depth": 1, "nearest": 2}  # of 04_text_metrics
 
 
 def execute(name, **parameters):
-    """The names that a notebook leaves, its parameters changed as papermill does."""
+    """Run a notebook with changed parameters, as papermill does, and return its variables."""
     names = {}
     for cell in nbformat.read(FOLDER / f"{name}.ipynb", 4).cells:
         if cell.cell_type == "code":
@@ -31,7 +31,7 @@ def execute(name, **parameters):
 
 @pytest.fixture
 def place(tmp_path, dataset, monkeypatch):
-    """A home with the smoke run's pairs, and a way to put a model's embeddings there."""
+    """A function that saves a model's embeddings in a temporary home with the smoke run's pairs."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "smoke").symlink_to(dataset.folder)
     monkeypatch.setattr(config, "ROOT", tmp_path)
@@ -49,7 +49,7 @@ def place(tmp_path, dataset, monkeypatch):
     return place
 
 
-def test_a_method_of_one_s_own_joins_every_table_and_figure(place, dataset):
+def test_a_user_s_method_appears_in_every_table_and_figure(place, dataset):
     for seed, name in enumerate(
         ("mcr-seed0", "mcr-seed1", "dual-seed0", "dual-seed1", "abm-seed7")
     ):
@@ -94,7 +94,7 @@ def test_a_method_of_one_s_own_joins_every_table_and_figure(place, dataset):
     assert before == {file: file.stat().st_mtime_ns for file in files}  # drawn again, same bytes
 
 
-def test_one_variant_alone_is_shown_and_compared_with_nothing(place):
+def test_a_single_variant_is_shown_without_comparisons(place):
     place("theirs-seed0", 0)
     alone = execute("03_retrieval", draws=50)
     assert "one variant only" in alone["shown"]
@@ -102,13 +102,13 @@ def test_one_variant_alone_is_shown_and_compared_with_nothing(place):
     top3 = execute("06_top3", pair_ids=["test-00003"])
     assert {query["pair_id"] for query in top3["hits"].queries} == {"test-00003"}
     assert top3["hits"].rule == "named by hand"
-    execute("06_top3", least=99)  # no report says so much: any may be drawn
+    execute("06_top3", least=99)  # no report has so many findings, so any may be drawn
     with pytest.raises(ValueError, match="No pair of the test split is called nobody"):
         execute("06_top3", pair_ids=["nobody"])
 
 
-def test_exploring_leaves_figure_5_alone(place):
-    """Other models, queries or pairs are shown; what the paper uses is not rewritten."""
+def test_exploring_does_not_overwrite_figure_5(place):
+    """Other models, queries or pairs are shown, but the files of Figure 5 do not change."""
     for seed, name in enumerate(("mcr-seed0", "abm-seed0", "dual-seed0")):
         place(name, seed)
     assert execute("06_top3")["hits"].is_figure5
@@ -124,7 +124,7 @@ def test_exploring_leaves_figure_5_alone(place):
         execute("06_top3", models=["clip"])
 
 
-def test_without_java_text_metrics_are_one_clear_sentence(place, monkeypatch):
+def test_text_metrics_without_java_raise_a_clear_error(place, monkeypatch):
     place("mcr-seed0", 0)
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", "")
@@ -133,14 +133,14 @@ def test_without_java_text_metrics_are_one_clear_sentence(place, monkeypatch):
         execute("04_text_metrics", **QUICK)
 
 
-def test_without_embeddings_the_sentence_says_what_to_run(place):
+def test_the_error_without_embeddings_says_what_to_run(place):
     for name in ("03_retrieval", "04_text_metrics", "05_modality_gap", "06_top3"):
         with pytest.raises(FileNotFoundError, match="make embed RUN=smoke"):
             execute(name)
 
 
-def test_the_reference_s_efficiency_is_drawn_without_being_measured_again(place, monkeypatch):
-    """Its numbers are of the variants, levels and sizes that the notebook asks for today."""
+def test_the_reference_s_efficiency_is_drawn_without_measuring_again(place, monkeypatch):
+    """Its saved numbers cover the variants, levels and sizes that the notebook asks for."""
     record = FOLDER.parent / "results" / "reference" / "efficiency.json"
     place.results.mkdir(parents=True)
     shutil.copy(record, place.results)

@@ -1,4 +1,4 @@
-"""Open-i: all real reports of the torchxrayvision wheel, with made-up pictures."""
+"""Open-i: all real reports of the torchxrayvision wheel, with made-up images."""
 
 import io
 import random
@@ -76,7 +76,7 @@ def test_folders_and_archives_give_the_same_bytes(home, frontal, tmp_path):
     assert not list((tmp_path / "archive").glob("*/*"))  # nothing was unpacked
 
 
-def test_broken_reports_and_missing_pictures(home, tmp_path):
+def test_broken_reports_and_missing_images_are_excluded(home, tmp_path):
     (tmp_path / "1.xml").write_bytes(b"<eCitation><uId id='CXR1'")
     (tmp_path / "2.xml").write_bytes(b"<eCitation><other/></eCitation>")
     with pytest.raises(FileNotFoundError, match="RUN=openi needs DATA="):

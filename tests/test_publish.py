@@ -1,4 +1,4 @@
-"""A finished run of phantoms becomes the committed reference; nothing else does."""
+"""Only a finished run of phantoms can become the committed reference."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from mcrlib.companion import publish
 
 @pytest.fixture
 def demo(tmp_path, monkeypatch):
-    """A home with what a demo run of one model leaves."""
+    """A home folder with the results of a demo run of one model."""
     monkeypatch.setattr(config, "ROOT", tmp_path)
     draw, folder = np.random.default_rng(0), tmp_path / "results" / "demo"
     for split in ("validate", "test"):
@@ -33,7 +33,7 @@ def files(folder):
     return {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
 
 
-def test_what_cannot_be_made_again_is_copied_and_nothing_else(demo, tmp_path):
+def test_only_files_that_cannot_be_recreated_are_copied(demo, tmp_path):
     target = tmp_path / "results" / "reference"
     (target / "old-seed0").mkdir(parents=True)
     publish.publish("demo")
@@ -65,7 +65,7 @@ def test_what_cannot_be_made_again_is_copied_and_nothing_else(demo, tmp_path):
 @pytest.mark.parametrize(
     ("run", "message"), [("mimic", "not made of phantoms"), ("reference", "published already")]
 )
-def test_patients_and_the_reference_itself_are_refused(demo, tmp_path, run, message):
+def test_runs_of_patients_and_the_reference_itself_are_refused(demo, tmp_path, run, message):
     publish.publish("demo")
     before = files(tmp_path)
     with pytest.raises(ValueError, match=message):
@@ -74,7 +74,7 @@ def test_patients_and_the_reference_itself_are_refused(demo, tmp_path, run, mess
 
 
 def test_a_table_built_under_the_name_of_the_demo_is_refused(demo, tmp_path):
-    """As after `make reproduce RUN=demo SET='source: table'`: the data decides, not the run."""
+    """After `make reproduce RUN=demo SET='source: table'`, the data decides, not the run's name."""
     results.save(demo / "data.json", {"dataset": {"source": "table"}})
     before = files(tmp_path)
     with pytest.raises(ValueError, match="of the source 'table': it is never published"):
@@ -86,7 +86,7 @@ def test_a_table_built_under_the_name_of_the_demo_is_refused(demo, tmp_path):
     ("content", "message"),
     [("{home}/data", "shows a path of this machine"), ("x" * 1_000_001, "is larger than")],
 )
-def test_a_notebook_that_should_not_be_seen_is_refused(demo, tmp_path, content, message):
+def test_a_notebook_that_shows_a_path_or_is_too_large_is_refused(demo, tmp_path, content, message):
     notebook = demo / "executed" / "00_data.ipynb"
     notebook.write_text(content.format(home=tmp_path))
     before = files(tmp_path)

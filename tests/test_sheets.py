@@ -1,4 +1,4 @@
-"""Sheets: pictures and highlights where they belong, text that stays text, no overlap."""
+"""Sheets: images and highlights are placed right, text stays literal, nothing overlaps."""
 
 import os
 import subprocess
@@ -63,7 +63,7 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if "six" not in name])
-def test_drawn_again_gives_the_same_bytes_and_undated_files_with_truetype_fonts(name, tmp_path):
+def test_drawing_is_reproducible(name, tmp_path):
     assert_reproducible(FIGURES[name], tmp_path)
 
 
@@ -87,7 +87,7 @@ def test_nothing_overlaps_and_nothing_leaves_the_page(name):
 
 
 class Page(HTMLParser):
-    """Tags, and text by the style of the span that holds it."""
+    """Parsed HTML: its tags, and its text by the style of the enclosing span."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def shown(text: str, highlights: list, words: int) -> list[tuple[str, str]]:
     return spans[texts.index(title) + 1 : texts.index(legend)]
 
 
-def test_strange_text_stays_text_in_html():
+def test_strange_text_is_escaped_in_html():
     queries = [query | {"pair_id": "p1"} for query in retrieved([STRANGE], STRANGE)]
     text = sheets.top3_html(queries, PICTURES, no_marks, 30)
     page = Page(text)
@@ -134,7 +134,7 @@ def test_strange_text_stays_text_in_html():
     assert text.count("<img") == text.count("data:image/png;base64,") == 1 + 1 + 3
 
 
-def test_strange_text_stays_text_in_figures(tmp_path):
+def test_strange_text_is_literal_in_figures(tmp_path):
     figure = sheets.top3(retrieved([STRANGE], STRANGE), PICTURES, no_marks)
     assert_text_is_literal(figure)
     drawn = "".join(without_spaces(text.get_text()) for text in shown_texts(figure))
@@ -168,7 +168,7 @@ pieces = st.lists(st.tuples(st.text("ab .\n\té", max_size=12), kinds))
 
 @given(pieces)
 @settings(deadline=None, max_examples=60)
-def test_highlights_stand_where_they_were_given(parts):
+def test_highlights_mark_the_given_characters(parts):
     text = ""
     highlights = []
     for part, kind in parts:
@@ -184,7 +184,7 @@ def test_highlights_stand_where_they_were_given(parts):
         assert without_spaces(marked) == without_spaces(expected)
 
 
-def test_top3_shows_pictures_and_ticks_where_they_belong():
+def test_top3_places_images_and_ticks_correctly():
     figure = sheets.top3(retrieved(["abm", "mcr"]), PICTURES, marks)
     pictures = [np.asarray(image.get_array()) for image in figure.axes[0].images]
     # The query image; the partner of the query report; its three hits by each variant.

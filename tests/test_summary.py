@@ -1,4 +1,4 @@
-"""What 00_data says of a data set: counted exclusions, duplicates, shares of labels."""
+"""The summary in 00_data: counted exclusions, duplicates, shares of labels."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from mcrlib.data.dataset import Dataset
 
 @pytest.fixture
 def small(tmp_path):
-    """Six pairs: a report twice in train, an image in train and test, a label and a doubt."""
+    """Six pairs: a report twice in train, an image in train and test, a label, a doubtful one."""
     frame = pd.DataFrame({
         "pair_id": list("abcdef"),
         "split": ["train", "train", "train", "train", "validate", "test"],

@@ -1,4 +1,4 @@
-"""What saves memory or time in a step changes neither its loss nor its gradient."""
+"""Saving memory or time in a step changes neither its loss nor its gradient."""
 
 import itertools
 import shutil
@@ -77,7 +77,7 @@ def test_recomputing_changes_no_weight_name_and_no_embedding(build, dataset, tmp
 @pytest.mark.skipif(shutil.which("g++") is None, reason="a compiler for C++ is needed")
 @pytest.mark.parametrize("level", ["none", "selective"])
 def test_compiling_changes_neither_loss_nor_gradient_nor_dropout(build, tmp_path, level):
-    """In two passes: they are compiled separately, since the first has no graph."""
+    """The two passes are compiled separately, because the first records no graph."""
     small = {"vision_depth": 1, "text_depth": 1, "dropout": 0.3}
     compiled = build(**small, compile=True, recompute=level)
     plain = build(**small)
@@ -94,7 +94,7 @@ def test_compiling_changes_neither_loss_nor_gradient_nor_dropout(build, tmp_path
     agree(gradient(compiled), gradient(plain), 1e-4)
 
     compiled.save_pretrained(tmp_path)
-    opened = MCR.from_pretrained(tmp_path)  # to look needs no compiler
+    opened = MCR.from_pretrained(tmp_path)  # for inference, which must not need a compiler
     assert "forward" in vars(compiled.image_encoder.vit.blocks[0])  # compiled
     assert "forward" not in vars(opened.image_encoder.vit.blocks[0])
 
@@ -102,7 +102,7 @@ def test_compiling_changes_neither_loss_nor_gradient_nor_dropout(build, tmp_path
 @pytest.mark.parametrize(
     ("pairs", "size", "sizes"), [(8, 4, [4, 4]), (9, 4, [3, 3, 3]), (3, 8, [3])]
 )
-def test_micro_batches_share_the_pairs_and_their_lengths(pairs, size, sizes):
+def test_micro_batches_split_the_pairs_with_similar_lengths(pairs, size, sizes):
     lengths = list(range(5, 5 + pairs))
     whole = cost.random_batch(config.load("smoke"), lengths, vocabulary=50)
     parts = micro_batches(whole, size)
@@ -125,9 +125,9 @@ def test_micro_batches_keep_together_what_belongs_together(pairs, size):
 
 
 def oracle(model, batch, size):
-    """All micro batches with their graphs at once.
+    """Loss and gradient of all micro batches with all graphs kept in memory.
 
-    Each draws its dropout from its own seed, which comes from the same place as in `two_pass`.
+    Each part draws its dropout with its own seed; the seeds are drawn as in `two_pass`.
     """
     model.train().zero_grad()
     parts = micro_batches(batch, size)
@@ -176,11 +176,11 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch(build, batch, varian
     assert terms.keys() == expected.keys()
     for name in terms:
         torch.testing.assert_close(terms[name], expected[name], atol=1e-5, rtol=1e-5)
-    agree(gradient(model), theirs, 3e-5)  # parts of another size are rounded otherwise
+    agree(gradient(model), theirs, 3e-5)  # parts of different size are rounded differently
 
 
 def test_attention_is_fused_everywhere(build, batch):
-    """With the plain kernel forbidden, whatever is not fused would fail."""
+    """The plain kernel is forbidden, so unfused attention would fail."""
     model = build(masked_patches="token", contrast="unmasked", dropout=0.1).train()
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         model(batch)["loss"].backward()
@@ -191,14 +191,14 @@ def test_attention_is_fused_everywhere(build, batch):
 
 @pytest.fixture
 def new_accelerator():
-    """A process has one precision, unless it forgets it."""
+    """Resets accelerate, which keeps the first precision of a process."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_training_takes_both_switches(smoke, dataset, new_accelerator):
-    """In bf16, where casts of weights are what breaks."""
+def test_training_works_with_recomputation_and_two_passes(smoke, dataset, new_accelerator):
+    """In bf16, because casts of weights are where recomputation breaks."""
     plain_settings = smoke.replace(seed=77, epochs=1, precision="bf16")
     lean_settings = plain_settings.replace(recompute="selective", micro_batch=12)
     lean = loop.train(lean_settings, dataset)
