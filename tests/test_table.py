@@ -197,7 +197,7 @@ def test_ids_that_became_numbers_are_one_patient(folder, spellings):
 
 
 def test_ids_that_are_no_numbers_and_lone_zeros_stay(folder):
-    ids = ["007", "12", "p1.0", "1.5", "12e5ab", "1e5"]
+    ids = ["007", "12", "0000000e-00000001", "1.5", "12e5ab", "1e5"]
     names = ["a 1.png", "a 2.png", "b.png", "c.png", "l.png", "u.png"]
     rows = [
         {"image": name, "report": "Clear.", "patient_id": patient}

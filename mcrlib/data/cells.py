@@ -18,10 +18,11 @@ SEPARATORS = (";", "|", "\n", ",")  # of labels; the first one that a column use
 WHOLE_NUMBER = re.compile(r"([0-9]+)(?:\.0*|,00?)")  # "10000032.0"; "10000032,0" in Europe
 GROUPED_NUMBER = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.0*)?")  # "10,000,032"
 DIGITS = re.compile(r"[0-9]+")
-# "1.0E+07", "1e+07", "1.5e7": a number of which some digits may be lost.
-ROUNDED = re.compile(r"[+-]?[0-9]+(?:(?:[.,][0-9]+)?[eE][+-]|[.,][0-9]+[eE])[0-9]+")
-# "1E7" can also be the id itself, such as a hash, unless all others are numbers.
-PERHAPS_ROUNDED = re.compile(r"[0-9]+[eE][0-9]+")
+# "1.0E+07", "1e+07", "1.5e7": a number of which some digits may be lost. Not "0000000e-00000001":
+# hashes look like that.
+ROUNDED = re.compile(r"[0-9]+(?:(?:[.,][0-9]+)?[eE]\+|[.,][0-9]+[eE])[0-9]{1,3}")
+# "1E7" can also be a hash, unless all other ids are numbers.
+PERHAPS_ROUNDED = re.compile(r"[0-9]+[eE][0-9]{1,3}")
 
 BRACKETS = {"[": "]", "(": ")", "{": "}"}  # databases write lists in braces
 ITEM = re.compile(
