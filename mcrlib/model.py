@@ -34,7 +34,6 @@ from mcrlib.data import batches, images
 from mcrlib.masking import dropped_patches, gather_patches
 from mcrlib.modules import Head, ImageDecoder, ImageEncoder, ReportEncoder
 
-
 # A radiograph: a file, a picture, or an array [H, W].
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 

@@ -280,7 +280,7 @@ def test_one_text_or_picture_is_a_list_of_one(build, dataset, tmp_path):
     assert torch.equal(model.embed_reports("No effusion."), report[None])
     assert torch.equal(model.embed_reports(text for text in ["No effusion."]), report[None])
 
-    array = np.asarray(dataset.images[0])
+    array = np.array(dataset.images[0])
     path = tmp_path / "radiograph.png"
     Image.fromarray(array).save(path)
     expected = model.embed_images([array])

@@ -23,7 +23,6 @@ from mcrlib.files import (
     sha256,
 )
 
-
 FEWEST_VALIDATION_PAIRS = 10  # notebook 05 maps and classifies them, in five parts
 
 
