@@ -9,7 +9,9 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import re
+import sys
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
@@ -34,6 +36,11 @@ def _list_to_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _false_to_no(value: Any) -> Any:
+    """YAML 1.1 reads the word `no` as false."""
+    return "no" if value is False else value
+
+
 Share = Annotated[float, Field(gt=0, lt=1)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Sizes = Annotated[tuple[int, int, int], BeforeValidator(_list_to_tuple)]
@@ -41,7 +48,7 @@ Betas = Annotated[tuple[float, float], BeforeValidator(_list_to_tuple)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class DataSettings(_Settings):
@@ -101,11 +108,28 @@ class ModelSettings(_Settings):
 
     @model_validator(mode="after")
     def _whole_patches(self) -> Self:
-        if self.image_size % self.patch_size:
+        if self.patch_size >= 1 and self.image_size % self.patch_size:
             raise ValueError(
                 f"Setting 'image_size' ({self.image_size}) must be a multiple of 'patch_size' "
                 f"({self.patch_size})."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        parts = ["decoder"] if self.mim_weight > 0 else []
+        if not self.vision:
+            parts.append("vision")
+        if not self.text:
+            parts.append("text")
+        for part in parts:
+            width = getattr(self, f"{part}_width")
+            heads = getattr(self, f"{part}_heads")
+            if heads >= 1 and width % heads:
+                raise ValueError(
+                    f"Setting '{part}_width' ({width}) must be a multiple of '{part}_heads' "
+                    f"({heads})."
+                )
         return self
 
 
@@ -119,7 +143,8 @@ class TrainingSettings(_Settings):
     weight_decay: float = 0.05
     betas: Betas = (0.9, 0.95)
     clip_norm: float = 1.0  # longer gradients are scaled down to this norm
-    precision: Literal["no", "bf16"] = "bf16"  # "no" is fp32
+    # "no" is fp32
+    precision: Annotated[Literal["no", "bf16"], BeforeValidator(_false_to_no)] = "bf16"
     # Activations that the backward pass recomputes, to save memory. `none` is fastest; the paper's
     # batch then takes 47 GB (26 GB with `selective`; simulated, notebook 08).
     recompute: Annotated[Literal["none", "selective", "full"], NEUTRAL] = "none"
@@ -134,12 +159,45 @@ class TrainingSettings(_Settings):
     save_minutes: Annotated[float, NEUTRAL] = 5.0  # between saves; each epoch also ends with one
 
 
+# Whole numbers of at least 1, and numbers above 0. The rules are here, not beside the settings, so
+# that a setting's line says what it is and nothing else.
+COUNTS = (
+    "cache_size", "image_size", "patch_size", "vision_width", "vision_depth", "vision_heads",
+    "text_width", "text_depth", "text_heads", "vocabulary", "decoder_width", "decoder_depth",
+    "decoder_heads",
+)  # fmt: skip
+POSITIVE = ("temperature", "lr", "clip_norm")
+NOT_NEGATIVE = (
+    "vrc_weight", "mim_weight", "mrm_weight", "weight_decay", "dropout", "workers",
+    "warmup_epochs", "save_minutes", "data_seed",
+)  # fmt: skip
+LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
+
+
 class Config(TrainingSettings, ModelSettings, DataSettings):
     """One model's complete settings. Defaults are the paper's model on MIMIC-CXR."""
 
     run: str = "mimic"
     variant: str = "mcr"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        for name in COUNTS:
+            self._require(name, getattr(self, name) >= 1, "must be at least 1")
+        for name in POSITIVE:
+            self._require(name, getattr(self, name) > 0, "must be above 0")
+        for name in NOT_NEGATIVE:
+            self._require(name, getattr(self, name) >= 0, "must be at least 0")
+        self._require("dropout", self.dropout < 1, "must be below 1")
+        self._require("sizes", min(self.sizes) >= 1, "must be three whole numbers from 1")
+        self._require("betas", min(self.betas) >= 0, "must be two numbers from 0")
+        self._require("betas", max(self.betas) < 1, "must be two numbers below 1")
+        return self
+
+    def _require(self, name: str, is_right: bool, rule: str) -> None:
+        if not is_right:
+            raise ValueError(f"Setting {name!r} {rule}, not {getattr(self, name)!r}.")
 
     @property
     def folder(self) -> Path:
@@ -189,16 +247,26 @@ def _sentence(error: Any, settings: dict[str, Any]) -> str:
     if kind == "value_error":  # our own sentence, about several settings
         return str(limits["error"])
     name = error["loc"][0]
+    value = settings[name]
+    if value is None or value == "":
+        return f"Setting {name!r} has no value: give it {_kind(name)}."
     if kind == "literal_error":
         rule = f"must be {limits['expected']}"
     elif kind in ("greater_than", "less_than"):
         rule = "must be between 0 and 1, both excluded"
     elif kind == "greater_than_equal":
         rule = f"must be at least {limits['ge']}"
+    elif kind == "less_than_equal":
+        rule = f"must be at most {limits['le']}"
     else:
-        default = Config.model_fields[name].get_default(call_default_factory=True)
-        rule = f"must be {_KINDS[type(default)]} such as {default!r}"
-    return f"Setting {name!r} {rule}, not {settings[name]!r}."
+        rule = f"must be {_kind(name)}"
+    return f"Setting {name!r} {rule}, not {value!r}."
+
+
+def _kind(name: str) -> str:
+    """What a setting takes, with its default as an example."""
+    default = Config.model_fields[name].get_default(call_default_factory=True)
+    return f"{_KINDS[type(default)]} such as {default!r}"
 
 
 _KINDS = {
@@ -270,15 +338,125 @@ def load(run: str, variant: str = "mcr", seed: int = 0, **overrides: Any) -> Con
     return _validated(settings | overrides | {"variant": variant, "seed": seed})
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, but 1e-3 is a number, and a name that is given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping. Raises YAMLError for a name that is given twice or cannot be a name."""
+        seen = set()
+        for key, _ in node.value:
+            name = key.value
+            if not isinstance(name, str):
+                raise yaml.YAMLError("its name is a list or a mapping, not a word")
+            if name in seen:
+                raise yaml.YAMLError(f"{name!r} is given twice")
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 wants a point and a sign, as in 1.0e-3, and takes everything else for text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
 def parse(words: list[str]) -> dict[str, Any]:
-    """`NAME=VALUE` words of a command line, values in YAML. Raises ValueError."""
+    """`NAME=VALUE` words of a command line, values in YAML; an empty value is the text "".
+
+    Raises ValueError for a word of another form and for a name that is given twice.
+    """
     settings = {}
     for word in words:
-        name, _, value = word.partition("=")
+        name, equals, value = word.partition("=")
+        if not name or not equals:
+            raise ValueError(f"{word!r} cannot be read: write NAME=VALUE, such as epochs=3.")
+        if name in settings:
+            raise ValueError(f"{name!r} is given twice: {settings[name]!r} and {value!r}.")
         try:
-            settings[name] = yaml.safe_load(value) if value else ""
-        except yaml.YAMLError as error:
+            settings[name] = _from_yaml(value) if value else ""
+        except ValueError as error:
             raise ValueError(f"{word} cannot be read: {error}") from None
+    return settings
+
+
+def _from_yaml(text: str) -> Any:
+    """Raises ValueError with a sentence on one line."""
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        problem = getattr(error, "problem", None) or str(error)
+        raise ValueError(" ".join(problem.split()) or "it is nested too deeply") from None
+
+
+# What the Makefile has variables of its own for.
+MAKE_VARIABLES = {
+    "run": "RUN",
+    "variant": "VARIANTS",
+    "seed": "SEEDS",
+    "data": "DATA",
+    "weights": "WEIGHTS",
+}
+WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]*")
+
+
+def check_names(
+    run: str,
+    variants: str | Iterable[str],
+    seeds: str | Iterable[str | int],
+    settings: str | dict[str, Any] = "",
+) -> None:
+    """Check what the Makefile is given before anything runs.
+
+    `variants` and `seeds` are lists, or words with spaces between them; `settings` is a mapping, or
+    the text of SET, such as "epochs: 3, lr: 1e-3". Raises ValueError, in one sentence, for a run
+    that is not in RUNS, an unknown variant, a seed that is not a whole number of at least 0, and
+    for settings that do not exist, are given twice or have a wrong value.
+    """
+    _known(run, RUNS, "run")
+    variants = variants.split() if isinstance(variants, str) else list(variants)
+    seeds = seeds.split() if isinstance(seeds, str) else list(seeds)
+    if not variants:
+        raise ValueError(f"VARIANTS names no variant; choose from {', '.join(VARIANTS)}.")
+    if not seeds:
+        raise ValueError("SEEDS names no seed: give whole numbers, such as SEEDS='0 1 2'.")
+    changes = _read_settings(settings)
+    numbers = [_to_seed(seed) for seed in seeds]
+    for variant in variants:
+        for seed in numbers:
+            load(run, variant, seed, **changes)
+
+
+def _to_seed(seed: str | int) -> int:
+    """The seed as a number; ValueError unless it is written as `make` will name its folder."""
+    text = str(seed)
+    if not WHOLE_NUMBER.fullmatch(text) or int(text) > LARGEST_SEED:
+        raise ValueError(
+            f"There is no seed {text!r}: a seed is a whole number from 0 to {LARGEST_SEED}, "
+            "without a sign or leading zeros."
+        )
+    return int(text)
+
+
+def _read_settings(settings: str | dict[str, Any]) -> dict[str, Any]:
+    """The settings in SET, whose names are known and have no variable of their own."""
+    if isinstance(settings, str):
+        try:
+            settings = _from_yaml("{" + settings + "}")
+        except ValueError as error:
+            raise ValueError(
+                f"SET cannot be read: {error}; write SET='epochs: 3, lr: 1e-3'."
+            ) from None
+    for name, value in settings.items():
+        if name in MAKE_VARIABLES:
+            raise ValueError(f"SET cannot change {name!r}: use {MAKE_VARIABLES[name]}=... instead.")
+        if value is None and name not in Config.model_fields:
+            raise ValueError(
+                f"SET has {name!r} without a value; write a colon and a space, as in "
+                "SET='epochs: 3, lr: 1e-3'."
+            )
+        _known(name, Config.model_fields, "setting")
     return settings
 
 
@@ -304,8 +482,25 @@ def current_names(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _known(name: str, names: Iterable[str], kind: str) -> str:
-    if name in names:
+    if isinstance(name, str) and name in names:
         return name
     close = difflib.get_close_matches(str(name), list(names), n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(names)}."
     raise ValueError(f"There is no {kind} {name!r}; {hint}")
+
+
+def main(arguments: list[str]) -> str | int:
+    """Check `RUN VARIANTS SEEDS SET`; returns the exit code 0, or the sentence to exit with."""
+    if not 3 <= len(arguments) <= 4:
+        return (
+            "Usage: python -m mcrlib.config RUN VARIANTS SEEDS [SET], each one word or in quotes."
+        )
+    try:
+        check_names(*arguments)
+    except ValueError as error:
+        return str(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -14,7 +14,7 @@ Read `MCR.forward` first: it is the table of contents. The letters in shapes:
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -33,6 +33,9 @@ from mcrlib import distributed, losses, pretrained
 from mcrlib.data import batches, images
 from mcrlib.masking import dropped_patches, gather_patches
 from mcrlib.modules import Head, ImageDecoder, ImageEncoder, ReportEncoder
+
+# A radiograph: a file, a picture, or an array [H, W].
+Picture = str | Path | Image.Image | np.ndarray | Tensor
 
 
 class Features(NamedTuple):
@@ -191,11 +194,15 @@ class MCR(nn.Module):
         return self.report_head(report_tokens, present)
 
     @torch.no_grad()
-    def embed_images(self, pictures: Sequence, batch_size: int = 64) -> Tensor:
+    def embed_images(self, pictures: Iterable[Picture] | Picture, batch_size: int = 64) -> Tensor:
         """Unit rows `[N, E]`, on the CPU, of radiographs: paths, PIL images or arrays `[H, W]`.
 
-        Leaves the model in evaluation mode. Raises ValueError if a radiograph cannot be read.
+        A single path, picture or array `[H, W]` is a list of one; an array or tensor `[N, H, W]`
+        or `[N, 1, H, W]` holds N radiographs. Leaves the model in evaluation mode. Raises
+        ValueError if a radiograph cannot be read.
         """
+        _check_batch_size(batch_size)
+        pictures = _list_of_pictures(pictures)
         self.eval()
         device = self.log_scale.device
         rows = [torch.empty(0, self.config.embed_dim)]  # the result without pictures
@@ -209,11 +216,14 @@ class MCR(nn.Module):
         return torch.cat(rows)
 
     @torch.no_grad()
-    def embed_reports(self, texts: Sequence[str], batch_size: int = 64) -> Tensor:
+    def embed_reports(self, texts: Iterable[str] | str, batch_size: int = 64) -> Tensor:
         """Unit rows `[N, E]`, on the CPU, of report texts; longer ones are cut at `max_tokens`.
 
-        Leaves the model in evaluation mode.
+        A single text is a list of one. Leaves the model in evaluation mode. Raises ValueError for
+        what is no text.
         """
+        _check_batch_size(batch_size)
+        texts = _list_of_texts(texts)
         self.eval()
         device = self.log_scale.device
         ids = batches.tokenize(self.tokenizer, texts, self.config.max_tokens)
@@ -281,19 +291,93 @@ def _find_folder(folder_or_hub_id: str | Path) -> Path:
         ) from error
 
 
-def _read_square(picture: str | Path | Image.Image | np.ndarray, size: int) -> np.ndarray:
+def _check_batch_size(batch_size: int) -> None:
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number of at least 1: got {batch_size!r}.")
+
+
+def _list_of_texts(texts: Iterable[str] | str) -> list[str]:
+    """The reports as a list; ValueError for what is no text."""
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, (bytes, Mapping, Path)) or not isinstance(texts, Iterable):
+        kind = type(texts).__name__
+        raise ValueError(f"embed_reports takes a list of texts: got a {kind}.")
+    reports = list(texts)
+    for i, report in enumerate(reports):
+        if not isinstance(report, str):
+            raise ValueError(
+                f"embed_reports takes texts, but entry {i} is {report!r}: use '' for a missing one."
+            )
+    return reports
+
+
+def _list_of_pictures(pictures: Iterable[Picture] | Picture) -> Sequence[Picture]:
+    """The radiographs as a sequence; ValueError for what cannot be one."""
+    if isinstance(pictures, (str, Path, Image.Image)):
+        return [pictures]
+    if isinstance(pictures, Tensor):
+        pictures = _to_array(pictures)
+    if isinstance(pictures, np.ndarray) and pictures.dtype.kind in "biuf":
+        return _split_pictures(pictures)
+    if isinstance(pictures, (bytes, Mapping)) or not isinstance(pictures, Iterable):
+        kind = type(pictures).__name__
+        raise ValueError(f"embed_images takes a list of paths, PIL images or arrays: got a {kind}.")
+    return list(pictures)
+
+
+def _split_pictures(array: np.ndarray) -> Sequence[np.ndarray]:
+    """The radiographs `[N, H, W]` of an array `[H, W]`, `[N, H, W]` or `[N, 1, H, W]`."""
+    if array.ndim == 1 and len(array) == 0:
+        return []
+    if array.ndim == 2:
+        return array[None]
+    is_colour = array.shape[-1] in (3, 4)
+    if array.ndim == 3 and not is_colour:
+        return array
+    if array.ndim == 4 and array.shape[1] == 1:
+        return array[:, 0]
+    raise ValueError(
+        "embed_images takes arrays [H, W], [N, H, W] or [N, 1, H, W] of grey radiographs: got the "
+        f"shape {list(array.shape)}."
+    )
+
+
+def _to_array(tensor: Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:  # NumPy has none
+        tensor = tensor.float()
+    return tensor.numpy()
+
+
+def _read_square(picture: Picture, size: int) -> np.ndarray:
     """A radiograph as uint8 `[size, size]`. Raises ValueError that names the file."""
-    source = picture
     if isinstance(picture, str):
         source = settings.project_path(picture)
     elif isinstance(picture, Image.Image):
         source = _grey_array(picture)
+    elif isinstance(picture, Tensor):
+        source = _one_picture(_to_array(picture))
+    elif isinstance(picture, np.ndarray):
+        source = _one_picture(picture)
+    elif isinstance(picture, Path) or callable(picture):
+        source = picture
+    else:
+        kind = type(picture).__name__
+        raise ValueError(f"A radiograph is a path, a PIL image or an array [H, W]: got a {kind}.")
     try:
         return images.read(source, size)
     except ValueError as error:
         is_file = isinstance(picture, (str, Path))
         name = picture if is_file else "A radiograph"
         raise ValueError(f"{name} cannot be embedded: {error}.") from None
+
+
+def _one_picture(array: np.ndarray) -> np.ndarray:
+    """`[H, W]` of an array `[H, W]` or `[1, H, W]`; others stay, for `images.read` to refuse."""
+    if array.ndim == 3 and len(array) == 1:
+        return array[0]
+    return array
 
 
 def _grey_array(picture: Image.Image) -> np.ndarray:

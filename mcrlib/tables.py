@@ -128,8 +128,9 @@ def verdict_table(verdicts: list[dict]) -> pd.DataFrame:
                 f"{difference} [{_points(verdict['low'])}, {_points(verdict['high'])}]"
             )
             row["p"] = f"{verdict['p']:.4f}"
-            row["no loss"] = "yes" if verdict["no_loss"] else "not shown"
-            row["detectable"] = f"{100 * verdict['detectable']:.1f}"
+            if "undecided" not in verdict:
+                row["no loss"] = "yes" if verdict["no_loss"] else "not shown"
+                row["detectable"] = f"{100 * verdict['detectable']:.1f}"
         rows.append(row)
     return pd.DataFrame(rows).fillna("")
 

@@ -1,6 +1,11 @@
 """Settings: known ones are typed and checked, unknown ones are refused with a hint."""
 
+import subprocess
+import sys
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mcrlib import config
 
@@ -41,6 +46,16 @@ def test_the_caller_s_settings_override_all_others():
         ({"image_size": 100}, "multiple of 'patch_size'"),
         ({"sizes": [1, 2]}, "'sizes' must be a list such as"),
         ({"seed": True}, "'seed' must be a whole number"),
+        ({"seed": -1}, "'seed' must be at least 0, not -1"),
+        ({"seed": 2**32}, "'seed' must be at most 4294967295"),
+        ({"lr": None}, "'lr' has no value: give it a number such as 0.00015"),
+        ({"epochs": ""}, "'epochs' has no value"),
+        ({"lr": float("nan")}, "'lr' must be a number such as"),
+        ({"lr": -1e-3}, "'lr' must be above 0"),
+        ({"dropout": 1.5}, "'dropout' must be below 1"),
+        ({"patch_size": 0}, "'patch_size' must be at least 1"),
+        ({"text_heads": 5}, r"'text_width' \(96\) must be a multiple of 'text_heads' \(5\)"),
+        ({"run": ["demo"]}, "no run"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_a_clear_message(settings, message):
@@ -79,3 +94,108 @@ def test_prepared_data_depends_on_the_data_settings_only():
     assert c.data_settings() == config.load("demo", "abm", seed=3, epochs=1).data_settings()
     for name, value in {"policy": "findings", "data": "elsewhere", "cache_size": 64}.items():
         assert c.data_settings() != config.load("demo", **{name: value}).data_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3), ("5E-4", 5e-4), ("-2e3", -2000.0), ("1.e+2", 100.0), (".5e1", 5.0),
+        ("1.0e-3", 1e-3), ("3", 3), ("0.5", 0.5), ("'1e-3'", "1e-3"), ("1e-3x", "1e-3x"),
+        ("e5", "e5"), ("", ""), ("[1e-3, 2]", [1e-3, 2]), ("{lr: 1e-3}", {"lr": 1e-3}),
+    ],
+)  # fmt: skip
+def test_numbers_are_read_as_people_write_them(text, value):
+    (read,) = config.parse([f"a={text}"]).values()
+    assert read == value
+    assert type(read) is type(value)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_python_writes_is_read_back(number):
+    assert config.parse([f"lr={number!r}"]) == {"lr": number}
+
+
+def test_the_word_no_is_a_precision():
+    assert config.load("demo", **config.parse(["precision=no"])).precision == "no"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lr=1", "lr=2"], "'lr' is given twice: 1 and '2'"),
+        (["overrides={lr: 1, lr: 2}"], "'lr' is given twice"),
+        (["overrides={columns: {report: a, report: b}}"], "'report' is given twice"),
+        (["lr"], "write NAME=VALUE"),
+        (["=3"], "write NAME=VALUE"),
+        (["lr=[1"], "cannot be read"),
+        (["lr={[1]: 2}"], "cannot be read"),
+        (["a=" + "[" * 5000], "cannot be read"),
+    ],
+)
+def test_words_that_cannot_be_read_are_one_sentence(words, message):
+    with pytest.raises(ValueError, match=message) as error:
+        config.parse(words)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("demo", "mcr abm dual", "0 1", "epochs: 3, lr: 1e-3"),
+        ("table", ["mcr"], [0, "7"], {"columns": {"report": "text"}}),
+        ("smoke", "mcr", "4294967295", ""),
+        ("demo", "mcr", "0", "precision: no, sizes: [10, 5, 5]"),
+    ],
+)
+def test_right_names_are_accepted(arguments):
+    config.check_names(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"run": "demmo"}, "no run 'demmo'; did you mean 'demo'"),
+        ({"run": "../demo"}, r"no run '\.\./demo'"),
+        ({"run": "/etc"}, "no run '/etc'"),
+        ({"run": ""}, "no run ''; choose from"),
+        ({"variants": "mcr dul"}, "no variant 'dul'; did you mean 'dual'"),
+        ({"variants": "mcr,abm"}, "no variant 'mcr,abm'"),
+        ({"variants": " "}, "names no variant"),
+        ({"seeds": ""}, "names no seed"),
+        ({"seeds": "0 -1"}, "no seed '-1'"),
+        ({"seeds": "1.5"}, "no seed '1.5'"),
+        ({"seeds": "0-2"}, "no seed '0-2'"),
+        ({"seeds": "01"}, "without a sign or leading zeros"),
+        ({"seeds": "\u0661"}, "no seed"),
+        ({"seeds": "4294967296"}, "no seed '4294967296'"),
+        ({"seeds": [True]}, "no seed 'True'"),
+        ({"settings": "epoch: 3"}, "did you mean 'epochs'"),
+        ({"settings": "epochs: 3, epochs: 4"}, "'epochs' is given twice"),
+        ({"settings": "lr: "}, "'lr' has no value"),
+        ({"settings": "lr: fast"}, "'lr' must be a number such as .* not 'fast'"),
+        ({"settings": "epochs:3"}, "'epochs:3' without a value; write a colon and a space"),
+        ({"settings": "lr=1e-3"}, "'lr=1e-3' without a value"),
+        ({"settings": "epochs: 3}"}, "SET cannot be read"),
+        ({"settings": "{epochs: 3}"}, "SET cannot be read"),
+        ({"settings": "seed: 3"}, "cannot change 'seed': use SEEDS="),
+        ({"settings": "data: x.csv"}, "use DATA="),
+        ({"settings": {3: 4}}, "no setting 3"),
+    ],
+)
+def test_wrong_names_are_refused_in_one_sentence(change, message):
+    arguments = {"run": "demo", "variants": "mcr", "seeds": "0", "settings": ""} | change
+    with pytest.raises(ValueError, match=message) as error:
+        config.check_names(**arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_names_are_checked_from_the_command_line():
+    def check(*arguments):
+        command = [sys.executable, "-m", "mcrlib.config", *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert check("demo", "mcr", "0", "lr: 1e-3").returncode == 0
+    wrong = check("demo", "mcr dul", "0", "")
+    assert wrong.returncode == 1
+    assert wrong.stderr == "There is no variant 'dul'; did you mean 'dual'?\n"
+    assert "Usage" in check("demo").stderr

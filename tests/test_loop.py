@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 from mcrlib.config import load
 from mcrlib.data.batches import EpochOrder
+from mcrlib.data.dataset import problems
 from mcrlib.training import loop
 from mcrlib.training.__main__ import main
 from mcrlib.training.checkpoint import Damaged, Saves, load_trained
@@ -168,6 +170,45 @@ def test_a_setting_that_does_not_exist_is_one_sentence(home, capsys):
 def test_too_few_pairs_for_a_batch_is_one_sentence(settings, dataset):
     with pytest.raises(ValueError, match="fewer than a batch of 500"):
         loop.train(settings.replace(batch_size=500), dataset)
+
+
+def with_splits(dataset, **pairs):
+    """The data set with so many pairs in each split."""
+    labels = [split for split, count in pairs.items() for _ in range(count)]
+    frame = dataset.frame.iloc[: len(labels)].assign(split=labels)
+    return dataclasses.replace(dataset, frame=frame)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "messages"),
+    [
+        ({"train": 64, "validate": 12}, ["The test split .* has no pairs"]),
+        ({"train": 64, "test": 12}, ["The validate split .* has no pairs"]),
+        ({"validate": 12, "test": 12}, ["The train split .* has no pairs"]),
+        (
+            {"train": 64, "validate": 9, "test": 1},
+            ["The validate split .* has 9 pairs, .* need 10"],
+        ),
+        ({"train": 31, "validate": 9, "test": 1}, ["has 9 pairs", "31 pairs, fewer than a batch"]),
+        ({}, ["train split", "validate split", "test split"]),
+        ({"train": 32, "validate": 10, "test": 1}, []),
+    ],
+)
+def test_what_would_fail_late_is_said_before_training(settings, dataset, pairs, messages):
+    small = with_splits(dataset, **pairs)
+    found = problems(small, settings)
+    assert len(found) == len(messages)
+    for sentence, message in zip(found, messages, strict=True):
+        assert re.search(message, sentence)
+    if messages:
+        with pytest.raises(ValueError, match=messages[-1]):
+            loop.train(settings, small)
+        assert not settings.folder.exists()
+
+
+def test_the_log_says_what_chance_would_find(settings, dataset, capsys):
+    loop.train(settings.replace(epochs=1), dataset)
+    assert f"(chance {10 / len(dataset.indices('validate')):.3f})" in capsys.readouterr().out
 
 
 def test_an_untrained_model_is_named(dataset, home):

@@ -1,5 +1,6 @@
 """MIMIC-CXR's layout, on a made-up tree with every fault."""
 
+import os
 import zipfile
 
 import mimic_tree
@@ -126,3 +127,48 @@ def test_an_unusable_report_file_is_excluded_with_a_reason(tmp_path, zipped):
     expected = "report file is damaged" if zipped else "study has no report file"
     assert read(names[0]).reason == expected
     assert read(names[1]) == ("", "report file is too large to be a report")
+
+
+def _rewrite(tmp_path, table, change):
+    """Change a table as `change(frame)` does, in place."""
+    path = tmp_path / f"mimic-cxr-2.0.0-{table}.csv.gz"
+    frame = pd.read_csv(path, dtype=str, na_filter=False)
+    change(frame)
+    frame.to_csv(path, index=False)
+
+
+def test_ids_that_became_numbers_are_the_same_ids(mimic, tmp_path):
+    mimic_tree.write(tmp_path, 30)
+    before = mimic(run="before")
+
+    def as_numbers(frame):
+        for column in ("subject_id", "study_id"):
+            frame[column] += frame[column].where(frame[column] == "nan", ".0").replace("nan", "")
+
+    for table in ("metadata", "chexpert"):
+        _rewrite(tmp_path, table, as_numbers)
+    after = mimic(run="after")
+    pd.testing.assert_frame_equal(after.frame, before.frame)
+
+
+def test_ids_in_scientific_notation_are_refused_by_name(tmp_path):
+    mimic_tree.write(tmp_path, 30)
+
+    def rounded(frame):
+        frame.loc[3, "subject_id"] = "1.0E+07"
+
+    _rewrite(tmp_path, "metadata", rounded)
+    settings = config.load("mimic", data=str(tmp_path))
+    with pytest.raises(ValueError, match=r"metadata.*the subject_id '1\.0E\+07'"):
+        next(mimic_cxr.rows(settings))
+
+
+def test_a_report_that_is_no_file_is_a_reason(tmp_path):
+    folder = tmp_path / "p10/p10000001"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "s1.txt")
+    (folder / "s2.txt").mkdir()
+    (folder / "s3.txt").symlink_to("s3.txt")
+    read = mimic_cxr._report_reader(tmp_path)
+    for study in ("s1", "s2", "s3", "s" + "4" * 300):
+        assert read(f"p10/p10000001/{study}") == ("", "study has no report file")

@@ -272,3 +272,74 @@ def test_an_unreadable_picture_is_named(build, tmp_path):
     path.write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"broken\.jpg"):
         build().embed_images([path])
+
+
+def test_one_text_or_picture_is_a_list_of_one(build, dataset, tmp_path):
+    model = build()
+    (report,) = model.embed_reports(["No effusion."])
+    assert torch.equal(model.embed_reports("No effusion."), report[None])
+    assert torch.equal(model.embed_reports(text for text in ["No effusion."]), report[None])
+
+    array = np.array(dataset.images[0])
+    path = tmp_path / "radiograph.png"
+    Image.fromarray(array).save(path)
+    expected = model.embed_images([array])
+    single = [array, path, str(path), Image.fromarray(array), torch.from_numpy(array)]
+    for picture in single:
+        assert torch.equal(model.embed_images(picture), expected)
+        assert torch.equal(model.embed_images(iter([picture])), expected)
+    assert torch.equal(model.embed_images(np.array([str(path)])), expected)
+
+
+def test_arrays_of_pictures_are_so_many_pictures(build, dataset):
+    model = build()
+    squares = np.array(dataset.images[:4])
+    expected = model.embed_images(list(squares))
+    stacks = [squares, squares[:, None], torch.from_numpy(squares)]
+    stacks += [torch.from_numpy(squares)[:, None], list(torch.from_numpy(squares)[:, None])]
+    for stack in stacks:
+        assert torch.equal(model.embed_images(stack), expected)
+    # Floating point comes in windows of its own; the shape is what is read here.
+    for kind in (torch.float32, torch.bfloat16):
+        stack = torch.from_numpy(squares)[:, None].to(kind).requires_grad_()
+        assert model.embed_images(stack).shape == expected.shape
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        (torch.rand(4, 3, 224, 224), r"\[N, 1, H, W\].*got the shape \[4, 3, 224, 224\]"),
+        (np.zeros((224, 224, 3), np.uint8), r"grey radiographs: got the shape \[224, 224, 3\]"),
+        (np.zeros(5), r"got the shape \[5\]"),
+        (5, "list of paths, PIL images or arrays: got a int"),
+        (None, "got a NoneType"),
+        (b"PNG", "got a bytes"),
+        ([5], r"A radiograph is a path, a PIL image or an array \[H, W\]: got a int"),
+        ([None], "got a NoneType"),
+    ],
+)
+def test_what_is_no_picture_is_one_sentence(build, pictures, message):
+    with pytest.raises(ValueError, match=message):
+        build().embed_images(pictures)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (None, "list of texts: got a NoneType"),
+        (b"No effusion.", "got a bytes"),
+        ({"a": "b"}, "got a dict"),
+        (["Clear.", None], "entry 1 is None"),
+        ([float("nan")], "entry 0 is nan"),
+        ([["Clear."]], "entry 0 is"),
+    ],
+)
+def test_what_is_no_text_is_one_sentence(build, texts, message):
+    with pytest.raises(ValueError, match=message):
+        build().embed_reports(texts)
+
+
+def test_a_batch_size_of_nothing_is_refused(build):
+    for embed in (build().embed_reports, build().embed_images):
+        with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
+            embed([], batch_size=0)

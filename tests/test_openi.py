@@ -1,6 +1,7 @@
 """Open-i: all real reports of the torchxrayvision wheel, with made-up images."""
 
 import io
+import os
 import random
 import tarfile
 
@@ -83,3 +84,96 @@ def test_broken_reports_and_missing_images_are_excluded(home, tmp_path):
         list(openi.rows(settings(tmp_path)))
     (tmp_path / "x.png").write_bytes(PICTURES[0])
     assert [row.reason for row in openi.rows(settings(tmp_path))] == ["report is no Open-i XML"] * 2
+
+
+REPORT = (
+    '<eCitation><uId id="{0}"/><AbstractText Label="FINDINGS">Clear lungs.</AbstractText>'
+    '<parentImage id="{0}_1"/></eCitation>'
+)
+KINDS = {
+    "file": tarfile.REGTYPE,
+    "folder": tarfile.DIRTYPE,
+    "pipe": tarfile.FIFOTYPE,
+    "device": tarfile.CHRTYPE,
+    "nowhere": tarfile.SYMTYPE,
+    "circle": tarfile.SYMTYPE,
+    "hard": tarfile.LNKTYPE,
+}
+LINKS = {"nowhere": "../../etc/passwd", "circle": "circle_1.png", "hard": "gone.png"}
+
+
+def odd_archive(path, suffix, contents):
+    """An archive with a member of each kind, called after it."""
+    with tarfile.open(path, "w:gz") as out:
+        for name, kind in KINDS.items():
+            member = tarfile.TarInfo(f"{name}{suffix}")
+            member.type = kind
+            member.linkname = LINKS.get(name, "")
+            if kind == tarfile.REGTYPE:
+                member.size = len(contents[name])
+            out.addfile(member, io.BytesIO(contents.get(name, b"")))
+
+
+@pytest.fixture
+def any_view(monkeypatch):
+    """Take every image for a frontal one, since the ids here are not Open-i's."""
+    views = [{f"{name}_1": "PA" for name in KINDS}, {}]
+    monkeypatch.setattr(openi, "_column", lambda path, name: views[name == "tsne-view"])
+
+
+def test_a_picture_that_is_no_file_is_one_excluded_row(home, tmp_path, any_view):
+    for name in KINDS:
+        (tmp_path / f"{name}.xml").write_text(REPORT.format(name))
+    odd_archive(tmp_path / "png.tgz", "_1.png", {"file": PICTURES[0]})
+    dataset = prepare.build(settings(tmp_path, run="odd-png"), 1)
+    assert list(dataset.frame["pair_id"]) == ["file_1"]
+    assert dataset.info["excluded"] == {
+        "archive member is a folder or a device, not a file": 3,
+        "archive member is a link that leads to no file in it": 3,
+    }
+
+
+def test_a_report_that_is_no_file_is_one_excluded_row(home, tmp_path, any_view):
+    (tmp_path / "file_1.png").write_bytes(PICTURES[0])
+    odd_archive(tmp_path / "reports.tgz", ".xml", {"file": REPORT.format("file").encode()})
+    from_archive = prepare.build(settings(tmp_path, run="odd-xml"), 1)
+    (tmp_path / "reports.tgz").unlink()
+
+    (tmp_path / "file.xml").write_text(REPORT.format("file"))
+    (tmp_path / "folder.xml").mkdir()
+    os.mkfifo(tmp_path / "pipe.xml")
+    (tmp_path / "nowhere.xml").symlink_to("gone.xml")
+    (tmp_path / "empty.xml").touch()
+    (tmp_path / "encoding.xml").write_text('<?xml version="1.0" encoding="klingon"?><a/>')
+    (tmp_path / "anonymous.xml").write_text("<eCitation><uId/></eCitation>")
+    from_folder = prepare.build(settings(tmp_path, run="odd-xml"), 1)
+    for dataset in (from_archive, from_folder):
+        assert list(dataset.frame["pair_id"]) == ["file_1"]
+        assert dataset.info["excluded"] == {"report is no Open-i XML": 6}
+
+
+def test_a_name_that_no_file_can_have_is_one_excluded_row(home, tmp_path, monkeypatch):
+    long = "x" * 300
+    monkeypatch.setattr(openi, "_column", lambda *_: {f"{name}_1": "PA" for name in (long, "a")})
+    (tmp_path / "a.xml").write_text(REPORT.format("a"))
+    (tmp_path / "b.xml").write_text(REPORT.format(long))
+    (tmp_path / "a_1.png").write_bytes(PICTURES[0])
+    (tmp_path / "folder_1.png").mkdir()
+    info = prepare.build(settings(tmp_path, run="long"), 1).info
+    assert (info["kept"], info["excluded"]) == (
+        1,
+        {"image file cannot be opened: File name too long": 1},
+    )
+
+
+@pytest.mark.parametrize("name", ["png.tgz", "reports.tgz"])
+def test_half_an_archive_is_named(tmp_path, name):
+    contents = {f"{i}_1{'.png' if name == 'png.tgz' else '.xml'}": PICTURES[i] for i in range(8)}
+    archive(tmp_path / name, contents)
+    if name == "reports.tgz":
+        (tmp_path / "0_1.png").write_bytes(PICTURES[0])
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    openi._open.cache_clear()
+    with pytest.raises(ValueError, match=f"{name} is not a whole archive"):
+        list(openi.rows(settings(tmp_path)))

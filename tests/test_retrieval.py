@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mcrlib import tables
 from mcrlib.evaluation import retrieval
 
 DIRECTIONS = ("image_to_report", "report_to_image")
@@ -202,11 +203,61 @@ def test_bad_input_is_one_clear_sentence(change, message):
         ({"texts": ["a", "b", float("nan")]}, "a report must be text, got nan"),
         ({"patients": [1, 2, None]}, "patients must have an entry"),
         ({"labels": [["a"], None, []]}, "labels must have an entry"),
+        ({"labels": ["Edema", "Mass", ""]}, "a list of labels for each row: row 0 has 'Edema'"),
+        ({"labels": [["a"], [], float("nan")]}, "row 2 has nan"),
+        ({"labels": [["a"], [], [["b"]]]}, "labels must hold a list of labels"),
+        ({"labels": "abc"}, "labels must be a list .* got a str"),
+        ({"labels": 3}, "labels must be a list .* got 3"),
+        ({"texts": "abc"}, "texts must be a list .* got a str"),
+        ({"patients": "abc"}, "patients must be a list .* got a str"),
+        ({"patients": [[1], [2], [3]]}, r"numbers or texts: got \[1\]"),
+        ({"image": "abc"}, "image must be a matrix of numbers"),
+        ({"image": [[1.0], [1.0, 2.0], [3.0]]}, "rows of equal length"),
+        ({"ks": ()}, r"ks must be a list of whole numbers from 1, .* got \(\)"),
+        ({"ks": (0, 5)}, "ks must be a list"),
+        ({"ks": 10}, "ks must be a list .* got 10"),
+        ({"ks": "10"}, "ks must be a list"),
+        ({"ks": (1.5,)}, "ks must be a list"),
+        ({"draws": 0}, "draws must be a whole number of at least 1: got 0"),
+        ({"seed": -1}, "seed must be a whole number of at least 0"),
     ],
 )
 def test_evaluate_refuses_bad_input_in_one_clear_sentence(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         retrieval.evaluate(**{"image": np.ones((3, 2)), "report": np.ones((3, 2))} | change)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change", [{"labels": ["a"] * 1500}, {"texts": "a"}, {"patients": "p"}, {"ks": []}]
+)
+def test_evaluate_checks_everything_before_it_computes(monkeypatch, change):
+    monkeypatch.setattr(retrieval, "_ranks", lambda *_: pytest.fail("computed before checking"))
+    rows = np.random.default_rng(0).normal(size=(1500, 4))
+    with pytest.raises(ValueError, match="must"):
+        retrieval.evaluate(rows, rows, **change)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: retrieval.ranks(np.eye(3), np.eye(3), "abc", range(3)), "query_group must be"),
+        (lambda: retrieval.hits(np.eye(3), np.eye(3), 0), "k must be a whole number of at least 1"),
+        (lambda: retrieval.hits(np.eye(3), np.eye(3), 2.0), "k must be a whole number"),
+        (lambda: retrieval.recall_at([1, 2], ks=()), "ks must be a list"),
+        (lambda: retrieval.label_ceiling([["a"]], ks=[]), "ks must be a list"),
+        (lambda: retrieval.label_ceiling([]), "there are no labels"),
+        (lambda: retrieval.label_ceiling(["Edema"]), "row 0 has 'Edema'"),
+        (lambda: retrieval.verdicts({}, []), "there are no ranks to compare"),
+        (lambda: retrieval.compare_ranks(*[np.ones((1, 2, 3))] * 2, "abc"), "patients must be"),
+        (lambda: retrieval.compare_ranks(*[np.ones((1, 2, 3))] * 2, range(3), k=0), "k must be"),
+        (lambda: retrieval.compare_ranks(*[np.ones((1, 2, 3))] * 2, range(3), draws=0), "draws"),
+    ],
+)
+def test_what_is_not_there_is_named(call, message):
+    with pytest.raises(ValueError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
 
 
 @given(pools(), st.integers(1, 14))
@@ -436,6 +487,49 @@ def test_verdicts_compare_the_seeds_that_two_variants_share():
     alone = {name: ranks[name] for name in ("dual-seed0", "clip-seed0")}
     (only,) = retrieval.verdicts(alone, patients, draws=500)
     assert only["variants"] == ["dual", "clip"] and not only["primary"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "pairs", "reason"),
+    [
+        ([1, 7], [9, 2], 10, "a pool of 10 pairs has every rank within 10"),
+        ([1, 7], [10, 2], 40, "all ranks of both are within 10"),
+        ([11, 30], [40, 12], 40, "no rank of either is within 10"),
+    ],
+)
+def test_there_is_no_verdict_where_nothing_can_differ(a, b, pairs, reason):
+    ranks_a = np.resize(a, (1, 2, pairs))
+    ranks_b = np.resize(b, (1, 2, pairs))
+    result = retrieval.compare_ranks(ranks_a, ranks_b, range(pairs), draws=50)
+    assert (result["no_loss"], result["detectable"]) == (None, None)
+    rng = np.random.default_rng(0)
+    ranks = {
+        "mcr-seed0": ranks_a[0],
+        "dual-seed0": ranks_b[0],
+        "abm-seed0": ranks_b[0],
+        "clip-seed0": np.where(rng.random((2, pairs)) < 0.5, 1, 39),
+    }
+    by_variant = {
+        record["variants"][1]: record
+        for record in retrieval.verdicts(ranks, range(pairs), draws=50)
+    }
+    for variant in ("dual", "abm"):
+        assert by_variant[variant]["verdict"] == f"none: {reason}"
+    json.dumps(list(by_variant.values()))
+    (row,) = tables.verdict_table([by_variant["dual"]]).to_dict("records")
+    assert row["verdict"] == f"none: {reason}"
+    assert "no loss" not in row and "detectable" not in row
+    if pairs > 10:  # the comparison that can be told is corrected for itself alone
+        clip = retrieval.compare_ranks(ranks_a, ranks["clip-seed0"][None], range(pairs), draws=50)
+        assert by_variant["clip"]["p"] == clip["p"]
+        assert by_variant["clip"]["verdict"] in ("better", "worse", "open")
+
+
+def test_chance_stands_beside_the_recall_of_each_pool():
+    image, report = noisy_pairs(1200)
+    result = retrieval.evaluate(image, report, draws=2)
+    assert result["chance"]["R@10"] == pytest.approx(10 / 1200)
+    assert result["chunks_1000"]["chance"] == {"R@1": 0.001, "R@5": 0.005, "R@10": 0.01}
 
 
 def test_label_ceiling_equals_a_simulated_oracle():

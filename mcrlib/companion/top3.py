@@ -112,8 +112,9 @@ def _search(run: str, files: dict[str, Path], question: Question) -> TopHits:
     dataset = results.dataset_of_run(run)
     rows = dataset.indices("test")
     test = dataset.frame.iloc[rows].reset_index(drop=True)
+    _check(question, len(test))
     if question.pair_ids:
-        queries = _named_queries(test, question.pair_ids)
+        queries = _named_queries(dataset.frame, test, question.pair_ids)
         rule = "named by hand"
     else:
         queries, rule = _drawn_queries(test, question)
@@ -139,10 +140,25 @@ def _pictures(
     return {pair_id: images[row_of[pair_id]] for pair_id in sorted(ids)}
 
 
-def _named_queries(test: pd.DataFrame, pair_ids: Sequence[str]) -> np.ndarray:
-    unknown = [pair_id for pair_id in pair_ids if pair_id not in set(test["pair_id"])]
-    if unknown:
-        raise ValueError(f"No pair of the test split is called {', '.join(unknown)}.")
+def _check(question: Question, pool: int) -> None:
+    """Raise ValueError if nothing is asked for, or if there is nothing to search."""
+    if pool == 0:
+        raise ValueError("The test split has no pairs: there is nothing to search.")
+    if not question.pair_ids and question.queries < 1:
+        raise ValueError(f"queries is {question.queries}: ask for at least 1, or name pair_ids.")
+
+
+def _named_queries(frame: pd.DataFrame, test: pd.DataFrame, pair_ids: Sequence[str]) -> np.ndarray:
+    """Rows of `test` that `pair_ids` name; `frame` holds all splits, to say where others are."""
+    split_of = dict(zip(frame["pair_id"], frame["split"], strict=True))
+    elsewhere = []
+    for pair_id in pair_ids:
+        if pair_id not in split_of:
+            elsewhere.append(f"{pair_id} (in no split)")
+        elif split_of[pair_id] != "test":
+            elsewhere.append(f"{pair_id} (in the split {split_of[pair_id]})")
+    if elsewhere:
+        raise ValueError(f"No pair of the test split is called {', '.join(elsewhere)}.")
     return np.flatnonzero(test["pair_id"].isin(pair_ids))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from mcrlib.config import Config
 from mcrlib.data.schema import SPLITS
 from mcrlib.files import (
     CHECKED_FILES,
@@ -21,6 +22,8 @@ from mcrlib.files import (
     MANIFEST_FILE,
     sha256,
 )
+
+FEWEST_VALIDATION_PAIRS = 10  # notebook 05 maps and classifies them, in five parts
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,40 @@ def open_dataset(folder: Path | str) -> Dataset:
         frame[column] = [_to_list(value) for value in frame[column]]
     images = np.load(folder / IMAGES_FILE, mmap_mode="r")
     return Dataset(frame, images, info, folder)
+
+
+def problems(dataset: Dataset, config: Config) -> list[str]:
+    """What would make a training of `config`, or the evaluation after it, fail: sentences.
+
+    Small data sets are otherwise no problem.
+    """
+    found = []
+    counts = {split: len(dataset.indices(split)) for split in SPLITS}
+    for split, count in counts.items():
+        if count == 0:
+            found.append(
+                f"The {split} split of {dataset.folder} has no pairs: add some, or leave the split "
+                "of all patients empty so that it is drawn; excluded.csv says what was left out."
+            )
+    validation = counts["validate"]
+    if 0 < validation < FEWEST_VALIDATION_PAIRS:
+        found.append(
+            f"The validate split of {dataset.folder} has {validation} pairs, but choosing the best "
+            f"epoch and notebook 05 need {FEWEST_VALIDATION_PAIRS}: move some patients to it."
+        )
+    if 0 < counts["train"] < config.batch_size:
+        found.append(
+            f"The training split has {counts['train']} pairs, fewer than a batch of "
+            f"{config.batch_size}; set a smaller batch_size."
+        )
+    return found
+
+
+def refuse_problems(dataset: Dataset, config: Config) -> None:
+    """Raise ValueError with all `problems`, before anybody waits for hours."""
+    found = problems(dataset, config)
+    if found:
+        raise ValueError(" ".join(found))
 
 
 def _check(file: Path, expected_sha256: str) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
@@ -40,7 +41,8 @@ RULES = {
     "view": "frontal images only: PA or AP, supine, erect or portable ones too; every image counts "
     "as frontal (view 'unstated') where a table has no view column",
     "images_per_study": {
-        "one": "one frontal image a study: PA before AP, then the first in the order of ids",
+        "one": "one frontal image a study: PA before AP, then the first in the order of ids; two "
+        "patients have two studies, even if these have the same id",
         "all": "every frontal image",
     },
     "split": "the source's own; patients without one by the hash of their id, 80/10/10; a patient "
@@ -51,6 +53,8 @@ SPLIT_PRIORITY = {"": 0, "train": 1, "validate": 2, "test": 3}
 TEST_SHARE = 0.1  # of the patients whose split is drawn
 VALIDATE_SHARE = 0.1
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # surrogates cannot be written at all
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 FORMULA_START = r"^(?=[=+\-@\t\r])"  # a spreadsheet would run such text as a formula
 
 
@@ -80,10 +84,10 @@ def build(config: Config, workers: int | None = None) -> Dataset:
         partial.mkdir(parents=True, exist_ok=True)
         images = [record["image"] for record in kept]
         failures = cache.build(images, config.cache_size, partial, inputs, workers)
+        tried = [kept[i]["image"] for i in failures]
         kept = _exclude(kept, excluded, failures)
         if not kept:
-            reasons = _count(record["reason"] for record in excluded)
-            raise ValueError(f"No pair is left of {len(excluded)} rows: {reasons}.")
+            raise ValueError(_nothing_left(excluded, tried, folder))
         notes = source.notes(config) if hasattr(source, "notes") else []
         _write(kept, excluded, notes, partial, config)
     publish_build(folder)
@@ -104,6 +108,21 @@ def _explain_full_disk(folder: Path) -> Iterator[None]:
             f"The disk is full: make room for {folder} and run this again; the build will resume "
             "where it stopped. Data prepared earlier has not changed."
         ) from None
+
+
+def _nothing_left(excluded: list[dict], tried: list[Any], folder: Path) -> str:
+    """Write why each row was left out, and say it in short; `tried` are images that failed."""
+    file = folder / EXCLUDED_FILE
+    if (folder / DATASET_FILE).exists():  # its excluded.csv belongs to data that are still good
+        file = folder / "excluded-of-the-last-try.csv"
+    write(file, _excluded_csv(excluded))
+    reasons = _count(record["reason"] for record in excluded)
+    listed = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
+    sentence = f"No pair is left of {len(excluded)} rows: {listed or 'the source is empty'}."
+    paths = [image for image in tried if isinstance(image, Path)]
+    if paths:
+        sentence += f" The first image that was tried is {_printable(str(paths[0].absolute()))}."
+    return f"{sentence} {file} gives the reason for each row."
 
 
 def _select(rows: Iterable[Row], config: Config) -> tuple[list[dict], list[dict]]:
@@ -166,6 +185,8 @@ def _reason(row: Row) -> str:
     """Why a row cannot be a pair, whatever its image and its words; "" if it can."""
     if row.reason:
         return row.reason
+    if _has_surrogate(row):
+        return "a text holds half a character (a surrogate), which no file can hold"
     if not row.view:
         return "view is unknown"
     if not FRONTAL.fullmatch(row.view):
@@ -177,11 +198,22 @@ def _reason(row: Row) -> str:
     return ""
 
 
+def _has_surrogate(row: Row) -> bool:
+    """Whether any text of a row, such as "\\ud800" in JSON, cannot be encoded."""
+    texts = [row.pair_id, row.patient_id, row.study_id, row.split, row.view, row.text, row.source]
+    texts.extend((row.sections or {}).values())
+    texts.extend(row.labels or [])
+    texts.extend(row.uncertain or [])
+    return any(SURROGATE.search(text) for text in texts)
+
+
 def _other_images(records: list[dict]) -> dict[int, str]:
     """Index -> reason for all but one image of each study, by RULES["images_per_study"]["one"]."""
     studies = defaultdict(list)
     for i, record in enumerate(records):
-        studies[record["study_id"]].append(i)
+        # Ids of studies may restart for each patient: CheXpert has a "study1" for everybody.
+        study = (record["patient_id"], record["study_id"])
+        studies[study].append(i)
     reasons = {}
     for study in studies.values():
         study.sort(key=lambda i: _preference(records[i]))
@@ -262,11 +294,21 @@ def _exclude(kept: list[dict], excluded: list[dict], reasons: dict[int, str]) ->
 
 def _to_excluded(record: dict, reason: str) -> dict[str, str]:
     return {
-        "source": record["source"],
-        "pair_id": record["pair_id"],
-        "study_id": record["study_id"],
-        "reason": reason,
+        "source": _printable(record["source"]),
+        "pair_id": _printable(record["pair_id"]),
+        "study_id": _printable(record["study_id"]),
+        "reason": _printable(reason),
     }
+
+
+def _printable(text: str) -> str:
+    """On one line, and with an escape such as `\\ud800` for what cannot be written to a file."""
+
+    def escaped(match: re.Match) -> str:
+        """Python's notation of a character."""
+        return match[0].encode("unicode_escape").decode()
+
+    return UNPRINTABLE.sub(escaped, text)
 
 
 def _hash_inputs(kept: list[dict], excluded: list[dict], config: Config) -> str:
@@ -288,7 +330,8 @@ def _state_of_file(image: Any) -> tuple[int, int] | None:
 
     Reading the files instead would take as long as the build.
     """
-    if not isinstance(image, Path) or not image.exists():
+    # Unlike Path.exists, this is false for a name that no file can have, such as one too long.
+    if not isinstance(image, Path) or not os.path.exists(image):
         return None
     state = image.stat()
     return state.st_size, state.st_mtime_ns
@@ -299,7 +342,7 @@ def _write(
 ) -> None:
     """Write all files except images.npy, without dates, so that equal input gives equal bytes."""
     _write_manifest(kept, folder)
-    _write_excluded(excluded, folder)
+    write(folder / EXCLUDED_FILE, _excluded_csv(excluded))
     info = _describe(kept, excluded, notes, folder, config)
     text = json.dumps(info, indent=1, ensure_ascii=False)
     write(folder / DATASET_FILE, text.encode())
@@ -312,11 +355,11 @@ def _write_manifest(kept: list[dict], folder: Path) -> None:
     write(folder / MANIFEST_FILE, buffer.getvalue())
 
 
-def _write_excluded(excluded: list[dict], folder: Path) -> None:
+def _excluded_csv(excluded: list[dict]) -> bytes:
     columns = ["source", "pair_id", "study_id", "reason"]
     table = pd.DataFrame(excluded, columns=columns, dtype=str)
     table = table.replace(FORMULA_START, "'", regex=True)
-    write(folder / EXCLUDED_FILE, table.to_csv(index=False).encode())
+    return table.to_csv(index=False).encode()
 
 
 def _describe(
@@ -364,7 +407,7 @@ def _count_splits(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
         part = frame[frame["split"] == split]
         counts[split] = {
             "pairs": part["pair_id"].nunique(),
-            "studies": part["study_id"].nunique(),
+            "studies": len(part[["patient_id", "study_id"]].drop_duplicates()),
             "patients": part["patient_id"].nunique(),
         }
     return counts

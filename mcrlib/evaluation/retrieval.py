@@ -9,7 +9,8 @@ gives every pair the same embedding scores nothing. Two policies define the posi
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -75,8 +76,9 @@ def ranks(
 def recall_at(ranks: Iterable[int], ks: Ks = (1, 5, 10)) -> dict[int, float]:
     """Recall@K by k: the share of queries, in [0, 1], whose rank is at most k.
 
-    Raises ValueError if there are no ranks.
+    Raises ValueError if there are no ranks or no `ks`.
     """
+    _check_ks(ks)
     ranks = np.asarray(ranks)
     if not ranks.size:
         raise ValueError("there are no ranks, so Recall@K is undefined: give at least one query.")
@@ -91,8 +93,10 @@ def hits(image: Matrix, report: Matrix, k: int = 10) -> dict[str, Hits]:
     """The k best candidates of each query, by direction.
 
     image and report [N, E]: row i of both is pair i. If the pool has fewer than k pairs, all of
-    them are returned. Raises ValueError for NaN or infinity and for shapes that do not match.
+    them are returned. Raises ValueError for NaN or infinity, for shapes that do not match, and for
+    a k that is not a whole number from 1.
     """
+    _check_count(k, "k")
     image, report = _unit_pairs(image, report)
     depth = min(k, len(image))
     return {
@@ -118,29 +122,36 @@ def evaluate(
     ranks and the pool stay fixed; without them each pair counts as its own patient. labels [N], a
     set of labels for each pair, add precision@K and mAP (`_by_labels`). Recall, precision and mAP
     are in [0, 1]. Above 1,000 pairs, `chunks_1000` has the mean recalls in pools of 1,000:
-    consecutive chunks of a seeded permutation, without the incomplete last one. Raises ValueError
-    for NaN or infinity, for lengths that do not match, and for missing entries.
+    consecutive chunks of a seeded permutation, without the incomplete last one. Raises ValueError,
+    before anything is computed, for NaN or infinity, for lengths that do not match, for missing
+    entries, for a text where a list is needed, and for `ks`, `draws` or a `seed` out of range.
     """
+    _check_numbers(ks, draws, seed)
     image, report = _unit_pairs(image, report)
     pool = len(image)
     policies = _policies(texts, pool)
-    codes = np.stack(list(policies.values()))  # [P, N]
     patient_codes = _patient_codes(patients, pool)
-    resampled = "pairs" if patients is None else "patients"
-    chance = {f"R@{k}": min(k / pool, 1.0) for k in ks}
-    result = {"pool": pool, "chance": chance, "resampled": resampled}
+    label_sets = None if labels is None else _label_sets(labels, pool)
 
+    resampled = "pairs" if patients is None else "patients"
+    result = {"pool": pool, "chance": _chance(ks, pool), "resampled": resampled}
+    codes = np.stack(list(policies.values()))  # [P, N]
     pool_ranks = _ranks_both_ways(image, report, codes)
     cells = _cells_with_intervals(pool_ranks, patient_codes, ks, draws, seed)
     result.update(_by_direction(policies, cells))
     if pool > CHUNK:
         chunk_ranks = _ranks_in_chunks(image, report, codes, seed)
         chunk_cells = [_recall_cell(row, ks) for row in chunk_ranks]
-        result["chunks_1000"] = _by_direction(policies, chunk_cells)
-    if labels is not None:
-        label_sets = _entries(labels, pool, "labels")
+        result["chunks_1000"] = {"chance": _chance(ks, CHUNK)}
+        result["chunks_1000"].update(_by_direction(policies, chunk_cells))
+    if label_sets is not None:
         result["labels"] = _by_labels(image, report, label_sets, ks)
     return result
+
+
+def _chance(ks: Ks, pool: int) -> dict[str, float]:
+    """Recall@K of random retrieval, policy `pair`."""
+    return {f"R@{k}": min(k / pool, 1.0) for k in ks}
 
 
 def compare_ranks(
@@ -157,7 +168,12 @@ def compare_ranks(
     - `p`: two-sided, twice the smaller share of draws on one side of zero;
     - `no_loss`: whether `low` is above minus two points;
     - `detectable`: the true difference that a two-sided test at 5 % finds with 80 % power.
+
+    If nothing can differ, because all ranks of both variants are within k (as in any pool of at
+    most k pairs) or none is, `no_loss` and `detectable` are None and `undecided` says why.
     """
+    _check_count(k, "k")
+    _check_count(draws, "draws")
     ranks_a = np.asarray(ranks_a)
     ranks_b = np.asarray(ranks_b)
     if ranks_a.shape != ranks_b.shape or ranks_a.ndim != 3 or not ranks_a.size:
@@ -169,21 +185,41 @@ def compare_ranks(
     gain = (is_hit_a - is_hit_b).mean(axis=1)  # [seeds, N], averaged over the directions
     samples = _resampled_means(gain, patient_codes, draws)
     low, high = np.quantile(samples, INTERVAL).tolist()
-    not_above_zero = (samples <= 0).sum()
-    not_below_zero = (samples >= 0).sum()
-    smaller_side = min(not_above_zero, not_below_zero)
-    p = 2 * (1 + smaller_side) / (1 + draws)  # add one, so that p is never 0
     z_scores = 1.960 + 0.842  # two-sided 5 % and 80 % power
-    return {
+    comparison = {
         "a": float(is_hit_a.mean()),
         "b": float(is_hit_b.mean()),
         "difference": float(gain.mean()),
         "low": low,
         "high": high,
-        "p": float(min(1.0, p)),
+        "p": _two_sided_p(samples),
         "no_loss": low > -NO_LOSS_MARGIN,
         "detectable": float(z_scores * samples.std()),
     }
+    undecided = _why_nothing_can_differ(is_hit_a, is_hit_b, k)
+    if undecided:
+        comparison.update(no_loss=None, detectable=None, undecided=undecided)
+    return comparison
+
+
+def _two_sided_p(samples: Array) -> float:
+    not_above_zero = (samples <= 0).sum()
+    not_below_zero = (samples >= 0).sum()
+    smaller_side = min(not_above_zero, not_below_zero)
+    p = 2 * (1 + smaller_side) / (1 + len(samples))  # add one, so that p is never 0
+    return float(min(1.0, p))
+
+
+def _why_nothing_can_differ(is_hit_a: Array, is_hit_b: Array, k: int) -> str:
+    """Why these hits [seeds, 2, N] cannot tell two variants apart; "" if they can."""
+    pool = is_hit_a.shape[2]
+    if pool <= k:
+        return f"a pool of {pool} pairs has every rank within {k}"
+    if is_hit_a.all() and is_hit_b.all():
+        return f"all ranks of both are within {k}"
+    if not is_hit_a.any() and not is_hit_b.any():
+        return f"no rank of either is within {k}"
+    return ""
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -210,8 +246,13 @@ def verdicts(
       comparisons is corrected among them by Holm's method;
     - `seeds`: how many seeds both variants have; the comparison uses only these. If it is 0, the
       record has no further fields;
-    - `verdict`: `better` or `worse` if `p` is below 0.05, otherwise `open`.
+    - `verdict`: `better` or `worse` if `p` is below 0.05, otherwise `open`. If nothing can differ,
+      it is `none: ` with the reason, and the comparison does not count in Holm's correction.
+
+    Raises ValueError if there are no ranks.
     """
+    if not ranks:
+        raise ValueError("there are no ranks to compare: give those of at least one model.")
     ranks_by_variant = _by_variant_and_seed(ranks)
     baseline = "mcr" if "mcr" in ranks_by_variant else next(iter(ranks_by_variant))
     ranks_a = ranks_by_variant[baseline]
@@ -231,7 +272,7 @@ def verdicts(
             record.update(compare_ranks(stacked_a, stacked_b, patients, k, draws))
         records.append(record)
     compared = [record for record in records if record["seeds"]]
-    _correct_secondary(compared)
+    _correct_secondary([record for record in compared if "undecided" not in record])
     for record in compared:
         record["verdict"] = _verdict(record)
     return records
@@ -241,9 +282,14 @@ def label_ceiling(labels: Iterable[Iterable], ks: Ks = (1, 5, 10)) -> dict[int, 
     """Expected Recall@K (policy `pair`), by k, of an oracle that sees only the label sets.
 
     The oracle ranks the m pairs that have the query's own label set first, in random order, so
-    that its expected recall is the mean of min(k, m) / m.
+    that its expected recall is the mean of min(k, m) / m. Raises ValueError if there are no pairs
+    or no `ks`, and for a text in place of a list.
     """
-    label_sets = [frozenset(pair_labels) for pair_labels in labels]
+    _check_ks(ks)
+    labels = _to_list(labels, "labels")
+    if not labels:
+        raise ValueError("there are no labels, so the oracle's recall is undefined.")
+    label_sets = _label_sets(labels, len(labels))
     pairs_with = Counter(label_sets)
     ceiling = {}
     for k in ks:
@@ -260,11 +306,7 @@ def label_ceiling(labels: Iterable[Iterable], ks: Ks = (1, 5, 10)) -> dict[int, 
 
 def _unit_rows(rows: Matrix, name: str) -> Tensor:
     """Check a matrix and scale its rows to unit length: float32 [N, E]."""
-    if torch.is_tensor(rows):
-        tensor = rows.detach()
-    else:
-        array = np.array(rows, float)
-        tensor = torch.from_numpy(array)
+    tensor = _to_tensor(rows, name)
     if tensor.ndim != 2:
         raise ValueError(f"{name} must be a matrix, one row each: got shape {list(tensor.shape)}.")
     is_finite = torch.isfinite(tensor).all(1)
@@ -275,6 +317,20 @@ def _unit_rows(rows: Matrix, name: str) -> Tensor:
     # In double precision with a tiny eps, so that only rows of zeros stay shorter than 1.
     unit = torch.nn.functional.normalize(tensor.double(), dim=1, eps=1e-150)
     return unit.float()
+
+
+def _to_tensor(rows: Matrix, name: str) -> Tensor:
+    """Rows as numbers; arrays and lists in double precision."""
+    if torch.is_tensor(rows):
+        return rows.detach()
+    try:
+        return torch.from_numpy(np.array(rows, float))
+    except (TypeError, ValueError):  # texts, or rows of unequal length
+        kind = type(rows).__name__
+        raise ValueError(
+            f"{name} must be a matrix of numbers, with rows of equal length: got a {kind} that is "
+            "none."
+        ) from None
 
 
 def _unit_pairs(image: Matrix, report: Matrix) -> tuple[Tensor, Tensor]:
@@ -288,11 +344,67 @@ def _unit_pairs(image: Matrix, report: Matrix) -> tuple[Tensor, Tensor]:
 
 
 def _entries(values: Iterable, length: int, name: str) -> list:
-    """Values as a list. Raises ValueError unless it has `length` entries, none of them None."""
-    entries = values.tolist() if hasattr(values, "tolist") else list(values)
+    """Values as a list. Raises ValueError unless it has `length` entries, none of them missing."""
+    entries = _to_list(values, name)
     if len(entries) != length or any(entry is None for entry in entries):
-        raise ValueError(f"{name} must have an entry, not None, for each of the {length} rows.")
+        raise ValueError(
+            f"{name} must have an entry, not None, for each of the {length} rows: got "
+            f"{len(entries)} entries."
+        )
     return entries
+
+
+def _to_list(values: Iterable, name: str) -> list:
+    """Values as a list; ValueError for what would be taken apart, such as a text."""
+    if isinstance(values, (str, bytes, Mapping)):
+        kind = type(values).__name__
+        raise ValueError(f"{name} must be a list with an entry for each row: got a {kind}.")
+    try:
+        entries = values.tolist() if hasattr(values, "tolist") else list(values)
+    except TypeError:
+        entries = values
+    if not isinstance(entries, list):
+        raise ValueError(f"{name} must be a list with an entry for each row: got {values!r}.")
+    return entries
+
+
+def _label_sets(labels: Iterable[Iterable[str]], length: int) -> list[frozenset]:
+    """The set of labels of each pair; ValueError for a text or a number in place of a list."""
+    sets = []
+    for row, pair_labels in enumerate(_entries(labels, length, "labels")):
+        try:
+            if isinstance(pair_labels, (str, bytes, Mapping)):
+                raise TypeError
+            sets.append(frozenset(pair_labels))
+        except TypeError:
+            raise ValueError(
+                f"labels must hold a list of labels for each row: row {row} has {pair_labels!r}, "
+                "write ['Edema'] for a single one."
+            ) from None
+    return sets
+
+
+def _check_numbers(ks: Ks, draws: int, seed: int) -> None:
+    _check_ks(ks)
+    _check_count(draws, "draws")
+    _check_count(seed, "seed", least=0)
+
+
+def _check_ks(ks: Ks) -> None:
+    """Raise ValueError unless `ks` are whole numbers from 1, and there is one at least."""
+    is_list = isinstance(ks, Iterable) and not isinstance(ks, (str, bytes))
+    are_counts = is_list and len(ks) > 0 and all(_is_whole(k) and k >= 1 for k in ks)
+    if not are_counts:
+        raise ValueError(f"ks must be a list of whole numbers from 1, as in (1, 5, 10): got {ks}.")
+
+
+def _check_count(number: int, name: str, least: int = 1) -> None:
+    if not _is_whole(number) or number < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}: got {number!r}.")
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
 
 
 def _codes(values: Iterable[Hashable]) -> Array:
@@ -301,7 +413,12 @@ def _codes(values: Iterable[Hashable]) -> Array:
     codes = []
     for value in values:
         next_code = len(code_of)
-        codes.append(code_of.setdefault(value, next_code))
+        try:
+            codes.append(code_of.setdefault(value, next_code))
+        except TypeError:
+            raise ValueError(
+                f"patients and groups must be numbers or texts: got {value!r}."
+            ) from None
     return np.array(codes, dtype=np.int32)
 
 
@@ -561,6 +678,8 @@ def _correct_secondary(records: list[dict]) -> None:
 
 
 def _verdict(record: dict) -> str:
+    if "undecided" in record:
+        return f"none: {record['undecided']}"
     if record["p"] < SIGNIFICANCE:
         return "better" if record["difference"] > 0 else "worse"
     return "open"
@@ -584,10 +703,10 @@ def _by_labels(image: Tensor, report: Tensor, labels: list, ks: Ks) -> dict:
     }
 
 
-def _label_matrix(labels: list[Iterable]) -> Tensor:
+def _label_matrix(labels: Sequence[Collection]) -> Tensor:
     """Which pair has which label: bool [N, L]."""
     # Pairs without labels share the label None, so that they are relevant to each other.
-    label_sets = [set(pair_labels) or {None} for pair_labels in labels]
+    label_sets = [pair_labels or {None} for pair_labels in labels]
     all_labels = set().union(*label_sets)
     rows = []
     for label_set in label_sets:

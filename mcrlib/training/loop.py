@@ -25,7 +25,7 @@ from transformers import BertTokenizer
 from mcrlib import pretrained
 from mcrlib.config import PLAIN, Config
 from mcrlib.data.batches import Batch, EpochOrder, SplitPairs
-from mcrlib.data.dataset import Dataset
+from mcrlib.data.dataset import Dataset, refuse_problems
 from mcrlib.evaluation import retrieval
 from mcrlib.files import write
 from mcrlib.model import MCR
@@ -46,7 +46,8 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
     The test split is never used.
 
     Raises ValueError if the folder holds a model of other settings or data, or only damaged saves,
-    and if the batch size does not suit the training split or the number of processes. Raises
+    if a split is empty or too small (`data.dataset.problems`), and if the batch size does not suit
+    the training split or the number of processes. Raises
     FloatingPointError if the loss or its gradient is not finite, and OSError if the disk is full.
     """
     final = config.folder / "checkpoint" / "final"
@@ -54,6 +55,7 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
         checkpoint.check(final, dataset, config)
         checkpoint.tidy(final.parent)
         return pd.read_csv(config.folder / "history.csv")
+    refuse_problems(dataset, config)
     return Trainer(config, dataset).run()
 
 
@@ -201,7 +203,8 @@ class Trainer:
         table = pd.DataFrame(history).to_csv(index=False)
         write(self.config.folder / "history.csv", table.encode())
         self.saves.save(self.position)
-        print(_epoch_line(history, len(self.pairs), self.config), flush=True)
+        chance = min(1.0, 10 / len(self.dataset.indices("validate")))  # of validate_recall@10
+        print(_epoch_line(history, len(self.pairs), chance, self.config), flush=True)
 
     def _finish(self) -> None:
         if self.accelerator.is_main_process:
@@ -328,7 +331,7 @@ def _gradient(
     return dict(zip(names, values, strict=True))
 
 
-def _epoch_line(history: list[dict[str, Any]], pairs: int, config: Config) -> str:
+def _epoch_line(history: list[dict[str, Any]], pairs: int, chance: float, config: Config) -> str:
     """The last epoch in one line, so that a log file grows with the epochs and not the steps."""
     row = history[-1]
     seconds = row["seconds"]
@@ -337,7 +340,8 @@ def _epoch_line(history: list[dict[str, Any]], pairs: int, config: Config) -> st
         if name in row:
             parts.append(f"{name} {row[name]:.3f}")
     if "validate_recall@10" in row:
-        parts.append(f"validation Recall@10 {row['validate_recall@10']:.3f}")
+        recall = row["validate_recall@10"]
+        parts.append(f"validation Recall@10 {recall:.3f} (chance {chance:.3f})")
     epochs_left = config.epochs - row["epoch"]
     seconds_per_epoch = np.mean([past["seconds"] for past in history])
     minutes_left = epochs_left * seconds_per_epoch / 60

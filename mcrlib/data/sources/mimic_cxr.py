@@ -22,7 +22,7 @@ from typing import IO, NamedTuple
 import pandas as pd
 
 from mcrlib.config import Config
-from mcrlib.data import reports
+from mcrlib.data import cells, reports
 from mcrlib.data.schema import FRONTAL, SPLITS, Row
 
 # Frontal means ViewPosition PA or AP here; before any exclusion by text. From public descriptions.
@@ -232,8 +232,11 @@ def _read_table(path: Path, columns: list[str]) -> pd.DataFrame:
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; it has {list(table)}.")
     for column in columns:
-        # An id column with a gap may have been written as floats.
-        table[column] = table[column].str.strip().str.removesuffix(".0")
+        table[column] = table[column].map(cells.text)
+        if column in IDS:
+            # A spreadsheet, or pandas if there is a gap, writes numbers: 50414267.0.
+            table[column] = table[column].map(cells.tidy_id)
+            cells.check_ids(table[column], column, path)
     return table[columns]
 
 
@@ -263,7 +266,9 @@ def _labels(release: Release) -> dict[str, Labels]:
     """Labels of each study."""
     labels_by_study = {}
     for table_name in _label_tables(release):
-        table = pd.read_csv(release.tables[table_name], dtype=str, na_filter=False)
+        path = release.tables[table_name]
+        table = pd.read_csv(path, dtype=str, na_filter=False, encoding_errors="replace")
+        table["study_id"] = table["study_id"].map(cells.tidy_id)
         table = table.set_index("study_id").drop(columns="subject_id", errors="ignore")
         table = table.rename(columns={"Airspace Opacity": "Lung Opacity"})  # as CheXpert calls it
         names = table.columns.tolist()
@@ -294,8 +299,11 @@ def _report_reader(place: Path) -> Callable[[str], Report]:
 
 def _folder_opener(place: Path) -> Callable[[str], IO[bytes]]:
     def open_file(study: str) -> IO[bytes]:
-        """Open a study's report."""
-        return (place / f"{study}.txt").open("rb")
+        """Open a study's report; KeyError if it is no file."""
+        file = place / f"{study}.txt"
+        if not os.path.isfile(file):  # opening a pipe would never end
+            raise KeyError(study)
+        return file.open("rb")
 
     return open_file
 
@@ -324,6 +332,8 @@ def _read_report(open_report: Callable[[str], IO[bytes]], study: str) -> Report:
             data = file.read(MAX_REPORT + 1)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, KeyError):
         return Report(text="", reason="study has no report file")
+    except OSError as error:
+        return Report(text="", reason=f"report file cannot be opened: {error.strerror}")
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError):
         return Report(text="", reason="report file is damaged")
     if len(data) > MAX_REPORT:

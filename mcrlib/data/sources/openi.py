@@ -9,8 +9,11 @@ torchxrayvision has also derived views from the pictures, of about one image a s
 left out if its derived view contradicts its header.
 """
 
+import contextlib
+import gzip
 import importlib.util
 import tarfile
+import zlib
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,6 +25,9 @@ import pandas as pd
 from mcrlib.config import Config
 from mcrlib.data import images
 from mcrlib.data.schema import Row
+
+# What the standard library raises for a damaged archive.
+DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 
 
 class ReportFile(NamedTuple):
@@ -88,7 +94,9 @@ def _report_rows(file: ReportFile, views: Views, pngs: dict[str, images.Source])
     try:
         report = ElementTree.fromstring(file.content)
         patient = report.find("uId").get("id")
-    except (ElementTree.ParseError, AttributeError):
+    except (ElementTree.ParseError, AttributeError, LookupError, ValueError):
+        patient = None  # the last two: an encoding that is unknown or not supported
+    if not patient:
         return [_unreadable(file)]
     sections = {}
     for part in report.iter("AbstractText"):
@@ -159,20 +167,41 @@ def _shipped() -> Path:
 
 def _pngs(folder: Path) -> dict[str, images.Source]:
     """Image id -> its PNG, in the order in which the PNGs are read fastest."""
-    files = sorted(folder.rglob("*.png"), key=lambda path: path.stem)
+    files = [path for path in folder.rglob("*.png") if path.is_file()]  # no folders, no pipes
+    files.sort(key=lambda path: path.stem)
     if files:
         return {path.stem: path for path in files}
     path = min(folder.rglob("*png*.t*gz"), default=None)
     if path is None:
         return {}
+    with _whole_archive(path):
+        members = _open(path).members
     # A worker process gets the function and reads the bytes itself.
-    return {image: partial(_png_from_archive, path, image) for image in _open(path).members}
+    return {image: partial(_png_from_archive, path, image) for image in members}
 
 
 def _png_from_archive(path: Path, image: str) -> bytes:
+    """A PNG's bytes. Raises KeyError or ValueError, with the reason, if it is not there."""
     png_archive = _open(path)
     member = png_archive.members[image]
-    return png_archive.archive.extractfile(member).read()
+    return _content(png_archive.archive, member)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """A member's bytes; of a link, those of the file in the archive that it leads to.
+
+    Raises ValueError if there are none.
+    """
+    try:
+        file = archive.extractfile(member)
+    except (KeyError, RecursionError):
+        raise ValueError("archive member is a link that leads to no file in it") from None
+    if file is None:
+        raise ValueError("archive member is a folder or a device, not a file")
+    try:
+        return file.read()
+    except DAMAGED as error:
+        raise ValueError(f"archive is damaged: {error}") from None
 
 
 @lru_cache(maxsize=1)  # each worker process opens the archive once
@@ -180,21 +209,50 @@ def _open(path: Path) -> PngArchive:
     archive = tarfile.open(path)  # noqa: SIM115
     members = {}
     for member in archive:
-        if member.name.endswith(".png"):
-            members[Path(member.name).stem] = member
+        name = Path(member.name).stem
+        # A folder does not hide a file of the same name.
+        if member.name.endswith(".png") and (member.isfile() or name not in members):
+            members[name] = member
     return PngArchive(archive, members)
 
 
 def _reports(folder: Path, shipped: Path) -> Iterator[ReportFile]:
-    """The XML reports: unpacked, in an archive, or else in torchxrayvision's wheel."""
+    """The XML reports: unpacked, in an archive, or else in torchxrayvision's wheel.
+
+    What cannot be read comes without content.
+    """
     files = sorted(folder.rglob("*.xml"))
     if files:
         for path in files:
-            yield ReportFile(path.name, path.read_bytes())
+            yield ReportFile(path.name, _file_content(path))
         return
     path = min(folder.rglob("*report*.t*gz"), default=shipped / "NLMCXR_reports.tgz")
-    with tarfile.open(path) as archive:
+    with _whole_archive(path), tarfile.open(path) as archive:
         for member in archive:
             if member.name.endswith(".xml"):
-                content = archive.extractfile(member).read()
-                yield ReportFile(Path(member.name).name, content)
+                name = Path(member.name).name
+                yield ReportFile(name, _member_content(archive, member))
+
+
+def _file_content(path: Path) -> bytes:
+    """A file's bytes, none if it cannot be read; reading a pipe would never end."""
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except OSError:
+        return b""
+
+
+def _member_content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    try:
+        return _content(archive, member)
+    except ValueError:
+        return b""
+
+
+@contextlib.contextmanager
+def _whole_archive(path: Path) -> Iterator[None]:
+    """Name the archive if it turns out to be cut off or damaged."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise ValueError(f"{path} is not a whole archive: {error}; download it again.") from error

@@ -1,22 +1,30 @@
 """Anybody's table of images and reports: CSV, TSV, Parquet or JSON lines (ours).
 
 Columns: `image` and `report`; optionally `pair_id`, `patient_id`, `study_id`, `split`, `view` and
-`labels` (a list, or names separated by ";"). `config.columns` maps our names to the table's own.
-Paths are relative to the table. A row without `pair_id` gets its image's path as the id; a row
-without `study_id` or `patient_id` is a study or a patient of its own.
+`labels`. `config.columns` maps our names to the table's own. Paths are relative to the table.
+
+A row without `pair_id` gets its image's path as the id, one without `study_id` is a study of its
+own, and one without `patient_id` takes its study for the patient. `mcrlib.data.cells` says what
+counts as a missing value, and how ids are restored that a spreadsheet took for numbers: ids in
+scientific notation are refused, and "00012" and "12" are one id.
+
+Labels are a list, a list written as text, or names with one separator between them in the whole
+column: the first of ; | a line break and the comma that occurs. A table with a column of 0 and 1
+for each label is not read: write the names into one column.
 """
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow.parquet as pq
 
 from mcrlib.config import Config
-from mcrlib.data import reports
+from mcrlib.data import cells, reports
 from mcrlib.data.schema import Row
 
 KNOWN = ("image", "report", "pair_id", "patient_id", "study_id", "split", "view", "labels")
@@ -30,43 +38,150 @@ SPLIT_NAMES = {
 }
 
 
+IDS = ("pair_id", "patient_id", "study_id")
+TEXTS = ("image", "report", *IDS, "split", "view")  # columns of one text a cell
+
+
+class Table(NamedTuple):
+    """A table's columns that we know, by our names for them."""
+
+    frame: pd.DataFrame
+    faults: dict[int, str]  # row that could not be read -> why
+
+
 def rows(config: Config) -> Iterator[Row]:
     """One row for each line of the table.
 
-    Raises FileNotFoundError if there is no table, ValueError if it cannot be read or lacks a
-    column; the message names the columns that it has.
+    Raises FileNotFoundError if there is no table, ValueError if it cannot be read, lacks a column
+    (the message names the columns that it has), or has an id in scientific notation.
     """
-    folder = Path(config.data).parent
+    path = _path(config)
     table = _read(config)
-    for line in table.itertuples(index=False):
-        cells = {name: _text(value) for name, value in line._asdict().items()}
-        pair_id = cells.get("pair_id") or cells["image"]
-        split = cells.get("split", "").lower()
-        yield Row(
-            pair_id=pair_id,
-            patient_id=cells.get("patient_id") or pair_id,
-            study_id=cells.get("study_id") or pair_id,
-            split=SPLIT_NAMES.get(split, split),
-            view=cells.get("view", "unstated"),
-            text=cells["report"],
-            labels=_labels(line.labels) if "labels" in table else None,
-            source=cells["image"],
-            image=folder / cells["image"],
-            reason="" if cells["image"] else "no image path",
-        )
+    ids = _ids(table.frame, path)
+    separator = ";"
+    if "labels" in table.frame:
+        separator = cells.label_separator(table.frame["labels"])
+    for i, line in enumerate(table.frame.to_dict("records")):
+        if i in table.faults:
+            yield _unreadable(f"row {i + 1}", table.faults[i])
+        else:
+            own_ids = {name: column[i] for name, column in ids.items()}
+            yield _row(line, own_ids, separator, path.parent)
 
 
 def notes(config: Config) -> list[str]:
-    """What was assumed for columns that the table does not have."""
+    """What was assumed: for columns that the table does not have, for ids and for labels."""
     assumptions = {
         "patient_id": "no column patient_id: each row counts as a patient of its own",
         "view": "no column view: every image counts as frontal",
     }
-    table = _read(config)
-    return [note for name, note in assumptions.items() if name not in table]
+    frame = _read(config).frame
+    if "study_id" in frame:
+        assumptions["patient_id"] = "no column patient_id: each study counts as a patient"
+    found = [note for name, note in assumptions.items() if name not in frame]
+    for name, ids in _tidy_ids(frame).items():
+        restored = cells.zeros_restored(ids)
+        for without, with_zeros in list(restored.items())[:1]:
+            found.append(
+                f"{name}: {with_zeros} and {without} count as one, since spreadsheets drop leading "
+                f"zeros ({len(restored)} such)"
+            )
+    if "labels" in frame:
+        separator = cells.label_separator(frame["labels"])
+        if separator != ";":
+            found.append(f"labels: names are separated by {separator!r}")
+    return found
 
 
-def _read(config: Config) -> pd.DataFrame:
+def _tidy_ids(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """The columns of ids, without what a spreadsheet adds; "" for missing ones."""
+    tidy = {}
+    for name in IDS:
+        if name in frame:
+            tidy[name] = [cells.tidy_id(cells.text(value)) for value in frame[name]]
+    return tidy
+
+
+def _ids(frame: pd.DataFrame, path: Path) -> dict[str, list[str]]:
+    """The columns of ids as they were before a spreadsheet; ValueError if they cannot be told."""
+    ids = _tidy_ids(frame)
+    for name, column in ids.items():
+        cells.check_ids(column, name, path)
+        restored = cells.zeros_restored(column)
+        ids[name] = [restored.get(content, content) for content in column]
+    return ids
+
+
+def _row(line: dict[str, Any], ids: dict[str, str], separator: str, folder: Path) -> Row:
+    """The row of one line; `ids` are its restored ones."""
+    texts = {}
+    for name in TEXTS:
+        if name in line:
+            texts[name] = cells.text(line[name])
+    image = cells.written(line["image"])  # a file may be called "None"
+    pair_id = ids.get("pair_id") or image
+    study_id = ids.get("study_id") or pair_id
+    split = texts.get("split", "").lower()
+    path = cells.find_image(folder, image)
+    names, label_fault = _labels(line, separator)
+    return Row(
+        pair_id=pair_id,
+        patient_id=ids.get("patient_id") or study_id,
+        study_id=study_id,
+        split=SPLIT_NAMES.get(split, split),
+        view=texts.get("view", "unstated"),
+        text=texts["report"],
+        labels=names,
+        source=image,
+        image=path,
+        reason=_nested_fault(line) or _image_fault(image, path) or label_fault,
+    )
+
+
+def _labels(line: dict[str, Any], separator: str) -> tuple[list[str] | None, str]:
+    """A line's labels, None without such a column, and what is wrong with them, else ""."""
+    if "labels" not in line:
+        return None, ""
+    try:
+        return cells.labels(line["labels"], separator), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def _nested_fault(line: dict[str, Any]) -> str:
+    """Which column holds a list or a mapping in place of a text; "" if none does."""
+    for name in TEXTS:
+        if cells.is_nested(line.get(name)):
+            kind = type(line[name]).__name__
+            return f"{name} holds a {kind}, not text"
+    return ""
+
+
+def _image_fault(image: str, path: Path) -> str:
+    if not image:
+        return "no image path"
+    # Reading a pipe or a device would never end.
+    if os.path.exists(path) and not path.is_file():
+        return "image is a folder or a device, not a file"
+    return ""
+
+
+def _unreadable(name: str, fault: str) -> Row:
+    return Row(
+        pair_id=name,
+        patient_id=name,
+        study_id=name,
+        split="",
+        view="",
+        text="",
+        labels=None,
+        source=name,
+        image=None,
+        reason=fault,
+    )
+
+
+def _read(config: Config) -> Table:
     """The table's columns that we know, by our names for them."""
     path = _path(config)
     try:
@@ -76,18 +191,19 @@ def _read(config: Config) -> pd.DataFrame:
     columns = {}  # our name -> the table's own
     for name in KNOWN:
         column = config.columns.get(name, name)
-        if column in table:
+        if column in table.frame:
             columns[name] = column
     needed = dict.fromkeys(["image", "report", *config.columns])  # in order, each once
     missing = [name for name in needed if name not in columns]
     if missing:
-        present = ", ".join(str(column) for column in table)
+        present = ", ".join(str(column) for column in table.frame)
         raise ValueError(
             f"{path} has no column for {', '.join(missing)}; it has {present}. "
             'Say which is which, as in columns={"report": "text"}; '
             f"names that can be mapped: {', '.join(KNOWN)}."
         )
-    return table[list(columns.values())].set_axis(list(columns), axis=1)
+    known = table.frame[list(columns.values())].set_axis(list(columns), axis=1)
+    return Table(known, table.faults)
 
 
 def _path(config: Config) -> Path:
@@ -103,38 +219,53 @@ def _path(config: Config) -> Path:
     return path
 
 
-def _load(path: Path) -> pd.DataFrame:
+def _load(path: Path) -> Table:
     """Cells as the file has them: text, or the values and nulls of a typed format."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        return pd.DataFrame(pq.read_table(path).to_pydict(), dtype=object)
+        columns = pq.read_table(path).to_pydict()
+        return Table(pd.DataFrame(columns, dtype=object), {})
     text = reports.decode(path.read_bytes())
     if suffix == ".jsonl":
-        # Not splitlines(): a report may contain Unicode's line separator.
-        records = [json.loads(line) for line in text.split("\n") if line.strip()]
-        return pd.DataFrame(records, dtype=object)
+        return _json_lines(text)
     if suffix not in (".csv", ".tsv"):
         raise ValueError("its name ends in none of .csv, .tsv, .parquet, .jsonl")
     separator = "," if suffix == ".csv" else "\t"
-    table = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
-    if not isinstance(table.index, pd.RangeIndex):  # pandas makes an index of surplus fields
+    frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas makes an index of surplus fields
         raise ValueError("its rows have more fields than its header")
-    return table
+    return Table(frame, {})
 
 
-def _text(value: Any) -> str:
-    """A cell's text without margins; "" for a null."""
-    if value is None:
-        return ""
-    is_nan = value != value  # only NaN differs from itself
-    if is_nan:
-        return ""
-    return str(value).strip()
+def _json_lines(text: str) -> Table:
+    """One record for each line with anything on it. A line that is no record is a fault.
+
+    Raises ValueError if no line is a record.
+    """
+    records = []
+    faults = {}
+    for line in text.split("\n"):  # not splitlines(): a report may hold Unicode's line separator
+        if not line.strip():
+            continue
+        try:
+            record = _record(line)
+        except ValueError as error:
+            faults[len(records)] = str(error)
+            record = {}
+        records.append(record)
+    if faults and len(faults) == len(records):
+        raise ValueError(f"row 1: {faults[0]}")
+    return Table(pd.DataFrame(records, dtype=object), faults)
 
 
-def _labels(value: Any) -> list[str]:
-    """A cell's labels: a list's items, or the names in a text such as "Edema; Mass"."""
-    if isinstance(value, list):
-        return [str(label) for label in value]
-    names = [name.strip() for name in _text(value).split(";")]
-    return [name for name in names if name]
+def _record(line: str) -> dict[str, Any]:
+    """A line of JSON. Raises ValueError, with the reason, if it is no record."""
+    try:
+        record = json.loads(line, parse_float=str)  # as text: an id keeps all its digits
+    except RecursionError:
+        raise ValueError("line is nested too deeply") from None
+    except ValueError:
+        raise ValueError("line is not JSON") from None
+    if not isinstance(record, dict):
+        raise ValueError("line is not a JSON object")
+    return record
