@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers import BertTokenizer
 
 from mcrlib.config import Config, current_names
+from mcrlib.data.batches import tokenizer_rules
 from mcrlib.data.dataset import Dataset
 from mcrlib.files import sha256, sync, write
 from mcrlib.model import MCR
@@ -297,7 +298,7 @@ def _inputs(
     if config is not None:
         inputs.update(config.deciding())
     if tokenizer is not None:
-        rules = tokenizer.backend_tokenizer.to_str()
+        rules = tokenizer_rules(tokenizer)
         inputs["tokenizer"] = hashlib.sha256(rules.encode()).hexdigest()[:16]
     return inputs
 
