@@ -96,7 +96,7 @@ def _intact_steps(journal_file: Path, images_file: Path, first_line: dict, size:
                 break
             expected = (step["kept"] - progress.kept) * size * size  # bytes
             pixels = images_on_disk.read(expected)
-            if len(pixels) < expected or zlib.crc32(pixels) != step["crc32"]:
+            if len(pixels) < expected or _checksum(pixels, step) != step["crc32"]:
                 break
             progress.add(step)
             steps.append(step)
@@ -145,12 +145,19 @@ def _describe_step(progress: _Progress, squares: np.ndarray, reasons: dict[int, 
     `reasons` has indices within the chunk.
     """
     failures = {progress.tried + i: reason for i, reason in reasons.items()}
-    return {
+    step = {
         "done": progress.tried + len(squares) + len(failures),
         "kept": progress.kept + len(squares),
         "failures": failures,
-        "crc32": zlib.crc32(squares.tobytes()),
     }
+    step["crc32"] = _checksum(squares.tobytes(), step)
+    return step
+
+
+def _checksum(pixels: bytes, step: dict) -> int:
+    """CRC-32 of a chunk's pixels and of its line in the journal."""
+    line = json.dumps([step["done"], step["kept"], step["failures"]])
+    return zlib.crc32(line.encode(), zlib.crc32(pixels))
 
 
 def _bar(total: int, initial: int) -> tqdm:
