@@ -28,7 +28,9 @@ PIXEL_MEAN = 0.5  # of grey values between 0 and 1 (ours)
 PIXEL_DEVIATION = 0.25
 
 # What NumPy raises if a file of tokens is missing or damaged.
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 class Batch(NamedTuple):
