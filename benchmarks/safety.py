@@ -115,14 +115,23 @@ def shared(dataset: Dataset, home: Path, micro: int) -> dict:
     return row("9", what, "one process; 1e-5", [1e-5 / max(worst, 1e-12)], 1)
 
 
+def all_shared(home: Path) -> Iterator[dict]:
+    dataset = prepare.build(TINY, workers=1)
+    for micro in (0, 4):
+        yield shared(dataset, home, micro)
+
+
 # Row 10
 
 
 class Watched:
-    """A training in a child, which the parent can see and kill at a chosen moment."""
+    """A run in a child, which the parent can see and kill at a chosen moment.
 
-    def __init__(self, home: Path, dataset: Dataset, minutes: float):
-        self.home, self.dataset = home, dataset
+    It begins as a user's first run does: with no prepared data and no tokens on disk.
+    """
+
+    def __init__(self, home: Path, minutes: float):
+        self.home = home
         self.settings = TINY.replace(save_minutes=minutes)
         # Steps taken, saves begun, saves ended, steps saved; `final` counts as a save.
         self.seen = mmap.mmap(-1, 4)
@@ -148,7 +157,10 @@ class Watched:
             self.seen[2] += 1
 
         Position.add, Saves.save, Saves.finish = seen_add, seen_save, seen_end
-        loop.train(self.settings, self.dataset)
+        dataset = prepare.build(self.settings, workers=1)
+        started = time.perf_counter()
+        loop.train(self.settings, dataset)
+        (self.home / "seconds").write_text(str(time.perf_counter() - started))
 
     def killed(self, counter: int, count: int, seconds: float) -> bool | None:
         """Kill it `seconds` after a counter came to `count`; whether inside a save, None if done.
@@ -187,23 +199,23 @@ def outcome(home: Path) -> tuple[dict, dict, str]:
     return tensors, position, log.to_csv()
 
 
-def kills(dataset: Dataset, home: Path, n: int) -> Iterator[dict]:
-    whole = Watched(home / "whole", dataset, minutes=5)
-    started = time.perf_counter()
+def kills(home: Path, n: int) -> Iterator[dict]:
+    whole = Watched(home / "whole", minutes=5)
     finish(forked(whole))
     steps, expected = whole.seen[0], outcome(whole.home)
-    step_seconds = (time.perf_counter() - started) / steps  # with the start: a little long
+    seconds = float((whole.home / "seconds").read_text())
+    step_seconds = seconds / steps  # with the start: a little long
     for inside, what, minutes in (
         (False, "in mid-epoch", 0.001),
         (True, "inside a save", 0.0),
     ):
         equal = done = 0
         while done < n:
-            trial = Watched(home / "trial", dataset, minutes)
+            trial = Watched(home / "trial", minutes)
             at = random.randint(1, whole.seen[0] + inside)  # with 0 minutes, a save a step
             if trial.killed(int(inside), at, random.uniform(0, step_seconds)) is inside:
                 done += 1
-                again = Watched(trial.home, dataset, minutes)
+                again = Watched(trial.home, minutes)
                 finish(forked(again))
                 resumed = again.seen[0] <= steps - trial.seen[3]  # and not begun anew
                 equal += resumed and outcome(trial.home) == expected
@@ -229,10 +241,11 @@ def swap(file: Path, other: Path) -> None:
     shutil.copy(other / file.name, file)
 
 
-def damage(dataset: Dataset, home: Path, n: int) -> None:
+def damage(home: Path, n: int) -> None:
     """Write to `home/refused` how many of how many damages were refused by the file's name, with
     the save before used in its place."""
     config.ROOT = home
+    dataset = prepare.build(TINY, workers=1)
     model = fresh(TINY, dataset)
     optimizer = loop._optimizer(model, TINY)
     saves = Saves(TINY, dataset, model, optimizer)
@@ -257,8 +270,8 @@ def damage(dataset: Dataset, home: Path, n: int) -> None:
     (home / "refused").write_text(json.dumps([refused, tries]))
 
 
-def damaged(dataset: Dataset, home: Path, n: int) -> dict:
-    finish(forked(lambda: damage(dataset, home, n)))
+def damaged(home: Path, n: int) -> dict:
+    finish(forked(lambda: damage(home, n)))
     refused, tries = json.loads((home / "refused").read_text())
     what = f"each file of a save cut, a bit flipped, or of another save: {refused} of {tries}"
     return row("11", what, "refused by name, the save before used", [refused / tries], 1)
@@ -277,11 +290,10 @@ def main(name: str, n: int) -> None:
     os.environ[config.PLAIN] = "1"
     with tempfile.TemporaryDirectory() as folder:
         home = config.ROOT = Path(folder)
-        dataset = prepare.build(TINY, workers=1)
         measure = {
-            "9": lambda: (shared(dataset, home, micro) for micro in (0, 4)),
-            "10": lambda: kills(dataset, home, n),
-            "11": lambda: [damaged(dataset, home, max(n // 3, 1))],
+            "9": lambda: all_shared(home),
+            "10": lambda: kills(home, n),
+            "11": lambda: [damaged(home, max(n // 3, 1))],
         }
         for measured in measure[name]():
             print(json.dumps(measured), flush=True)

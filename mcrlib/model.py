@@ -12,17 +12,19 @@ Read `MCR.forward` first: it is the table of contents. The letters in shapes:
 """
 
 import functools
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 from PIL import Image
-from safetensors.torch import load_model, save_model
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -245,31 +247,125 @@ class MCR(nn.Module):
         record = {
             "config": self.config.model_dump(mode="json"),
             "bert": self.bert_config.to_dict(),
+            "vocabulary_sha256": _vocabulary_hash(self.tokenizer),
         }
         (folder / "config.json").write_text(json.dumps(record, indent=1))
-        save_model(self, str(folder / "model.safetensors"))
+        save_file(_distinct_weights(self), folder / "model.safetensors")
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path) -> Self:
         """Open what `save_pretrained` wrote, strictly, in evaluation mode.
 
         Relative paths into `results/` are taken from the project, whatever the current folder is.
-        Raises FileNotFoundError if there is no such folder or hub repository, and RuntimeError if
-        a weight is missing, left over or of another shape.
+        Raises FileNotFoundError if there is no such folder or hub repository or it lacks a file,
+        ValueError if a file is damaged, the tokenizer is another one or a weight is not finite, and
+        RuntimeError if a weight is missing, left over or of another shape.
         """
         folder = _find_folder(folder_or_hub_id)
-        record = json.loads((folder / "config.json").read_text())
+        record = _read_record(folder / "config.json")
         config = settings.load(**settings.current_names(record["config"]))
         config = config.replace(compile=False)  # only training compiles
         bert_config = BertConfig.from_dict(record["bert"])
         model = cls(
             config,
-            BertTokenizer.from_pretrained(folder),
+            _read_tokenizer(folder, record),
             pretrained.load_vit(config, pretrained=False),
             BertForMaskedLM(bert_config),
         )
-        load_model(model, folder / "model.safetensors", strict=True)
+        _load_weights(model, folder / "model.safetensors")
         return model.eval()
+
+
+def _vocabulary_hash(tokenizer: BertTokenizer) -> str:
+    """Hash of all words with their ids. Unlike the tokenizer's file it does not change with the
+    library's version."""
+    words = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
+def _distinct_weights(model: nn.Module) -> dict[str, Tensor]:
+    """All weights by name; one that has several names, as tied weights do, under the first.
+
+    Without the list of shared names, whose order in the file would be random, equal models are
+    equal bytes. Loading finds the shared names in the model itself.
+    """
+    weights = {}
+    seen = set()
+    for name, tensor in sorted(model.state_dict().items()):
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if place in seen and tensor.numel() > 0:
+            continue
+        seen.add(place)
+        weights[name] = tensor.contiguous()
+    return weights
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    """The model folder's config.json. Raises FileNotFoundError or ValueError."""
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file} is missing: give the whole folder that `save_pretrained` wrote, such as "
+            "`checkpoint/final` of a trained model."
+        )
+    try:
+        record = json.loads(file.read_bytes())
+        is_complete = isinstance(record["config"], dict) and isinstance(record["bert"], dict)
+    except (ValueError, TypeError, KeyError):
+        is_complete = False
+    if not is_complete:
+        raise ValueError(
+            f"{file} is empty, damaged or of another kind of model: copy the model's folder anew, "
+            "or train the model again."
+        )
+    return record
+
+
+def _read_tokenizer(folder: Path, record: dict[str, Any]) -> BertTokenizer:
+    """The model's tokenizer. Raises FileNotFoundError if it is missing, and ValueError if it is
+    damaged or another model's."""
+    names = ("tokenizer.json", "vocab.txt")
+    if not any((folder / name).is_file() for name in names):
+        raise FileNotFoundError(
+            f"{folder} holds neither tokenizer.json nor vocab.txt, without which every word is "
+            "unknown: copy the model's folder anew."
+        )
+    try:
+        tokenizer = BertTokenizer.from_pretrained(folder)
+    except Exception as error:  # the library raises many kinds, even bare ones
+        reason = repr(error).splitlines()[0]
+        raise ValueError(
+            f"The tokenizer in {folder} is damaged ({reason}): copy the model's folder anew."
+        ) from error
+    is_trained_with_model = not record["config"].get("text")
+    rows = record["bert"].get("vocab_size", len(tokenizer))
+    fits = len(tokenizer) == rows if is_trained_with_model else len(tokenizer) <= rows
+    expected_hash = record.get("vocabulary_sha256")  # missing in folders of version 0.1
+    if expected_hash is not None:
+        fits = fits and _vocabulary_hash(tokenizer) == expected_hash
+    if not fits:
+        raise ValueError(
+            f"The tokenizer in {folder}, with {len(tokenizer)} words, is not the model's, which "
+            f"has {rows}: copy the model's folder anew."
+        )
+    return tokenizer
+
+
+def _load_weights(model: nn.Module, file: Path) -> None:
+    """Raises FileNotFoundError, ValueError or RuntimeError as `from_pretrained` does."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: copy the model's folder anew.")
+    try:
+        load_model(model, file, strict=True)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{file} is damaged ({error}): copy the model's folder anew, or train the model again."
+        ) from error
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f"{file} is damaged: the weight {name!r} has values that are not finite. Copy the "
+                "model's folder anew, or train the model again."
+            )
 
 
 def _find_folder(folder_or_hub_id: str | Path) -> Path:

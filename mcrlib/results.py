@@ -1,20 +1,33 @@
 """Numbers and embeddings on disk, with what made them (ours)."""
 
+import contextlib
 import io
 import json
-from collections.abc import Sequence
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from mcrlib import config
 from mcrlib.data.dataset import Dataset, open_dataset
 from mcrlib.evaluation.seeds import by_variant
-from mcrlib.files import MANIFEST_FILE, sha256, write
+from mcrlib.files import DATASET_FILE, MANIFEST_FILE, sha256, write
 from mcrlib.provenance import environment, peak_memory
 
 EMBEDDING_ARRAYS = ("image", "report", "pair_id")  # in each embeddings file
+MADE_FROM = "made_from"  # and in ours a fourth: JSON, hashes of what they were made from
+LARGEST_EMBEDDINGS = 4 * 1024**3  # bytes of the arrays of one file, uncompressed
+SHORTEST_ROW = 1e-12  # a row of this length or less has no direction
+
+# What NumPy and zipfile raise if an archive of arrays is damaged or none.
+UNREADABLE = (
+    OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def save(path: str | Path, values: Any, **provenance: Any) -> None:
@@ -93,24 +106,99 @@ def dataset_of_run(run: str) -> Dataset:
 
 
 def input_hashes(run: str, split: str = "test") -> dict[str, str]:
-    """Hash of each embedding file that the numbers of a run are made from, by model."""
-    return {name: sha256(file)[:16] for name, file in embedding_files(run, split).items()}
+    """What the numbers of a run are made from: the hash of each embedding file, by model, and that
+    of the prepared pairs, if it is known.
+
+    Raises ValueError, as `refuse_stale` does, if an embedding file is out of date.
+    """
+    files = embedding_files(run, split)
+    for file in files.values():
+        refuse_stale(file, run)
+    hashes = {name: sha256(file)[:16] for name, file in files.items()}
+    dataset = dataset_hash(run)
+    if dataset is not None:
+        hashes["dataset"] = dataset
+    return hashes
+
+
+def dataset_hash(run: str) -> str | None:
+    """Hash of the images and reports of a run's pairs: of the prepared ones, or else of those that
+    `data.json` lists.
+
+    None if neither is there, and for the reference, whose pairs are a demo run's.
+    """
+    if run == "reference":
+        return None
+    prepared = config.ROOT / "data" / run / DATASET_FILE
+    listed = config.ROOT / "results" / run / "data.json"
+    with contextlib.suppress(*UNREADABLE, TypeError):
+        if prepared.is_file():
+            return json.loads(prepared.read_bytes())["dataset_sha256"][:16]
+        if listed.is_file():
+            return load(listed)["values"]["dataset"]["dataset_sha256"][:16]
+    return None
+
+
+def refuse_stale(file: Path, run: str) -> None:
+    """Raise ValueError if embeddings were made from other pairs than the run has now, or by another
+    model than the one beside them.
+
+    Files that do not say what they were made from, such as those of other people's methods, pass.
+    """
+    recorded = made_from(file)
+    folder = file.parent
+    dataset = dataset_hash(run)
+    if dataset is not None and recorded.get("dataset", dataset) != dataset:
+        raise ValueError(
+            f"{file} was made from other images or reports than the run {run} has now: remove "
+            f"{folder} and run `make embed RUN={run}`, which trains anew if the folder held a "
+            "trained model."
+        )
+    model = folder / "checkpoint" / "final" / "model.safetensors"
+    if "model" in recorded and model.is_file() and sha256(model) != recorded["model"]:
+        raise ValueError(
+            f"{file} was made by another model than {model} is now: remove {file} and run "
+            f"`make embed RUN={run}`."
+        )
+
+
+def made_from(file: str | Path) -> dict[str, str]:
+    """Hashes of what an embeddings file was made from: `dataset` and `model`. Empty if the file
+    does not say. Raises ValueError if the file cannot be read."""
+    stored = _read_arrays(config.project_path(file), (), optional=(MADE_FROM,))
+    if MADE_FROM not in stored:
+        return {}
+    try:
+        return dict(json.loads(str(stored[MADE_FROM])))
+    except (ValueError, TypeError):
+        raise ValueError(f"{file}: {MADE_FROM!r} is damaged; embed its pairs anew.") from None
 
 
 def save_embeddings(
-    path: str | Path, image: Any, report: Any, pair_id: Any, dtype: type = np.float32
+    path: str | Path,
+    image: Any,
+    report: Any,
+    pair_id: Any,
+    dtype: type = np.float32,
+    made_from: Mapping[str, str] | np.ndarray | None = None,
 ) -> None:
     """Write `image [N, E]`, `report [N, E]` (unit rows) and `pair_id [N]` to an `.npz`.
 
-    A relative `path` into `results/` is taken from the project, where all tables look.
+    `made_from` holds hashes by which later readers see that the file is out of date, or is that
+    array of another file. A relative `path` into `results/` is taken from the project, where all
+    tables look.
     """
+    arrays = {
+        "image": np.asarray(image, dtype),
+        "report": np.asarray(report, dtype),
+        "pair_id": np.asarray(pair_id, dtype=str),
+    }
+    if isinstance(made_from, np.ndarray):
+        arrays[MADE_FROM] = made_from
+    elif made_from is not None:
+        arrays[MADE_FROM] = np.array(json.dumps(dict(made_from)))
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        image=np.asarray(image, dtype),
-        report=np.asarray(report, dtype),
-        pair_id=np.asarray(pair_id, dtype=str),
-    )
+    np.savez(buffer, **arrays)
     write(config.project_path(path), buffer.getvalue())
 
 
@@ -120,10 +208,11 @@ def load_embeddings(
     """`image [N, E]` and `report [N, E]`, unit float32 rows in the order of `pair_id [N]`, by
     default in the order of the file.
 
-    Raises ValueError if the file lacks one of its three arrays or holds other pairs, if a shape
-    does not match, or if a number is not finite.
+    Raises ValueError if the file is no such archive, is larger than `LARGEST_EMBEDDINGS`, lacks one
+    of its three arrays or holds other pairs, if a shape does not match, if a number is not finite,
+    and if a row has no direction: length zero, or one that is too large for float32.
     """
-    stored = _read_embeddings(path)
+    stored = _read_arrays(config.project_path(path), EMBEDDING_ARRAYS)
     stored_ids = stored["pair_id"].tolist()
     row_of = {name: row for row, name in enumerate(stored_ids)}
     if pair_id is None:
@@ -132,26 +221,97 @@ def load_embeddings(
     if has_duplicates or set(row_of) != set(pair_id):
         raise ValueError(f"{path} holds other pairs than the data set: embed its pairs anew.")
     order = [row_of[name] for name in pair_id]
-    matrices = []
-    for name in ("image", "report"):
-        matrix = stored[name].astype(np.float32)
-        is_matrix = matrix.ndim == 2 and len(matrix) == len(row_of)
-        if not is_matrix or not np.isfinite(matrix).all():
-            raise ValueError(f"{path}: {name!r} is not a finite matrix with one row per pair.")
-        rows = matrix[order]
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        matrices.append(rows / norms.clip(1e-12))
-    image, report = matrices
+    image = _unit_rows(path, "image", stored)[order]
+    report = _unit_rows(path, "report", stored)[order]
     return image, report
 
 
-def _read_embeddings(path: str | Path) -> dict[str, np.ndarray]:
-    """The three arrays of an embeddings file. Nothing is unpickled."""
-    with np.load(config.project_path(path), allow_pickle=False) as file:
-        missing = set(EMBEDDING_ARRAYS) - set(file.files)
-        if missing:
-            raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: see save_embeddings.")
-        return {name: file[name] for name in EMBEDDING_ARRAYS}
+def _unit_rows(path: str | Path, name: str, stored: dict[str, np.ndarray]) -> np.ndarray:
+    with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused
+        matrix = stored[name].astype(np.float32)
+        norms = np.linalg.norm(matrix, axis=1, keepdims=True)
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{path}: {name!r} is not a finite matrix with one row per pair.")
+    is_bad = ~np.isfinite(norms) | (norms <= SHORTEST_ROW)
+    bad_rows = np.flatnonzero(is_bad)
+    if len(bad_rows):
+        row = bad_rows[0]
+        raise ValueError(
+            f"{path}: {name!r} has {len(bad_rows)} rows without a direction, the first that of the "
+            f"pair {stored['pair_id'][row]!r}, of length {norms[row, 0]:g}: embed its pairs anew."
+        )
+    return matrix / norms
+
+
+def _read_arrays(
+    path: Path, names: Sequence[str], optional: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Arrays of an embeddings file: those of `names`, and of `optional` those that it has.
+
+    Types and shapes are checked before any array is read, so that a small file cannot fill the
+    memory. Nothing is unpickled. Raises ValueError with a sentence.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}: embed its pairs first.")
+    try:
+        declared = _declared(path)
+    except UNREADABLE as error:
+        raise ValueError(
+            f"{path} is damaged or not an archive of arrays ({error}): see save_embeddings."
+        ) from error
+    missing = set(EMBEDDING_ARRAYS) - set(declared)
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}: see save_embeddings.")
+    _check_declared(path, declared)
+    wanted = [name for name in (*names, *optional) if name in declared]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in wanted}
+    except UNREADABLE as error:
+        raise ValueError(f"{path} is damaged ({error}): embed its pairs anew.") from error
+
+
+def _declared(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shape and type of each array of an archive, without reading the arrays."""
+    declared = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            with archive.open(member) as file:
+                version = npy.read_magic(file)
+                read_header = npy.read_array_header_1_0
+                if version != (1, 0):
+                    read_header = npy.read_array_header_2_0
+                shape, _, dtype = read_header(file)
+            declared[member.removesuffix(".npy")] = (shape, dtype)
+    return declared
+
+
+def _check_declared(path: Path, declared: dict[str, tuple[tuple[int, ...], np.dtype]]) -> None:
+    """Raise ValueError unless the arrays are a file of embeddings of a size that can be read."""
+    total = 0
+    for name in (*EMBEDDING_ARRAYS, MADE_FROM):
+        if name in declared:
+            shape, dtype = declared[name]
+            total += math.prod(shape) * dtype.itemsize
+    if total > LARGEST_EMBEDDINGS:
+        raise ValueError(
+            f"{path} declares arrays of {total / 1024**3:.1f} GB, and at most "
+            f"{LARGEST_EMBEDDINGS / 1024**3:.0f} GB are read: save one split's embeddings only."
+        )
+    pairs = declared["pair_id"][0]
+    if len(pairs) != 1 or declared["pair_id"][1].kind != "U":
+        raise ValueError(f"{path}: 'pair_id' is not a list of texts, one per pair.")
+    for name in ("image", "report"):
+        shape, dtype = declared[name]
+        is_matrix = len(shape) == 2 and shape[:1] == pairs and dtype.kind in "fiu"
+        if not is_matrix:
+            raise ValueError(f"{path}: {name!r} is not a finite matrix with one row per pair.")
+    widths = [declared[name][0][1] for name in ("image", "report")]
+    if widths[0] != widths[1]:
+        raise ValueError(
+            f"{path}: 'image' has {widths[0]} columns but 'report' has {widths[1]}: both must lie "
+            "in one space."
+        )
 
 
 def _name_length(file: Path) -> int:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import BertTokenizer
 
+from mcrlib import pretrained
 from mcrlib.data.batches import (
     EpochOrder,
     SplitPairs,
@@ -18,6 +20,7 @@ from mcrlib.data.batches import (
     random_warp,
     to_pixels,
     tokenize,
+    tokenizer_rules,
 )
 from mcrlib.masking import pair_generator
 
@@ -176,6 +179,39 @@ def test_tokens_are_saved_once_and_replaced_if_damaged(dataset, smoke, tokenizer
     info = dataset.info | {"sha256": hashes}
     rows(dataclasses.replace(here, info=info))
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@given(first=st.integers(4, 30), second=st.integers(4, 30))
+@settings(max_examples=10, deadline=None)
+def test_tokenizing_leaves_no_trace_in_the_tokenizer(tokenizer, first, second):
+    before = tokenizer_rules(tokenizer)
+    tokenize(tokenizer, ["the heart is normal . " * 20], first)
+    assert tokenizer_rules(tokenizer) == before
+    tokenizer("the heart", truncation=True, max_length=second, padding="max_length")
+    assert tokenizer_rules(tokenizer) == before
+    (untouched,) = tokenizer(["the heart is normal . " * 20])["input_ids"]
+    assert len(untouched) > 30
+
+
+def test_another_vocabulary_or_another_case_is_another_tokenizer(tokenizer):
+    words = tokenizer.get_vocab()
+    cased = BertTokenizer(vocab=words, do_lower_case=False)
+    same = BertTokenizer(vocab=words, do_lower_case=True)
+    fewer = BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1}, do_lower_case=True)
+    assert tokenizer_rules(same) == tokenizer_rules(tokenizer)
+    assert tokenizer_rules(cased) != tokenizer_rules(tokenizer)
+    assert tokenizer_rules(fewer) != tokenizer_rules(tokenizer)
+
+
+def test_a_second_look_at_the_same_reports_writes_no_second_file(dataset, smoke, tmp_path):
+    """With a new tokenizer, as the first training on new data has it."""
+    here = dataclasses.replace(dataset, folder=tmp_path)
+    fresh = pretrained.load_tokenizer(smoke, dataset.frame["report"].tolist())
+    cached_tokens(here, "train", fresh, 20)
+    cached_tokens(here, "train", fresh, 20)
+    fresh("a longer text", truncation=True, max_length=5)
+    cached_tokens(here, "train", fresh, 20)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_pairs_sent_to_a_worker_carry_no_images(pairs):

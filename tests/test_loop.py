@@ -5,6 +5,8 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pandas as pd
@@ -15,7 +17,7 @@ from safetensors.torch import load_file
 from mcrlib.config import load
 from mcrlib.data.batches import EpochOrder
 from mcrlib.data.dataset import problems
-from mcrlib.training import loop
+from mcrlib.training import finished, loop
 from mcrlib.training.__main__ import main
 from mcrlib.training.checkpoint import Damaged, Saves, load_trained
 
@@ -76,11 +78,11 @@ def test_a_stopped_run_goes_on_in_mid_epoch_and_its_history_grows(settings, data
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Saves, "save", save_and_stop)
-    for finished in (0, 1):
+    for epochs_done in (0, 1):
         with pytest.raises(KeyboardInterrupt):
             loop.train(config, dataset)
         log = config.folder / "history.csv"
-        assert (len(pd.read_csv(log)) if log.exists() else 0) == finished
+        assert (len(pd.read_csv(log)) if log.exists() else 0) == epochs_done
     history = loop.train(config, dataset)
     assert seen == sorted(set(seen))  # no step was taken twice
     assert history["epoch"].tolist() == [1, 2, 3]
@@ -154,6 +156,99 @@ def test_a_damaged_model_is_not_opened(settings, dataset):
     for use in (loop.train, load_trained):
         with pytest.raises(Damaged, match=r"final/model\.safetensors is missing or not the file"):
             use(settings, dataset)
+
+
+def test_a_final_folder_without_its_model_says_what_to_remove(settings, dataset, capsys):
+    """As `make` leaves it if it deletes the target of a failed rule."""
+    loop.train(settings, dataset)
+    final = settings.folder / "checkpoint/final"
+    (final / "model.safetensors").unlink()
+    with pytest.raises(Damaged, match=rf"model\.safetensors is missing .* Remove {final} to train"):
+        loop.train(settings, dataset)
+    shutil.rmtree(final)
+    loop.train(settings, dataset)
+    assert (final / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "sha256.json", "inputs.json"])
+def test_while_its_saves_are_there_a_damaged_final_is_made_again(
+    settings, dataset, monkeypatch, name
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.checkpoint, "tidy", lambda folder: None)
+        history = loop.train(settings, dataset)
+    expected = weights(settings, dataset)
+    final = settings.folder / "checkpoint/final"
+    (final / name).write_bytes(b"damaged")
+    again = loop.train(settings, dataset)
+    assert equal(weights(settings, dataset), expected)
+    assert names(final.parent) == ["final"]
+    pd.testing.assert_frame_equal(again, history)
+
+
+def test_a_final_copy_that_went_wrong_keeps_the_saves(settings, dataset, monkeypatch):
+    """A disk that writes other bytes than it was given is found before the saves go."""
+    copytree = shutil.copytree
+
+    def copy_and_damage(source, target, **options):
+        copytree(source, target, **options)
+        (target / "model.safetensors").write_bytes(b"other bytes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", copy_and_damage)
+        with pytest.raises(Damaged, match=r"final/model\.safetensors is missing or not the file"):
+            loop.train(settings, dataset)
+    assert [name for name in names(settings.folder / "checkpoint") if name.startswith("epoch-")]
+    loop.train(settings, dataset)
+    assert names(settings.folder / "checkpoint") == ["final"]
+
+
+def test_a_lost_history_of_a_finished_model_is_one_sentence(settings, dataset):
+    loop.train(settings, dataset)
+    for damage in (lambda file: file.write_bytes(b""), lambda file: file.unlink()):
+        damage(settings.folder / "history.csv")
+        with pytest.raises(Damaged, match=r"history\.csv, the history of a finished model"):
+            loop.train(settings, dataset)
+
+
+def test_a_second_training_of_the_same_model_is_refused_and_the_first_goes_on(settings, dataset):
+    """And after the first was killed, the next one resumes."""
+    words = ["run=smoke", f"seed={settings.seed}", "epochs=500", "validate_every=500"]
+    command = [sys.executable, "-m", "mcrlib.training", *words]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert first.stdout.readline().startswith("epoch  1/500")
+        second = subprocess.run(command, capture_output=True, text=True)
+        assert second.returncode == 1
+        message = second.stderr.splitlines()[-1]
+        assert message.startswith(f"Another training of {settings.folder} is running")
+        assert f"process {first.pid} on " in message
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+    third = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert third.stdout.readline().startswith("resuming after")
+    finally:
+        third.kill()
+        third.wait()
+
+
+def test_a_finished_model_asked_for_with_other_settings_is_refused_without_data(
+    settings, dataset, capsys
+):
+    """What `make` asks before it takes a finished model as it is."""
+    words = ["run=smoke", f"seed={settings.seed}"]
+    assert finished.main(words) == 0  # not trained yet
+    loop.train(settings, dataset)
+    assert finished.main([*words, "workers=3"]) == 0
+    assert finished.main([*words, "epochs=50"]) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "trained with epochs=2, but this run asks for 50" in message
+    (settings.folder / "checkpoint/final/inputs.json").unlink()
+    assert finished.main(words) == 1
+    assert "inputs.json is missing or damaged" in capsys.readouterr().err
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_one_sentence(settings, dataset, tokenizer):

@@ -1,6 +1,7 @@
 """The model against the paper's statements and against the stock implementations of its parts."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import save_model
 from torch import nn
 from transformers import BertForMaskedLM
 
@@ -238,6 +240,92 @@ def test_loading_is_strict(build, tmp_path):
     record = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(record.replace('"vision_depth": 2', '"vision_depth": 3'))
     with pytest.raises(RuntimeError, match="blocks"):
+        MCR.from_pretrained(tmp_path)
+
+
+def test_equal_models_are_equal_bytes(build, tmp_path):
+    model = build()
+    saved = set()
+    for time in range(6):  # a random order of two shared names would show
+        model.save_pretrained(tmp_path / str(time))
+        saved.add((tmp_path / str(time) / "model.safetensors").read_bytes())
+    MCR.from_pretrained(tmp_path / "0").save_pretrained(tmp_path / "again")
+    saved.add((tmp_path / "again" / "model.safetensors").read_bytes())
+    assert len(saved) == 1
+
+
+def test_a_file_with_the_list_of_shared_names_still_opens(build, tmp_path):
+    """As version 0.2 and safetensors' own `save_model` write it."""
+    model = build()
+    model.save_pretrained(tmp_path)
+    save_model(model, str(tmp_path / "model.safetensors"))
+    record = json.loads((tmp_path / "config.json").read_text())
+    del record["vocabulary_sha256"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    again = MCR.from_pretrained(tmp_path)
+    assert torch.equal(model.embed_reports(["no effusion"]), again.embed_reports(["no effusion"]))
+
+
+def test_a_folder_without_its_tokenizer_is_refused(build, tmp_path):
+    build().save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "vocab.txt"):
+        (tmp_path / name).unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError, match=r"neither tokenizer\.json nor vocab\.txt"):
+        MCR.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff"])
+def test_a_damaged_tokenizer_is_one_sentence(build, tmp_path, content):
+    build().save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"The tokenizer in .* copy the model's folder anew"):
+        MCR.from_pretrained(tmp_path)
+
+
+def test_another_model_s_tokenizer_is_refused(build, tmp_path):
+    model = build()
+    model.save_pretrained(tmp_path)
+    words = sorted(model.tokenizer.get_vocab())
+    few = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])}
+    shuffled = {word: i for i, word in enumerate(words)}
+    for vocabulary in (few, shuffled):
+        type(model.tokenizer)(vocab=vocabulary).save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=r"is not the model's"):
+            MCR.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(build, tmp_path, value):
+    model = build()
+    with torch.no_grad():
+        model.image_head.aggregate.query[3] = value
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"'image_head\.aggregate\.query' .* not finite"):
+        MCR.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b'{"config": 3}', b"\xff\xfe", b"{}"]
+)
+def test_a_damaged_config_is_one_sentence(build, tmp_path, content):
+    build().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json is empty, damaged or of another kind"):
+        MCR.from_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        MCR.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("length", [0, 4, 1000, -1])
+def test_cut_weights_are_one_sentence(build, tmp_path, length):
+    build().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        MCR.from_pretrained(tmp_path)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing"):
         MCR.from_pretrained(tmp_path)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from mcrlib import config, results
+from mcrlib.companion.top3 import find_top3
 from mcrlib.evaluation import findings
 from mcrlib.training import cost
 
@@ -122,6 +123,21 @@ def test_exploring_does_not_overwrite_figure_5(place):
     assert after == before
     with pytest.raises(ValueError, match=r"no embeddings of clip.*mcr, abm, dual"):
         execute("06_top3", models=["clip"])
+
+
+def test_a_torn_picture_file_of_figure_5_is_made_anew(place):
+    place("mcr-seed0", 0)
+    shown = find_top3("smoke")
+    file = place.results / "top3.npz"
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:-100], whole[:50]):
+        file.write_bytes(damaged)
+        again = find_top3("smoke")
+        assert file.read_bytes() == whole
+        assert again.pictures.keys() == shown.pictures.keys()
+    file.unlink()
+    find_top3("smoke")
+    assert file.read_bytes() == whole
 
 
 def test_text_metrics_without_java_raise_a_clear_error(place, monkeypatch):

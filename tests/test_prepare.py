@@ -136,6 +136,52 @@ def test_resumed_build_does_not_decode_again(tree, built, tmp_path):
     assert contents(folder) == built
 
 
+def test_two_builds_at_once_take_turns(tree, built, tmp_path):
+    first = start(tmp_path, tree, workers=1)
+    second = start(tmp_path, tree, workers=2)
+    logs = [build.communicate()[1] for build in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], logs
+    assert contents(tmp_path / "data/mimic") == built
+
+
+def test_a_build_goes_on_when_the_one_before_it_is_killed(tree, built, tmp_path):
+    folder = tmp_path / "data/mimic"
+    first = start(tmp_path, tree)
+    while not _journal(folder) and first.poll() is None:
+        time.sleep(0.005)
+    second = start(tmp_path, tree)
+    first.kill()
+    first.wait()
+    assert second.wait() == 0
+    assert contents(folder) == built
+
+
+def test_damaged_descriptions_are_one_sentence_and_built_anew(home, tmp_path, capsys):
+    mimic_tree.write(tmp_path, 50)
+    settings = config.load("mimic", data=str(tmp_path), cache_size=16, assert_counts=False)
+    settings = settings.replace(run="described")
+    folder = settings.data_folder
+    info = prepare.build(settings, 1).info
+    for damaged in (b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"sha256": {}}', b'{"sha256": 3}'):
+        (folder / "dataset.json").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"dataset\.json is empty or damaged: run `make data`"):
+            open_dataset(folder)
+        assert prepare.build(settings, 1).info == info
+    (folder / "made_from").write_bytes(b"\xff\xfe")
+    assert prepare.build(settings, 1).info == info
+
+
+def test_a_folder_in_the_place_of_the_images_is_named(home, tmp_path):
+    mimic_tree.write(tmp_path, 50)
+    settings = config.load("mimic", data=str(tmp_path), cache_size=16, assert_counts=False)
+    settings = settings.replace(run="obstructed")
+    (settings.data_folder / "images.npy").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"images\.npy could not be written .* remove the folder"):
+        prepare.build(settings, 1)
+    (settings.data_folder / "images.npy").rmdir()
+    assert len(prepare.build(settings, 1).images)
+
+
 def _journal(folder):
     """The complete lines of the journal after the first, which holds the key."""
     journal = folder / "partial/journal.jsonl"

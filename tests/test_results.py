@@ -1,16 +1,25 @@
 """Numbers on disk: kept with what made them, harmless in every program that opens them."""
 
 import csv
+import io
+import json
 import os
+import resource
+import shutil
+import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mcrlib import config, results, tables
+from mcrlib.companion import analyses
 from mcrlib.companion.compare import compare
+from mcrlib.companion.top3 import Question, ask, find_top3
 from mcrlib.evaluation.seeds import by_variant, over_seeds
-from mcrlib.files import write
+from mcrlib.files import sha256, write
 
 EVIL = [
     "=cmd|' /C calc'!A0",
@@ -91,6 +100,188 @@ def test_embeddings_of_other_pairs_or_not_finite_are_refused(tmp_path, rows):
     results.save_embeddings(path, image, report, ids)
     with pytest.raises(ValueError, match="'image' is not a finite matrix"):
         results.load_embeddings(path, ids)
+
+
+def npy_header(shape, descr):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
+    return header.getvalue()
+
+
+def archive(path, **members):
+    """An `.npz` with these bytes, compressed, as its members."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(f"{name}.npy", content)
+
+
+def peak_mb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def test_a_small_file_that_declares_large_arrays_is_refused_unread(tmp_path):
+    path = tmp_path / "bomb.npz"
+    zeros = bytes(300_000_000)
+    ids = npy_header((2**21,), "<U1") + zeros[: 2**23]
+    rows = npy_header((2**21, 1024), "<f4") + zeros
+    archive(path, image=rows, report=rows, pair_id=ids)
+    del zeros, rows, ids
+    before = peak_mb()
+    with pytest.raises(ValueError, match=r"declares arrays of 16\.0 GB, and at most 4 GB are read"):
+        results.load_embeddings(path)
+    assert peak_mb() < before + 50
+    archive(path, image=b"", report=b"", pair_id=npy_header((2**40, 3), "<U99"))
+    with pytest.raises(ValueError, match="damaged or not an archive"):
+        results.load_embeddings(path)
+
+
+def test_what_is_no_archive_of_embeddings_is_one_sentence(tmp_path, rows):
+    path = tmp_path / "embeddings-test.npz"
+    results.save_embeddings(path, *rows)
+    good = path.read_bytes()
+    for content in (b"", b"text", good[:-30], good[: len(good) // 2], good[:300]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="damaged or not an archive of arrays"):
+            results.load_embeddings(path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="embed its pairs first"):
+        results.load_embeddings(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_refused_in_a_sentence_or_changes_nothing(tmp_path, rows, place, bit):
+    path = tmp_path / "embeddings-test.npz"
+    results.save_embeddings(path, *rows)
+    expected = results.load_embeddings(path)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    path.write_bytes(content)
+    try:
+        found = results.load_embeddings(path)
+    except ValueError as error:
+        assert str(path) in str(error)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_rows_and_columns_that_do_not_match_are_refused(tmp_path, rows):
+    image, report, ids = rows
+    path = tmp_path / "embeddings-test.npz"
+    results.save_embeddings(path, image, report[:, :3], ids)
+    with pytest.raises(ValueError, match="'image' has 4 columns but 'report' has 3"):
+        results.load_embeddings(path)
+    results.save_embeddings(path, image[:5], report, ids)
+    with pytest.raises(ValueError, match="'image' is not a finite matrix with one row per pair"):
+        results.load_embeddings(path)
+    for wrong in (image.astype(complex), image.astype(str), image[0]):
+        np.savez(path, image=wrong, report=report, pair_id=ids)
+        with pytest.raises(ValueError, match="'image' is not a finite matrix"):
+            results.load_embeddings(path)
+    for wrong in (np.array([ids]), np.arange(6)):
+        np.savez(path, image=image, report=report, pair_id=wrong)
+        with pytest.raises(ValueError, match="'pair_id' is not a list of texts"):
+            results.load_embeddings(path)
+
+
+@given(
+    row=st.integers(0, 5),
+    value=st.sampled_from([0.0, 1e-13, 1e-30, 1e25, 3e38, 1e200]),
+    side=st.sampled_from(["image", "report"]),
+)
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_row_without_a_direction_is_refused(tmp_path, rows, row, value, side):
+    matrices = {"image": rows[0].copy(), "report": rows[1].copy()}
+    matrices[side][row] = value
+    path = tmp_path / "embeddings-test.npz"
+    np.savez(path, pair_id=rows[2], **matrices)
+    with pytest.raises(ValueError, match=f"{side!r} (has 1 rows without a direction|is not a fin)"):
+        results.load_embeddings(path)
+
+
+@pytest.fixture
+def prepared(tmp_path, dataset, monkeypatch):
+    """A home with a copy of the smoke run's description, which a test may change."""
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    shutil.copytree(dataset.folder, tmp_path / "data" / "smoke")
+
+    def change(digest):
+        file = tmp_path / "data" / "smoke" / "dataset.json"
+        info = json.loads(file.read_text())
+        info["dataset_sha256"] = digest
+        file.write_text(json.dumps(info))
+
+    return change
+
+
+def test_embeddings_of_other_reports_are_refused_in_every_analysis(
+    prepared, tmp_path, dataset, rows
+):
+    """As after the table's reports were replaced under the same ids."""
+    file = tmp_path / "results/smoke/mcr-seed0/embeddings-test.npz"
+    hashes = {"dataset": dataset.info["dataset_sha256"][:16]}
+    results.save_embeddings(file, *rows, made_from=hashes)
+    results.save_embeddings(file.with_name("embeddings-validate.npz"), *rows, made_from=hashes)
+    before = results.input_hashes("smoke")
+    assert set(before) == {"mcr", "dataset"}
+    prepared("f" * 64)
+    uses = [
+        lambda: analyses.retrieve("smoke"),
+        lambda: analyses.score_texts("smoke"),
+        lambda: analyses.measure_gaps("smoke"),
+        lambda: find_top3("smoke"),
+        lambda: find_top3("smoke", Question(seed=3)),
+        lambda: ask(None, "smoke", file, "effusion?"),
+    ]
+    for use in uses:
+        with pytest.raises(ValueError, match=r"made from other images or reports .* `make embed"):
+            use()
+
+
+def test_numbers_of_others_embeddings_are_not_current_for_other_reports(prepared, tmp_path, rows):
+    results.save_embeddings(tmp_path / "results/smoke/theirs/embeddings-test.npz", *rows)
+    before = results.input_hashes("smoke")
+    numbers = tmp_path / "results/smoke/retrieval.json"
+    results.save(numbers, 1, inputs=before)
+    assert results.is_current(numbers, results.input_hashes("smoke"))
+    prepared("f" * 64)
+    assert not results.is_current(numbers, results.input_hashes("smoke"))
+
+
+def test_numbers_are_redrawn_without_the_prepared_data(prepared, tmp_path, dataset, rows):
+    results.save_embeddings(tmp_path / "results/smoke/theirs/embeddings-test.npz", *rows)
+    results.save(tmp_path / "results/smoke/data.json", {"dataset": dataset.info})
+    before = results.input_hashes("smoke")
+    shutil.rmtree(tmp_path / "data")
+    assert results.input_hashes("smoke") == before
+
+
+def test_embeddings_of_another_model_are_refused(prepared, tmp_path, rows):
+    folder = tmp_path / "results/smoke/mcr-seed0"
+    model = folder / "checkpoint/final/model.safetensors"
+    write(model, b"one model")
+    digest = sha256(model)
+    results.save_embeddings(folder / "embeddings-test.npz", *rows, made_from={"model": digest})
+    results.input_hashes("smoke")
+    write(model, b"trained anew")
+    with pytest.raises(ValueError, match=r"was made by another model .* remove .* `make embed"):
+        results.input_hashes("smoke")
+    shutil.rmtree(folder / "checkpoint")
+    results.input_hashes("smoke")
+
+
+def test_embeddings_say_what_they_were_made_from(build, dataset, tmp_path, monkeypatch):
+    model = build()
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    weights = model.config.folder / "checkpoint/final"
+    model.save_pretrained(weights)
+    analyses.embed(model, model.config, dataset, "test")
+    assert results.made_from(model.config.folder / "embeddings-test.npz") == {
+        "dataset": dataset.info["dataset_sha256"][:16],
+        "model": sha256(weights / "model.safetensors"),
+    }
 
 
 def test_a_user_s_method_joins_the_models_of_a_run(tmp_path, rows, monkeypatch):

@@ -16,6 +16,7 @@ from mcrlib import config, results
 from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
 from mcrlib.evaluation.seeds import by_variant, over_seeds
+from mcrlib.files import sha256
 
 # Libraries that take seconds to import are imported by the functions that compute, so that
 # redrawing does not wait for them.
@@ -103,7 +104,11 @@ def embed(model: Any, settings: Config, dataset: Dataset, split: str) -> dict[st
     image = model.embed_images(dataset.images[rows])
     report = model.embed_reports(frame["report"].tolist())
     file = settings.folder / f"embeddings-{split}.npz"
-    results.save_embeddings(file, image, report, frame["pair_id"])
+    made_from = {"dataset": dataset.info["dataset_sha256"][:16]}
+    weights = settings.folder / "checkpoint" / "final" / "model.safetensors"
+    if weights.is_file():
+        made_from["model"] = sha256(weights)
+    results.save_embeddings(file, image, report, frame["pair_id"], made_from=made_from)
 
     limit = model.config.max_tokens
     tokens = batches.cached_tokens(dataset, split, model.tokenizer, limit)
@@ -291,10 +296,12 @@ def add_linear_baseline(run: str, width: int = 128, largest: int = 20_000) -> Pa
     dataset = results.dataset_of_run(run)
     fitted = baseline.fit(dataset, width, largest)
     folder = config.ROOT / "results" / run / "tfidf-seed0"
+    made_from = {"dataset": dataset.info["dataset_sha256"][:16]}
     for split in ("validate", "test"):
         rows = dataset.indices(split)
         frame = dataset.frame.iloc[rows]
         image = fitted.embed_images(dataset.images[rows])
         report = fitted.embed_reports(frame["report"])
-        results.save_embeddings(folder / f"embeddings-{split}.npz", image, report, frame["pair_id"])
+        file = folder / f"embeddings-{split}.npz"
+        results.save_embeddings(file, image, report, frame["pair_id"], made_from=made_from)
     return folder

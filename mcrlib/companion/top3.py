@@ -1,5 +1,6 @@
 """Queries with their best hits: Figure 5, and questions of the reader's own."""
 
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pandas as pd
 from mcrlib import config, results
 from mcrlib.companion.analyses import Numbers
 from mcrlib.evaluation.seeds import by_variant
+from mcrlib.files import write
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,36 @@ def _figure5(run: str, files: dict[str, Path]) -> TopHits:
     inputs["least"] = str(FIGURE5.least)
     inputs["queries"] = str(FIGURE5.queries)
     inputs["seed"] = str(FIGURE5.seed)
-    if not results.is_current(file, inputs):
+    pictures = _read_pictures(pictures_file)
+    if pictures is None or not results.is_current(file, inputs):
         started = time.perf_counter()
         hits = _search(run, files, FIGURE5)
-        np.savez_compressed(pictures_file, **hits.pictures)
+        pictures = hits.pictures
+        # Pictures first: the JSON file says that both are current.
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **pictures)
+        write(pictures_file, buffer.getvalue())
         about = {"inputs": inputs, "run": run, "pool": hits.pool, "rule": hits.rule}
         seconds = round(time.perf_counter() - started)
         results.save(file, hits.queries, **about, seconds=seconds)
     saved = Numbers.load(file)
     return TopHits(
         queries=saved.values,
-        pictures=dict(np.load(pictures_file)),
+        pictures=pictures,
         models=_folder_names(files),
         pool=saved.provenance["pool"],
         rule=saved.provenance["rule"],
         is_figure5=True,
     )
+
+
+def _read_pictures(file: Path) -> dict[str, np.ndarray] | None:
+    """Pictures by pair id; None if the file is missing or damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return dict(archive)
+    except results.UNREADABLE:
+        return None
 
 
 def _models_to_show(run: str, models: Sequence[str]) -> dict[str, Path]:
@@ -121,6 +137,7 @@ def _search(run: str, files: dict[str, Path], question: Question) -> TopHits:
 
     hits = {}
     for name, file in files.items():
+        results.refuse_stale(file, run)
         image, report = results.load_embeddings(file, test["pair_id"])
         hits[name] = retrieval.hits(image, report, 3)
     records = top_hits(hits, test, queries)
@@ -229,6 +246,7 @@ def ask(model: Any, run: str, embeddings: Path, question: str, top: int = 3) -> 
     dataset = results.dataset_of_run(run)
     rows = dataset.indices("test")
     test = dataset.frame.iloc[rows].reset_index(drop=True)
+    results.refuse_stale(embeddings, run)
     image, _ = results.load_embeddings(embeddings, test["pair_id"])
     question_row = model.embed_reports([question]).numpy()[0]
     cosines = image @ question_row

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import BertTokenizer
 
@@ -27,7 +28,9 @@ PIXEL_MEAN = 0.5  # of grey values between 0 and 1 (ours)
 PIXEL_DEVIATION = 0.25
 
 # What NumPy raises if a file of tokens is missing or damaged.
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 class Batch(NamedTuple):
@@ -151,7 +154,20 @@ def tokenize(tokenizer: BertTokenizer, texts: Sequence[str], max_tokens: int) ->
     if len(texts) == 0:  # the library rejects an empty list
         return []
     encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens)
+    # The library keeps the limit in the tokenizer, and would save it with the tokenizer's files.
+    tokenizer.backend_tokenizer.no_truncation()
     return encoded["input_ids"]
+
+
+def tokenizer_rules(tokenizer: BertTokenizer) -> str:
+    """Vocabulary and rules of a tokenizer, as JSON: equal if any text gives the same words.
+
+    The truncation and padding that its last call left behind are not part of it.
+    """
+    copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    return copy.to_str()
 
 
 def cached_tokens(
@@ -181,9 +197,8 @@ def cached_tokens(
 
 def _token_file(dataset: "Dataset", split: str, tokenizer: BertTokenizer, max_tokens: int) -> Path:
     """The file is named by a hash of all that the tokens depend on."""
-    tokenizer_state = tokenizer.backend_tokenizer.to_str()
     manifest_sha256 = dataset.info["sha256"][MANIFEST_FILE]
-    inputs = [manifest_sha256, split, max_tokens, tokenizer_state]
+    inputs = [manifest_sha256, split, max_tokens, tokenizer_rules(tokenizer)]
     text = json.dumps(inputs)
     digest = hashlib.sha256(text.encode()).hexdigest()
     key = digest[:16]

@@ -1,15 +1,17 @@
 """Many radiographs -> one array on disk, on all cores, safe against interruption (ours)."""
 
+import io
 import json
 import os
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -17,7 +19,7 @@ from numpy.lib import format as npy
 from tqdm import tqdm
 
 from mcrlib.data import images
-from mcrlib.files import IMAGES_FILE
+from mcrlib.files import IMAGES_FILE, write
 
 CHUNK = 64  # images decoded between two lines of the journal
 
@@ -29,6 +31,13 @@ class _Progress:
     tried: int = 0  # sources read so far, in order
     kept: int = 0  # images decoded and written
     failures: dict[int, str] = field(default_factory=dict)  # index of the source -> reason
+
+    def add(self, step: dict) -> None:
+        """Count a chunk that the journal describes with the line `step`."""
+        self.tried = step["done"]
+        self.kept = step["kept"]
+        for index, reason in step["failures"].items():
+            self.failures[int(index)] = reason  # JSON has no integer keys
 
 
 def build(
@@ -43,7 +52,12 @@ def build(
     """
     journal_file = folder / "journal.jsonl"
     images_file = folder / IMAGES_FILE
-    progress = _resume(journal_file, images_file, key)
+    first_line = {"key": key}
+    steps = _intact_steps(journal_file, images_file, first_line, size)
+    _write_journal(journal_file, [first_line, *steps])
+    progress = _Progress()
+    for step in steps:
+        progress.add(step)
     decoded = _decode_all(sources, progress.tried, size, workers)
     bar = _bar(len(sources), progress.tried)
     mode = "r+b" if progress.tried else "wb"
@@ -53,7 +67,8 @@ def build(
         for squares, reasons in decoded:
             out.write(squares.tobytes())
             _to_disk(out)  # before the journal records the chunk
-            step = _advance(progress, len(squares), reasons)
+            step = _describe_step(progress, squares, reasons)
+            progress.add(step)
             journal.write(json.dumps(step) + "\n")
             _to_disk(journal)
             bar.update(progress.tried - bar.n)
@@ -63,43 +78,86 @@ def build(
     return progress.failures
 
 
-def _resume(journal_file: Path, images_file: Path, key: str) -> _Progress:
-    """Progress of an interrupted build with the same key; a new journal if there was no such build.
+def _intact_steps(journal_file: Path, images_file: Path, first_line: dict, size: int) -> list[dict]:
+    """The chunks of an interrupted build that are on disk as its journal describes them.
 
-    The journal's first line holds the key, and each other line a chunk.
+    The journal's first line holds the build's key, and each other line a chunk. Whatever follows a
+    line or a chunk that is torn, missing or damaged is built again.
     """
     lines = _read_journal(journal_file)
-    first_line = {"key": key}
-    if not images_file.exists() or not lines or lines[0] != first_line:
-        lines = [first_line]
-    journal_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if not lines or lines[0] != first_line or not images_file.is_file():
+        return []
+    steps = []
     progress = _Progress()
-    for step in lines[1:]:
-        progress.tried = step["done"]
-        progress.kept = step["kept"]
-        for index, reason in step["failures"].items():
-            progress.failures[int(index)] = reason  # JSON has no integer keys
-    return progress
+    with images_file.open("rb") as images_on_disk:
+        images_on_disk.seek(_header_length(size))
+        for step in lines[1:]:
+            if not _is_next(step, progress):
+                break
+            expected = (step["kept"] - progress.kept) * size * size  # bytes
+            pixels = images_on_disk.read(expected)
+            if len(pixels) < expected or _checksum(pixels, step) != step["crc32"]:
+                break
+            progress.add(step)
+            steps.append(step)
+    return steps
 
 
-def _read_journal(journal_file: Path) -> list[dict]:
-    """The complete lines; a kill can leave the last one torn."""
+def _read_journal(journal_file: Path) -> list:
+    """The lines up to the first one that is torn or damaged."""
     if not journal_file.exists():
         return []
-    lines = journal_file.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = []
+    for line in journal_file.read_bytes().splitlines(keepends=True):
+        if not line.endswith(b"\n"):  # a kill can leave the last line torn
+            break
+        try:
+            lines.append(json.loads(line))
+        except (ValueError, RecursionError):
+            break
+    return lines
 
 
-def _advance(progress: _Progress, kept: int, reasons: dict[int, str]) -> dict:
-    """Add a chunk to the progress; returns the chunk's line in the journal.
+def _write_journal(journal_file: Path, lines: list[dict]) -> None:
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    write(journal_file, text.encode())
+
+
+def _is_next(step: Any, progress: _Progress) -> bool:
+    """Whether a line of the journal can be the chunk that follows this progress."""
+    try:
+        tried = step["done"] - progress.tried
+        kept = step["kept"] - progress.kept
+        failures = step["failures"].items()
+        failed = [int(index) for index, _ in failures]
+        step["crc32"]
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return False
+    counts_agree = 0 < tried <= CHUNK and kept >= 0 and kept + len(failed) == tried
+    in_chunk = all(progress.tried <= index < step["done"] for index in failed)
+    are_texts = all(isinstance(reason, str) for _, reason in failures)
+    return counts_agree and in_chunk and are_texts
+
+
+def _describe_step(progress: _Progress, squares: np.ndarray, reasons: dict[int, str]) -> dict:
+    """The journal's line about the chunk that follows this progress.
 
     `reasons` has indices within the chunk.
     """
     failures = {progress.tried + i: reason for i, reason in reasons.items()}
-    progress.tried += kept + len(failures)
-    progress.kept += kept
-    progress.failures.update(failures)
-    return {"done": progress.tried, "kept": progress.kept, "failures": failures}
+    step = {
+        "done": progress.tried + len(squares) + len(failures),
+        "kept": progress.kept + len(squares),
+        "failures": failures,
+    }
+    step["crc32"] = _checksum(squares.tobytes(), step)
+    return step
+
+
+def _checksum(pixels: bytes, step: dict) -> int:
+    """CRC-32 of a chunk's pixels and of its line in the journal."""
+    line = json.dumps([step["done"], step["kept"], step["failures"]])
+    return zlib.crc32(line.encode(), zlib.crc32(pixels))
 
 
 def _bar(total: int, initial: int) -> tqdm:
@@ -114,6 +172,12 @@ def _write_header(file: IO, rows: int, size: int) -> None:
     """
     header = {"descr": "|u1", "fortran_order": False, "shape": (rows, size, size)}
     npy.write_array_header_1_0(file, header)
+
+
+def _header_length(size: int) -> int:
+    header = io.BytesIO()
+    _write_header(header, 0, size)
+    return header.tell()
 
 
 def _drop_after(file: IO, length: int) -> None:

@@ -20,8 +20,13 @@ from mcrlib.files import (
     FILES,
     IMAGES_FILE,
     MANIFEST_FILE,
+    explained,
     sha256,
 )
+from mcrlib.locks import lock
+
+PUBLISH_LOCK = "publish.lock"  # held while files are moved into place, shared while they are read
+PUBLISH_SECONDS = 600.0  # more than reading all checksums takes
 
 FEWEST_VALIDATION_PAIRS = 10  # notebook 05 maps and classifies them, in five parts
 
@@ -59,10 +64,14 @@ def open_dataset(folder: Path | str) -> Dataset:
     """
     folder = Path(folder)
     publish_build(folder)
-    dataset_file = folder / DATASET_FILE
-    if not dataset_file.exists():
+    if not (folder / DATASET_FILE).exists():
         raise FileNotFoundError(f"There is no prepared data in {folder}: run `make data` first.")
-    info = json.loads(dataset_file.read_text())
+    with lock(folder / PUBLISH_LOCK, shared=True, wait=PUBLISH_SECONDS):
+        return _open(folder)
+
+
+def _open(folder: Path) -> Dataset:
+    info = _read_info(folder / DATASET_FILE)
     for name in CHECKED_FILES:
         _check(folder / name, info["sha256"][name])
     frame = pq.read_table(folder / MANIFEST_FILE).to_pandas()
@@ -106,6 +115,18 @@ def refuse_problems(dataset: Dataset, config: Config) -> None:
         raise ValueError(" ".join(found))
 
 
+def _read_info(dataset_file: Path) -> dict[str, Any]:
+    """The content of dataset.json. Raises ValueError if it lacks a checksum."""
+    try:
+        info = json.loads(dataset_file.read_bytes())
+        missing = set(CHECKED_FILES) - set(info["sha256"])
+    except (ValueError, TypeError, KeyError):
+        missing = CHECKED_FILES
+    if missing:
+        raise ValueError(f"{dataset_file} is empty or damaged: run `make data` again.")
+    return info
+
+
 def _check(file: Path, expected_sha256: str) -> None:
     if not file.exists() or sha256(file) != expected_sha256:
         raise ValueError(
@@ -127,11 +148,24 @@ def publish_build(folder: Path) -> None:
     Does nothing if no build has completed. If the process is killed in between, the next call
     completes the move.
     """
-    partial = folder / "partial"
-    # Written last and moved last: while it is in `partial`, a completed build is unpublished.
-    if not (partial / DATASET_FILE).exists():
+    if not _is_complete(folder):
         return
+    with lock(folder / PUBLISH_LOCK, wait=PUBLISH_SECONDS):
+        if _is_complete(folder):  # and not published by another process meanwhile
+            _publish(folder)
+
+
+def _is_complete(folder: Path) -> bool:
+    # Written last and moved last: while it is in `partial`, a completed build is unpublished.
+    return (folder / "partial" / DATASET_FILE).exists()
+
+
+def _publish(folder: Path) -> None:
+    partial = folder / "partial"
     for name in FILES:
         if (partial / name).exists():
-            os.replace(partial / name, folder / name)
+            try:
+                os.replace(partial / name, folder / name)
+            except OSError as error:
+                raise explained(error, folder / name) from error
     shutil.rmtree(partial)

@@ -6,10 +6,10 @@
 """
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from collections import Counter, defaultdict
@@ -29,12 +29,15 @@ from mcrlib.data.schema import FRONTAL, SCHEMA, SPLITS, Row
 from mcrlib.files import (
     CHECKED_FILES,
     DATASET_FILE,
+    DISK_FULL,
     EXCLUDED_FILE,
     IMAGES_FILE,
     MANIFEST_FILE,
+    explained,
     sha256,
     write,
 )
+from mcrlib.locks import lock
 
 # Prepared data depends on these texts: another wording here makes the next call build again.
 RULES = {
@@ -52,7 +55,6 @@ RULES = {
 SPLIT_PRIORITY = {"": 0, "train": 1, "validate": 2, "test": 3}
 TEST_SHARE = 0.1  # of the patients whose split is drawn
 VALIDATE_SHARE = 0.1
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # surrogates cannot be written at all
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 FORMULA_START = r"^(?=[=+\-@\t\r])"  # a spreadsheet would run such text as a formula
@@ -63,7 +65,8 @@ def build(config: Config, workers: int | None = None) -> Dataset:
 
     `workers` is the number of processes that decode images (default: one per core). Existing data
     is kept until the new build completes, and reused if source and settings match. After an
-    interruption, the next call resumes. Raises ValueError if no pair is left, OSError if the disk
+    interruption, the next call resumes. While another process prepares the same folder, this one
+    waits. Raises ValueError if no pair is left, OSError if the disk
     is full, and what the source raises if its files are missing.
     """
     source = sources.find(config.source)
@@ -72,42 +75,54 @@ def build(config: Config, workers: int | None = None) -> Dataset:
     made_from = folder / "made_from"
     workers = workers or os.cpu_count() or 1
 
-    publish_build(folder)
     kept, excluded = _select(source.rows(config), config)
     inputs = _hash_inputs(kept, excluded, config)
-    if made_from.exists() and made_from.read_text() == inputs:
-        with contextlib.suppress(FileNotFoundError, ValueError):  # damaged: build again
-            return open_dataset(folder)
-    made_from.unlink(missing_ok=True)  # before the files it vouches for are replaced
+    notice = f"{{holder}} is preparing {folder}; waiting until it is done."
+    with lock(folder / "build.lock", wait=math.inf, notice=notice):
+        publish_build(folder)
+        if _read_text(made_from) == inputs:
+            with contextlib.suppress(FileNotFoundError, ValueError):  # damaged: build again
+                return open_dataset(folder)
+        made_from.unlink(missing_ok=True)  # before the files it vouches for are replaced
+        with _explain_failure(folder):
+            partial.mkdir(parents=True, exist_ok=True)
+            images = [record["image"] for record in kept]
+            failures = cache.build(images, config.cache_size, partial, inputs, workers)
+            tried = [kept[i]["image"] for i in failures]
+            kept = _exclude(kept, excluded, failures)
+            if not kept:
+                raise ValueError(_nothing_left(excluded, tried, folder))
+            notes = source.notes(config) if hasattr(source, "notes") else []
+            _write(kept, excluded, notes, partial, config)
+        publish_build(folder)
+        for old_tokens in folder.glob("tokens-*"):  # of the previous pairs
+            old_tokens.unlink()
+        write(made_from, inputs.encode())
+        return open_dataset(folder)
 
-    with _explain_full_disk(folder):
-        partial.mkdir(parents=True, exist_ok=True)
-        images = [record["image"] for record in kept]
-        failures = cache.build(images, config.cache_size, partial, inputs, workers)
-        tried = [kept[i]["image"] for i in failures]
-        kept = _exclude(kept, excluded, failures)
-        if not kept:
-            raise ValueError(_nothing_left(excluded, tried, folder))
-        notes = source.notes(config) if hasattr(source, "notes") else []
-        _write(kept, excluded, notes, partial, config)
-    publish_build(folder)
-    for old_tokens in folder.glob("tokens-*"):  # of the previous pairs
-        old_tokens.unlink()
-    write(made_from, inputs.encode())
-    return open_dataset(folder)
+
+def _read_text(file: Path) -> str | None:
+    """The content of a file; None if there is no such file or it is damaged."""
+    try:
+        return file.read_text()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
 
 
 @contextlib.contextmanager
-def _explain_full_disk(folder: Path) -> Iterator[None]:
+def _explain_failure(folder: Path) -> Iterator[None]:
+    """Say in one sentence which file of a build could not be written, and what to do."""
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.errno in DISK_FULL:
+            raise OSError(
+                f"The disk is full: make room for {folder} and run this again; the build will "
+                "resume where it stopped. Data prepared earlier has not changed."
+            ) from None
+        if error.filename is None:  # explained already
             raise
-        raise OSError(
-            f"The disk is full: make room for {folder} and run this again; the build will resume "
-            "where it stopped. Data prepared earlier has not changed."
-        ) from None
+        raise explained(error, Path(error.filename)) from error
 
 
 def _nothing_left(excluded: list[dict], tried: list[Any], folder: Path) -> str:

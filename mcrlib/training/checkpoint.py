@@ -26,13 +26,14 @@ from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor
 from transformers import BertTokenizer
 
-from mcrlib.config import Config, current_names
+from mcrlib.config import Config
+from mcrlib.data.batches import tokenizer_rules
 from mcrlib.data.dataset import Dataset
 from mcrlib.files import sha256, sync, write
 from mcrlib.model import MCR
+from mcrlib.training.finished import INPUTS, check_inputs
 
 HASHES = "sha256.json"
-INPUTS = "inputs.json"
 POSITION = "position.json"
 OPTIMIZER = "optimizer.safetensors"
 
@@ -130,7 +131,7 @@ class Saves:
         folder = self._newest_intact()
         if folder is None:
             return Position()
-        _check_inputs(folder, self.inputs)
+        check_inputs(folder, self.inputs)
         load_model(self.model, folder / "model.safetensors", strict=True)
         optimizer_state = self.optimizer.state_dict()
         optimizer_state["state"] = _unflatten(load_file(folder / OPTIMIZER))
@@ -138,12 +139,23 @@ class Saves:
         return Position(**json.loads((folder / POSITION).read_text()))
 
     def finish(self, position: Position) -> None:
-        """Make the best epoch's model `final`, and remove the saves."""
+        """Make the best epoch's model `final`, and then remove the saves.
+
+        Raises Damaged, and keeps all saves, if a file of `final` is not what the save holds.
+        """
         best = self.folder / position.best
-        _verify(best, self.kept.get(best.name))
+        try:
+            hashes = _verify(best, self.kept.get(best.name))
+        except Damaged as error:
+            raise Damaged(
+                f"{error} It is the best epoch's save: remove {self.folder} to train anew."
+            ) from None
         left_out = shutil.ignore_patterns(HASHES, OPTIMIZER, POSITION)
-        with _new_folder(self.folder / "final") as new:
+        final = self.folder / "final"
+        with _new_folder(final) as new:
             shutil.copytree(best, new, ignore=left_out, dirs_exist_ok=True)
+        for name in set(hashes) - {OPTIMIZER, POSITION}:
+            _compare(final / name, hashes[name])
         tidy(self.folder)
 
     def _write_state(self, folder: Path, position: Position) -> None:
@@ -186,8 +198,8 @@ class Saves:
     def _listed(self) -> dict[str, str | None]:
         """What the pointer lists; if it is missing or damaged, all saves in the folder."""
         try:
-            return json.loads(self.pointer.read_text())
-        except (FileNotFoundError, ValueError):  # a kill before the first pointer, or damage
+            return dict(json.loads(self.pointer.read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):  # a kill before the first, or damage
             names = []
             for folder in self.folder.glob("epoch-*"):
                 if folder.suffix != ".partial":
@@ -218,8 +230,16 @@ def check(folder: Path, dataset: Dataset, config: Config | None = None) -> None:
 
     Without `config`, settings are not compared.
     """
-    _verify(folder)
-    _check_inputs(folder, _inputs(dataset, config))
+    try:
+        _verify(folder)
+    except Damaged as error:
+        raise Damaged(f"{error} Remove {folder} to train this model anew.") from None
+    check_inputs(folder, _inputs(dataset, config))
+
+
+def has_saves(folder: Path) -> bool:
+    """Whether the saves of a run are still in `folder`, so that its `final` can be made again."""
+    return any(save.suffix != ".partial" for save in folder.glob("epoch-*"))
 
 
 def tidy(folder: Path) -> None:
@@ -270,12 +290,13 @@ def _sync_folder(folder: Path) -> None:
     sync(folder)
 
 
-def _verify(folder: Path, digest: str | None = None) -> None:
-    """Raise Damaged unless all files have the listed hashes, and the list the hash `digest`."""
+def _verify(folder: Path, digest: str | None = None) -> dict[str, str]:
+    """Raise Damaged unless all files have the listed hashes, and the list the hash `digest`;
+    returns the list."""
     hash_list = folder / HASHES
     try:
-        hashes = json.loads(hash_list.read_text())
-    except (FileNotFoundError, ValueError):
+        hashes = dict(json.loads(hash_list.read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
         hashes = None
     is_damaged = hashes is None
     if digest is not None and not is_damaged:
@@ -283,9 +304,13 @@ def _verify(folder: Path, digest: str | None = None) -> None:
     if is_damaged:
         raise Damaged(f"{hash_list} is missing or not the list that was saved.")
     for name, expected in hashes.items():
-        file = folder / name
-        if not file.is_file() or sha256(file) != expected:
-            raise Damaged(f"{file} is missing or not the file that was saved.")
+        _compare(folder / name, expected)
+    return hashes
+
+
+def _compare(file: Path, expected: str) -> None:
+    if not file.is_file() or sha256(file) != expected:
+        raise Damaged(f"{file} is missing or not the file that was saved.")
 
 
 def _inputs(
@@ -297,22 +322,9 @@ def _inputs(
     if config is not None:
         inputs.update(config.deciding())
     if tokenizer is not None:
-        rules = tokenizer.backend_tokenizer.to_str()
+        rules = tokenizer_rules(tokenizer)
         inputs["tokenizer"] = hashlib.sha256(rules.encode()).hexdigest()[:16]
     return inputs
-
-
-def _check_inputs(folder: Path, inputs: dict[str, Any]) -> None:
-    """Raise ValueError unless the model in `folder` was made from `inputs`."""
-    saved = current_names(json.loads((folder / INPUTS).read_text()))
-    for name, value in inputs.items():
-        saved_value = saved.get(name)
-        if saved_value != value:
-            raise ValueError(
-                f"{folder} was trained with {name}={saved_value!r}, but this run asks for "
-                f"{value!r}. Remove {folder.parents[1]} to train anew, or choose another seed "
-                "or run."
-            )
 
 
 def _flatten(state: dict[int, dict[str, Any]]) -> dict[str, Tensor]:

@@ -5,18 +5,20 @@ any other setting as NAME=VALUE. The processes share each batch. Their number ch
 in which floating-point numbers are added, and the random numbers that dropout draws.
 """
 
+import contextlib
 import json
 import math
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import AutocastKwargs, send_to_device, set_seed
+from accelerate.utils import AutocastKwargs, broadcast_object_list, send_to_device, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -28,13 +30,15 @@ from mcrlib.data.batches import Batch, EpochOrder, SplitPairs
 from mcrlib.data.dataset import Dataset, refuse_problems
 from mcrlib.evaluation import retrieval
 from mcrlib.files import write
+from mcrlib.locks import Busy, lock
 from mcrlib.model import MCR
 from mcrlib.provenance import peak_memory
 from mcrlib.training import checkpoint
-from mcrlib.training.checkpoint import Saves
+from mcrlib.training.checkpoint import Damaged, Saves
 from mcrlib.training.recompute import lighten
 from mcrlib.training.two_pass import two_pass
 
+LOCK_SECONDS = 2.0  # a training that was just killed may still be ending
 SHOWN_TERMS = ("loss", "vrc", "mim", "mrm")  # in the line that is printed after each epoch
 
 
@@ -47,16 +51,69 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
 
     Raises ValueError if the folder holds a model of other settings or data, or only damaged saves,
     if a split is empty or too small (`data.dataset.problems`), and if the batch size does not suit
-    the training split or the number of processes. Raises
-    FloatingPointError if the loss or its gradient is not finite, and OSError if the disk is full.
+    the training split or the number of processes. Raises FloatingPointError if the loss or its
+    gradient is not finite, and OSError if the disk is full or another process is training the same
+    model.
     """
-    final = config.folder / "checkpoint" / "final"
-    if final.is_dir():
-        checkpoint.check(final, dataset, config)
-        checkpoint.tidy(final.parent)
-        return pd.read_csv(config.folder / "history.csv")
+    history = _finished_history(config, dataset)
+    if history is not None:
+        return history
     refuse_problems(dataset, config)
-    return Trainer(config, dataset).run()
+    accelerator = _accelerator(config)
+    with _only_training(config, accelerator):
+        history = _finished_history(config, dataset)  # by another process meanwhile
+        if history is not None:
+            return history
+        return Trainer(config, dataset, accelerator).run()
+
+
+def _finished_history(config: Config, dataset: Dataset) -> pd.DataFrame | None:
+    """The history of the finished model; None if there is none yet, or only a damaged one whose
+    saves can make it again."""
+    final = config.folder / "checkpoint" / "final"
+    if not final.is_dir():
+        return None
+    try:
+        checkpoint.check(final, dataset, config)
+    except Damaged as error:
+        if not checkpoint.has_saves(final.parent):
+            raise
+        print(f"{error} Its saves are still there, so it is made again from them.", flush=True)
+        return None
+    history = _read_history(config.folder / "history.csv")
+    checkpoint.tidy(final.parent)
+    return history
+
+
+def _read_history(file: Path) -> pd.DataFrame:
+    """The history of a finished model. Raises Damaged if its file is missing or not readable."""
+    try:
+        return pd.read_csv(file)
+    except (OSError, ValueError) as error:
+        raise Damaged(
+            f"{file}, the history of a finished model, cannot be read ({error}): restore it, or "
+            f"remove {file.parent} to train anew."
+        ) from None
+
+
+@contextlib.contextmanager
+def _only_training(config: Config, accelerator: Accelerator) -> Iterator[None]:
+    """Let no other training of the same model run meanwhile; raises Busy, in all processes of this
+    training, if one does."""
+    refusal = [""]
+    with contextlib.ExitStack() as held:
+        if accelerator.is_main_process:
+            try:
+                held.enter_context(lock(config.folder / "training.lock", wait=LOCK_SECONDS))
+            except Busy as holder:
+                refusal = [
+                    f"Another training of {config.folder} is running ({holder}): wait until it is "
+                    "done, or choose another seed, variant or run."
+                ]
+        broadcast_object_list(refusal)
+        if refusal[0]:
+            raise Busy(refusal[0])
+        yield
 
 
 class Trainer:
@@ -66,10 +123,10 @@ class Trainer:
     validates, writes files and prints.
     """
 
-    def __init__(self, config: Config, dataset: Dataset):
+    def __init__(self, config: Config, dataset: Dataset, accelerator: Accelerator):
         self.config = config
         self.dataset = dataset
-        self.accelerator = _accelerator(config)
+        self.accelerator = accelerator
         set_seed(config.seed)
         self.model = _new_model(config, dataset)
         optimizer = _optimizer(self.model, config)
