@@ -18,6 +18,7 @@ from joblib import Parallel, delayed
 from numpy.lib import format as npy
 from tqdm import tqdm
 
+from mcrlib.config import PLAIN
 from mcrlib.data import images
 from mcrlib.files import IMAGES_FILE, write
 
@@ -161,8 +162,11 @@ def _checksum(pixels: bytes, step: dict) -> int:
 
 
 def _bar(total: int, initial: int) -> tqdm:
-    seconds = 0.5 if sys.stderr.isatty() else 15  # logs and notebooks keep every line
-    return tqdm(total=total, initial=initial, unit=" images", mininterval=seconds)
+    seconds = 0.5 if sys.stderr.isatty() else 15  # logs keep every line
+    unwatched = PLAIN in os.environ
+    return tqdm(
+        total=total, initial=initial, unit=" images", mininterval=seconds, disable=unwatched
+    )
 
 
 def _write_header(file: IO, rows: int, size: int) -> None:
