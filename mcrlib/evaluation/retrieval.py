@@ -27,6 +27,7 @@ BELOW_ANY_COSINE = -2.0
 INTERVAL = (0.025, 0.975)  # quantiles of the bootstrap draws: the 95 % interval
 NO_LOSS_MARGIN = 0.02  # two points of Recall@K
 SIGNIFICANCE = 0.05
+Z_SCORES = 1.960 + 0.842  # two-sided 5 % and 80 % power
 
 Matrix = Array | Tensor
 Ks = Sequence[int]
@@ -185,7 +186,6 @@ def compare_ranks(
     gain = (is_hit_a - is_hit_b).mean(axis=1)  # [seeds, N], averaged over the directions
     samples = _resampled_means(gain, patient_codes, draws)
     low, high = np.quantile(samples, INTERVAL).tolist()
-    z_scores = 1.960 + 0.842  # two-sided 5 % and 80 % power
     comparison = {
         "a": float(is_hit_a.mean()),
         "b": float(is_hit_b.mean()),
@@ -194,7 +194,7 @@ def compare_ranks(
         "high": high,
         "p": _two_sided_p(samples),
         "no_loss": low > -NO_LOSS_MARGIN,
-        "detectable": float(z_scores * samples.std()),
+        "detectable": float(Z_SCORES * samples.std()),
     }
     undecided = _why_nothing_can_differ(is_hit_a, is_hit_b, k)
     if undecided:
