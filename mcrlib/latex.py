@@ -11,9 +11,10 @@ import unicodedata
 from typing import NamedTuple
 
 COLUMN_WIDTH = 228.0  # points; 229.5 in article, 234 in ICML's style, 237 in CVPR's
-PAGE_WIDTH = 397.0  # points, in NeurIPS's and ICLR's style; two-column styles have at least 469
+PAGE_WIDTH = 397.0  # points, in NeurIPS's and ICLR's style
+WIDE_PAGE_WIDTH = 465.0  # points; 469 in article, 487 and more in conferences' two-column styles
 
-HEADER_LENGTH = 12  # characters on a line of a header
+HEADER_LENGTH = 14  # characters on a line of a header
 TEXT_LENGTH = 40  # characters on a line of a cell
 LONGEST_WORD = 20  # characters of a note that TeX need not break
 
@@ -65,6 +66,8 @@ ON_A_PAGE = (
     Attempt("table*", PAGE_WIDTH, SMALL, name_length=28),
     Attempt("table*", PAGE_WIDTH, FOOTNOTESIZE, name_length=28),
     Attempt("table*", PAGE_WIDTH, FOOTNOTESIZE, name_length=16),
+    Attempt("table*", WIDE_PAGE_WIDTH, FOOTNOTESIZE, name_length=28),
+    Attempt("table*", WIDE_PAGE_WIDTH, FOOTNOTESIZE, name_length=16),
 )
 
 
@@ -144,13 +147,12 @@ def _width(columns: list[Column], sections: dict[int, str], attempt: Attempt) ->
 
 
 def _column_ems(column: Column, name_length: int) -> float:
-    lines = _wrap(column.header, HEADER_LENGTH)
-    for cell in column.cells:
-        lines += _wrap(cell, _cell_length(column, name_length))
-    widest = max(_ems(line) for line in lines)
-    if column.bold and any(column.bold):
-        widest *= 1.17
-    return widest
+    widths = [_ems(line) for line in _wrap(column.header, HEADER_LENGTH)]
+    for number, cell in enumerate(column.cells):
+        is_bold = column.bold and column.bold[number]
+        for line in _wrap(cell, _cell_length(column, name_length)):
+            widths.append(1.17 * _ems(line) if is_bold else _ems(line))
+    return max(widths)
 
 
 def _ems(text: str) -> float:

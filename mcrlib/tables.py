@@ -280,10 +280,11 @@ def plain_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
     columns = []
     for place, name in enumerate(frame.columns):
         is_name = place == 0
-        is_text = name in NAMES or not pd.api.types.is_numeric_dtype(frame[name])
+        cells = _texts(frame[name])
+        is_text = name in NAMES or any(cell[:1].isalpha() for cell in cells)
         column = latex.Column(
             header=str(name).replace("_", " "),
-            cells=_texts(frame[name]),
+            cells=cells,
             bold=is_best[name].tolist(),
             unit="" if is_name else str(name),
             align="l" if is_text else "r",
@@ -294,9 +295,11 @@ def plain_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
 
 def recall_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
     """One row a model, one group of columns a direction: Recall@K of `recall_table`."""
-    cells = frame.map(lambda cell: str(cell).split(" ")[0])
-    cells["model"] = frame["model"]
-    return _by_direction(cells, is_best, _recall_metrics(frame))
+    values = frame.copy()
+    metrics = _recall_metrics(frame)
+    for metric in metrics:
+        values[metric] = frame[metric].map(lambda cell: cell.partition(" ")[0])
+    return _by_direction(values, is_best, metrics)
 
 
 def interval_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
@@ -311,6 +314,9 @@ def interval_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
 
 def rank_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
     """One row a model, one group of columns a direction: what `recall_table` has beside recall."""
+    short = {"median rank": "MedR", "precision@10": "P@10"}
+    frame = frame.rename(columns=short)
+    is_best = is_best.rename(columns=short)
     others = {"model", "direction", *_recall_metrics(frame)}
     metrics = [name for name in frame.columns if name not in others]
     return _by_direction(frame, is_best, metrics)
@@ -333,7 +339,7 @@ def text_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
             of_k = frame["K"] == k
             cells = [f"{value:.3f}" for value in frame.loc[of_k, metric]]
             bold = is_best.loc[of_k, metric].tolist()
-            columns.append(latex.Column(f"K = {k}", cells, bold, group=metric, unit=metric))
+            columns.append(latex.Column(f"K={k}", cells, bold, group=metric, unit=metric))
     return _in_sections(columns, of_first_k["direction"])
 
 

@@ -32,9 +32,9 @@ def recall_ranks(run: str, retrieval: Retrieval, policy: str) -> str:
     """Of the table that LaTeX has for the comparison table's other columns."""
     labels = retrieval.recall.provenance["labels"]
     return (
-        "Median rank of the first correct candidate, and relevance by shared findings. "
-        "Precision@10 and mAP are in % and count a candidate as relevant if it shares a finding "
-        f"with the query; labels: {labels}. Best values are bold. "
+        "Median ranks, and relevance by shared findings. MedR: median rank of the first correct "
+        "candidate. P@10 (precision at 10) and mAP are in % and count a candidate as relevant if "
+        f"it shares a finding with the query; labels: {labels}. Best values are bold. "
         f"{_test_pool(run, retrieval.pool)} {_positives(retrieval, policy)}"
     )
 
@@ -138,9 +138,9 @@ def data_examples(settings: Config, dataset: Dataset) -> str:
 def training(settings: Config) -> str:
     """Of one model's loss curves."""
     return (
-        "Training losses (top) and validation recall (bottom) by epoch. loss: weighted sum; vrc: "
-        "contrast between radiographs and reports; mim and mrm: reconstruction of masked images "
-        "and reports. Recall@10 is the mean of both directions. "
+        "Training losses (top) and validation recall (bottom) by epoch. The loss is the "
+        "weighted sum of vrc, the contrast between radiographs and reports, and of mim and mrm, "
+        "the reconstruction of masked radiographs and reports. Recall@10 is the mean of both directions. "
         f"Run {settings.run}, model {settings.folder.name}."
     )
 
@@ -223,7 +223,8 @@ def _timing(steps: Numbers) -> str:
 def _positives(retrieval: Retrieval, policy: str) -> str:
     """What counts as correct, and what guessing finds."""
     chance = 100 / retrieval.pool
-    return f"Policy {policy}; chance is {chance:.2g} % at K = 1."
+    correct = {"pair": "the query's own partner", "report": "any pair with the same report"}
+    return f"Correct is {correct[policy]} (policy {policy}); chance is {chance:.2g} % at K = 1."
 
 
 def _test_pool(run: str, pool: int) -> str:
