@@ -6,7 +6,6 @@ table that fits here also fits in the common conference styles (ours).
 
 import itertools
 import re
-import textwrap
 import unicodedata
 from typing import NamedTuple
 
@@ -14,8 +13,10 @@ COLUMN_WIDTH = 228.0  # points; 229.5 in article, 234 in ICML's style, 237 in CV
 PAGE_WIDTH = 397.0  # points, in NeurIPS's and ICLR's style
 WIDE_PAGE_WIDTH = 465.0  # points; 469 in article, 487 and more in conferences' two-column styles
 
-HEADER_LENGTH = 14  # characters on a line of a header
-TEXT_LENGTH = 40  # characters on a line of a cell
+PAGE_HEIGHT = 500.0  # points; 550 in article, less caption and note
+
+HEADER_EMS = 7.2  # width of a line of a header; an em is about two letters
+CELL_EMS = 20.0  # width of a line of a cell
 LONGEST_WORD = 20  # characters of a note that TeX need not break
 
 
@@ -43,31 +44,32 @@ class Size(NamedTuple):
     command: str
     em: float  # points; smaller sizes of Computer Modern are relatively wider
     separation: float  # points on either side of a column
+    line: float  # points from one line to the next
 
 
 class Attempt(NamedTuple):
-    """One way to set a table; names are wrapped after `name_length` characters."""
+    """One way to set a table; names are wrapped after `name_ems`."""
 
     environment: str
     width: float
     size: Size
-    name_length: int
+    name_ems: float
 
 
-SMALL = Size("small", em=9.3, separation=3)
-FOOTNOTESIZE = Size("footnotesize", em=8.5, separation=2.5)
+SMALL = Size("small", em=9.3, separation=3, line=11)
+FOOTNOTESIZE = Size("footnotesize", em=8.5, separation=2.5, line=9.5)
 # In order of preference.
 ON_A_COLUMN = (
-    Attempt("table", COLUMN_WIDTH, SMALL, name_length=28),
-    Attempt("table", COLUMN_WIDTH, FOOTNOTESIZE, name_length=28),
-    Attempt("table", COLUMN_WIDTH, FOOTNOTESIZE, name_length=16),
+    Attempt("table", COLUMN_WIDTH, SMALL, name_ems=13.5),
+    Attempt("table", COLUMN_WIDTH, FOOTNOTESIZE, name_ems=13.5),
+    Attempt("table", COLUMN_WIDTH, FOOTNOTESIZE, name_ems=7.5),
 )
 ON_A_PAGE = (
-    Attempt("table*", PAGE_WIDTH, SMALL, name_length=28),
-    Attempt("table*", PAGE_WIDTH, FOOTNOTESIZE, name_length=28),
-    Attempt("table*", PAGE_WIDTH, FOOTNOTESIZE, name_length=16),
-    Attempt("table*", WIDE_PAGE_WIDTH, FOOTNOTESIZE, name_length=28),
-    Attempt("table*", WIDE_PAGE_WIDTH, FOOTNOTESIZE, name_length=16),
+    Attempt("table*", PAGE_WIDTH, SMALL, name_ems=13.5),
+    Attempt("table*", PAGE_WIDTH, FOOTNOTESIZE, name_ems=13.5),
+    Attempt("table*", PAGE_WIDTH, FOOTNOTESIZE, name_ems=7.5),
+    Attempt("table*", WIDE_PAGE_WIDTH, FOOTNOTESIZE, name_ems=13.5),
+    Attempt("table*", WIDE_PAGE_WIDTH, FOOTNOTESIZE, name_ems=7.5),
 )
 
 
@@ -75,24 +77,46 @@ def render(table: Table, caption: str, label: str) -> str:
     """The table as a `table` or, if it does not fit a column, a `table*` environment.
 
     The first sentence of `caption` becomes the caption, the rest a note under the table. A table
-    that is too wide for a page is cut into parts, one below the other.
+    that is too wide for a page is cut into parts, one below the other or, if they are too high
+    together, each in an environment of its own.
     """
     attempt, parts = _fit(table)
     title, _, note = caption.partition(". ")
     title = title.removesuffix(".")
     safe_label = re.sub(r"[^A-Za-z0-9:_-]", "-", label)
+
+    height = sum(_height(columns, table.sections, attempt) for columns in parts)
+    if len(parts) == 1 or height <= PAGE_HEIGHT:
+        return _environment(parts, table.sections, attempt, title, note, safe_label)
+    source = ""
+    for number, columns in enumerate(parts, 1):
+        own_title = f"{title}, part {number} of {len(parts)}"
+        own_label = safe_label if number == 1 else f"{safe_label}-{number}"
+        own_note = note if number == len(parts) else ""
+        source += _environment([columns], table.sections, attempt, own_title, own_note, own_label)
+    return source
+
+
+def _environment(
+    parts: list[list[Column]],
+    sections: dict[int, str],
+    attempt: Attempt,
+    title: str,
+    note: str,
+    label: str,
+) -> str:
     lines = [
         f"\\begin{{{attempt.environment}}}",
         "\\centering",
         f"\\caption{{{escape(title)}.}}",
-        f"\\label{{tab:{safe_label}}}",
+        f"\\label{{tab:{label}}}",
         f"\\{attempt.size.command}",
         f"\\setlength{{\\tabcolsep}}{{{attempt.size.separation}pt}}",
     ]
     for place, columns in enumerate(parts):
         if place:
             lines.append("\\par\\medskip")
-        lines += _tabular(columns, table.sections, attempt.name_length)
+        lines += _tabular(columns, sections, attempt.name_ems)
     if note:
         lines.append("\\par\\smallskip")
         lines.append("\\begin{minipage}{\\linewidth}\\footnotesize\\raggedright")
@@ -134,7 +158,7 @@ def _parts(columns: list[Column], units: list[str], number: int) -> list[list[Co
 def _width(columns: list[Column], sections: dict[int, str], attempt: Attempt) -> float:
     """Points that a tabular takes at most."""
     size = attempt.size
-    widths = [size.em * _column_ems(column, attempt.name_length) for column in columns]
+    widths = [size.em * _column_ems(column, attempt.name_ems) for column in columns]
     total = sum(widths) + 2 * size.separation * (len(columns) - 1)
     place = 0
     for group, members in itertools.groupby(columns, key=_group):
@@ -146,11 +170,24 @@ def _width(columns: list[Column], sections: dict[int, str], attempt: Attempt) ->
     return max([total, *titles])
 
 
-def _column_ems(column: Column, name_length: int) -> float:
-    widths = [_ems(line) for line in _wrap(column.header, HEADER_LENGTH)]
+def _height(columns: list[Column], sections: dict[int, str], attempt: Attempt) -> float:
+    """Points that a tabular is high, about."""
+    headers = [_wrap(column.header, HEADER_EMS) for column in columns]
+    lines = 3 + max(len(header) for header in headers) + 2 * len(sections)
+    for number in range(len(columns[0].cells)):
+        heights = []
+        for column in columns:
+            ems = _cell_ems(column, attempt.name_ems)
+            heights.append(len(_wrap(column.cells[number], ems)))
+        lines += max(heights)
+    return lines * attempt.size.line
+
+
+def _column_ems(column: Column, name_ems: float) -> float:
+    widths = [_ems(line) for line in _wrap(column.header, HEADER_EMS)]
     for number, cell in enumerate(column.cells):
         is_bold = column.bold and column.bold[number]
-        for line in _wrap(cell, _cell_length(column, name_length)):
+        for line in _wrap(cell, _cell_ems(column, name_ems)):
             widths.append(1.17 * _ems(line) if is_bold else _ems(line))
     return max(widths)
 
@@ -161,10 +198,12 @@ def _ems(text: str) -> float:
 
 
 def _character_ems(character: str) -> float:
-    if not character.isascii() and character not in "–−±…":
-        return 0.85 if character.isalpha() and ord(character) < 0x250 else 5.0  # 5: [U+1F600]
     if character in "mwMW%@&–−±…":
         return 1.03
+    if character not in _COMMANDS and character > "ſ":
+        return 5.0  # perhaps [U+1F600]
+    if not character.isascii():
+        return 0.85
     if character.isupper():
         return 0.78
     if character.isdigit():
@@ -174,9 +213,9 @@ def _character_ems(character: str) -> float:
     return 0.53
 
 
-def _cell_length(column: Column, name_length: int) -> int:
-    """Characters on a line of the column's cells."""
-    return TEXT_LENGTH if column.unit else name_length
+def _cell_ems(column: Column, name_ems: float) -> float:
+    """Width of a line of the column's cells."""
+    return CELL_EMS if column.unit else name_ems
 
 
 def _group(column: Column) -> str:
@@ -186,12 +225,12 @@ def _group(column: Column) -> str:
 # From columns to LaTeX
 
 
-def _tabular(columns: list[Column], sections: dict[int, str], name_length: int) -> list[str]:
+def _tabular(columns: list[Column], sections: dict[int, str], name_ems: float) -> list[str]:
     alignments = "".join(column.align for column in columns)
     lines = [f"\\begin{{tabular}}{{@{{}}{alignments}@{{}}}}", "\\toprule"]
     if any(column.group for column in columns):
         lines += _group_headers(columns)
-    headers = [_block(column.header, HEADER_LENGTH, column.align, "b") for column in columns]
+    headers = [_block(column.header, HEADER_EMS, column.align, "b") for column in columns]
     lines.append(_row(headers))
     lines.append("\\midrule")
     for number in range(len(columns[0].cells)):
@@ -201,7 +240,7 @@ def _tabular(columns: list[Column], sections: dict[int, str], name_length: int) 
             title = escape(sections[number])
             span = len(columns)
             lines.append(f"\\multicolumn{{{span}}}{{@{{}}l@{{}}}}{{\\emph{{{title}}}}} \\\\")
-        cells = [_cell(column, number, name_length) for column in columns]
+        cells = [_cell(column, number, name_ems) for column in columns]
         lines.append(_row(cells))
     lines += ["\\bottomrule", "\\end{tabular}"]
     return lines
@@ -224,17 +263,17 @@ def _group_headers(columns: list[Column]) -> list[str]:
     return [_row(headers), rules]
 
 
-def _cell(column: Column, number: int, name_length: int) -> str:
-    length = _cell_length(column, name_length)
-    source = _block(column.cells[number], length, column.align, "t")
+def _cell(column: Column, number: int, name_ems: float) -> str:
+    ems = _cell_ems(column, name_ems)
+    source = _block(column.cells[number], ems, column.align, "t")
     if column.bold and column.bold[number]:
         return f"\\textbf{{{source}}}"
     return source
 
 
-def _block(text: str, length: int, align: str, position: str) -> str:
-    """The text, over several lines if it is longer than `length` characters."""
-    lines = [escape(line) for line in _wrap(text, length)]
+def _block(text: str, ems: float, align: str, position: str) -> str:
+    """The text, over several lines if it is wider than this."""
+    lines = [escape(line) for line in _wrap(text, ems)]
     if len(lines) == 1:
         return lines[0]
     body = "\\\\".join(f"{{{line}}}" for line in lines)  # braces: a line may begin with [ or *
@@ -249,24 +288,32 @@ def _row(cells: list[str]) -> str:
     return " & ".join([first, *others]) + " \\\\"
 
 
-def _wrap(text: str, length: int) -> list[str]:
-    """The printable text in lines; they may break at spaces, hyphens and underscores."""
+def _wrap(text: str, ems: float) -> list[str]:
+    """The printable text in lines; they break after spaces, hyphens, underscores, or anywhere."""
     shown = _printable(text)
-    may_break = shown.replace("_", "_ ")
-    lines = textwrap.wrap(may_break, length) or [""]
-    return [line.replace("_ ", "_") for line in lines]
+    if _ems(shown) <= ems:
+        return [shown]
+    lines = [""]
+    for piece in re.findall(r"[^ _-]+[ _-]?|[ _-]", shown):
+        parts = [piece] if _ems(piece) <= ems else list(piece)
+        for part in parts:
+            if _ems(lines[-1] + part.rstrip()) > ems:
+                lines.append("")
+            lines[-1] += part
+    return [line.strip() for line in lines]
 
 
 # From text to LaTeX
 
-_GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho "
-    "varsigma sigma tau upsilon phi chi psi omega"
-).split()
-_GREEK_CAPITALS = (
-    r"A B \Gamma \Delta E Z H \Theta I K \Lambda M N \Xi O \Pi P \Sigma \Sigma T Y \Phi X \Psi "
-    r"\Omega"
-).split()
+_GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta",
+    "η": "eta", "θ": "theta", "ι": "iota", "κ": "kappa", "λ": "lambda", "μ": "mu", "ν": "nu",
+    "ξ": "xi", "π": "pi", "ρ": "rho", "ς": "varsigma", "σ": "sigma", "τ": "tau",
+    "υ": "upsilon", "φ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega", "Γ": "Gamma",
+    "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Ξ": "Xi", "Π": "Pi", "Σ": "Sigma",
+    "Υ": "Upsilon", "Φ": "Phi", "Ψ": "Psi", "Ω": "Omega",
+}  # fmt: skip
+_LATIN_SHAPES = dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧο", "ABEZHIKMNOPTXo", strict=True))  # of Greek letters
 _COMMANDS = {character: f"\\{character}" for character in "%&_#${}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -279,12 +326,9 @@ _COMMANDS = {character: f"\\{character}" for character in "%&_#${}"} | {
     "≥": r"$\geq$",
     "→": r"$\rightarrow$",
     "←": r"$\leftarrow$",
-    "ο": "o",
 }
-for _place, _name in enumerate(_GREEK):
-    _COMMANDS.setdefault(chr(ord("α") + _place), f"$\\{_name}$")
-for _place, _name in enumerate(_GREEK_CAPITALS):
-    _COMMANDS[chr(ord("Α") + _place)] = f"$\\mathrm{{{_name}}}$"
+_COMMANDS |= {letter: f"$\\{name}$" for letter, name in _GREEK.items()}
+_COMMANDS |= _LATIN_SHAPES
 
 # What LaTeX reads in UTF-8 with the T1 encoding and no other package.
 _PUNCTUATION = "–—‘’“”†‡•…€™"

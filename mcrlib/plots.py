@@ -19,7 +19,7 @@ import pandas as pd
 import seaborn as sns
 import tueplots.axes
 import tueplots.bundles
-from matplotlib import colormaps, cycler, style
+from matplotlib import colormaps, cycler, rcParams, style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -361,12 +361,23 @@ def curves(records: Sequence[Mapping], metrics: Sequence[str] = FIGURE3_METRICS)
                 name, direction = group
                 line_style = LINES[direction]
                 axes.plot(line["k"], line[value], ls=line_style, markevery=3, **look[name])
-            axes.set(title=f"{metric}, {value} of top K", xticks=[1, 4, 7, 10])
+            title = _panel_title(metric, f"{value} of top K", columns=len(metrics))
+            axes.set(title=title, xticks=[1, 4, 7, 10])
     for axes in panels[-1]:
         axes.set_xlabel("K")
 
     _add_legend(figure, _curve_handles(look))
     return figure
+
+
+def _panel_title(metric: str, value: str, columns: int) -> str:
+    """Both on one line, or on two if that is wider than one of the columns."""
+    title = f"{metric}, {value}"
+    size = FontProperties(size=rcParams["axes.titlesize"]).get_size_in_points()
+    panel_width = POINTS_PER_INCH * FULL / columns
+    if text_width(title, size) < 0.82 * panel_width:  # the rest is for the axis
+        return title
+    return f"{metric}\n{value}"
 
 
 def _curve_handles(look: Mapping[str, Mapping]) -> list[Line2D]:

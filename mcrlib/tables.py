@@ -384,9 +384,7 @@ def parts_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
     return latex.Table(columns, sections={})
 
 
-def _by_direction(
-    frame: pd.DataFrame, is_best: pd.DataFrame, metrics: list[str]
-) -> latex.Table:
+def _by_direction(frame: pd.DataFrame, is_best: pd.DataFrame, metrics: list[str]) -> latex.Table:
     """One row a model; the metrics once for each direction."""
     is_first = frame["direction"] == frame["direction"].iloc[0]
     columns = [_names(frame.loc[is_first, "model"], "model")]
