@@ -1,11 +1,14 @@
 """Charts: functions from numbers to a matplotlib Figure, all in one style.
 
-A figure is COLUMN (8.5 cm) or FULL (17 cm) wide. Only `save` writes files. Names and reports are
-drawn literally: `$`, for example, never starts a formula.
+A figure is COLUMN (8.5 cm) or FULL (17 cm) wide; the environment variable MCR_STYLE names a venue,
+such as `icml2024`, whose widths, font family and font sizes are used instead. Only `save` writes
+files. Names and reports are drawn literally: `$`, for example, never starts a formula.
 """
 
+import inspect
 import io
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +18,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import tueplots.axes
-from matplotlib import colormaps, cycler, style
+import tueplots.bundles
+from matplotlib import colormaps, cycler, rcParams, style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -30,9 +34,6 @@ from mcrlib.files import write
 
 CM_PER_INCH = 2.54
 POINTS_PER_INCH = 72
-COLUMN = 8.5 / CM_PER_INCH  # inches
-FULL = 17 / CM_PER_INCH  # inches
-FONT_SIZE = 7  # points
 LONGEST_NAME = 20  # characters of a variant, split or view; longer ones lose their middle
 
 # One colour a variant: first config.VARIANTS in its order, then users' methods. Six are Okabe and
@@ -59,6 +60,54 @@ class Modality(NamedTuple):
 IMAGES = Modality("chest radiograph", colour="#E0503A", marker="o")
 REPORTS = Modality("report", colour="#1F3F99", marker="^")
 
+
+class Venue(NamedTuple):
+    """What a place of publication asks of figures; lengths in inches."""
+
+    column: float  # the text's width where it has one column
+    full: float
+    text: dict[str, Any]  # matplotlib's parameters of font family and sizes
+    legend_size: float  # points
+
+
+# Ships with matplotlib: the same glyphs on every machine.
+OUR_TEXT = {"font.family": "DejaVu Sans", "font.size": 7, "axes.titlesize": 7.5}
+OURS = Venue(8.5 / CM_PER_INCH, 17 / CM_PER_INCH, OUR_TEXT, legend_size=7)
+# Times' shapes, also from matplotlib; signs that it lacks, such as a check mark, are DejaVu's.
+SERIF = ["STIXGeneral", "DejaVu Sans"]
+
+
+def venue(name: str) -> Venue:
+    """The venue of this name in `tueplots.bundles`; an empty name is our own look.
+
+    Raises ValueError for a name that tueplots does not know.
+    """
+    if not name:
+        return OURS
+    known = [bundle for bundle in dir(tueplots.bundles) if re.fullmatch(r"[a-z]+\d{4}", bundle)]
+    if name not in known:
+        raise ValueError(f"MCR_STYLE={name} is no venue: use one of {', '.join(known)}, or none.")
+    bundle = getattr(tueplots.bundles, name)
+    options = inspect.signature(bundle).parameters
+    without_tex = {"usetex": False} if "usetex" in options else {}
+    if "column" in options:
+        style_of_column = bundle(column="half", **without_tex)
+        style_of_page = bundle(column="full", **without_tex)
+    else:
+        style_of_column = bundle(**without_tex)
+        style_of_page = style_of_column
+    text = {key: value for key, value in style_of_column.items() if key.endswith("size")}
+    del text["figure.figsize"]
+    text["font.family"] = SERIF if style_of_column["font.family"] == "serif" else "DejaVu Sans"
+    column, _ = style_of_column["figure.figsize"]
+    full, _ = style_of_page["figure.figsize"]
+    return Venue(column, full, text, legend_size=text["legend.fontsize"])
+
+
+VENUE = venue(os.environ.get("MCR_STYLE", "").strip())
+COLUMN = VENUE.column
+FULL = VENUE.full
+
 _LINE_WIDTHS = tueplots.axes.lines(base_width=0.6, line_base_ratio=1.7)
 _SPINES = tueplots.axes.spines(top=False, right=False)
 STYLE = {
@@ -74,9 +123,7 @@ STYLE = {
     "legend.columnspacing": 1.4,
     "figure.constrained_layout.h_pad": 0.07,
     # Text.
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs on every machine
-    "font.size": FONT_SIZE,
-    "axes.titlesize": 7.5,
+    **VENUE.text,
     "text.parse_math": False,
     "text.hinting": "none",
     # Pictures.
@@ -93,11 +140,12 @@ styled = style.context(["default", STYLE])  # decorates each function that draws
 
 
 @styled
-def save(figure: Figure, stem: str | Path) -> list[Path]:
-    """Write `stem.png` (300 dpi) and `stem.pdf`; returns both paths.
+def save(figure: Figure, stem: str | Path, caption: str = "") -> list[Path]:
+    """Write `stem.png` (300 dpi), `stem.pdf` and, if there is a caption, `stem.txt`; their paths.
 
-    The files hold no date and no versions, so that equal figures are equal bytes. Each is written
-    atomically, and only if its bytes change.
+    The text is the caption and the width that the figure is made for. The files hold no date and no
+    versions, so that equal figures are equal bytes. Each is written atomically, and only if its
+    bytes change.
     """
     left_out = {"png": ["Software"], "pdf": ["Creator", "Producer", "CreationDate"]}
     paths = []
@@ -107,7 +155,18 @@ def save(figure: Figure, stem: str | Path) -> list[Path]:
         path = Path(f"{stem}.{file_type}")  # a stem may contain dots
         write(path, buffer.getvalue())
         paths.append(path)
+    if caption:
+        path = Path(f"{stem}.txt")
+        write(path, f"{caption} {_made_for(figure)}\n".encode())
+        paths.append(path)
     return paths
+
+
+def _made_for(figure: Figure) -> str:
+    """A sentence that says how wide the figure is to be printed."""
+    width = figure.get_figwidth()
+    place = "one column" if width < FULL else "the full width of the text"
+    return f"Made for {place}, {CM_PER_INCH * width:.1f} cm: include it without scaling."
 
 
 def looks(variants: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -166,7 +225,7 @@ def text_width(text: str, size: float) -> float:
 def _add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
     """One legend under all panels, in rows of about equal length that fit the figure's width."""
     page_width = POINTS_PER_INCH * figure.get_figwidth()
-    longest_label = max(text_width(handle.get_label(), FONT_SIZE) for handle in handles)
+    longest_label = max(text_width(handle.get_label(), VENUE.legend_size) for handle in handles)
     entry_width = 31 + longest_label  # 31 points for the symbol and the space between columns
     most_columns = int(page_width / entry_width)
     rows = math.ceil(len(handles) / most_columns)
@@ -302,12 +361,23 @@ def curves(records: Sequence[Mapping], metrics: Sequence[str] = FIGURE3_METRICS)
                 name, direction = group
                 line_style = LINES[direction]
                 axes.plot(line["k"], line[value], ls=line_style, markevery=3, **look[name])
-            axes.set(title=f"{metric}, {value} of top K", xticks=[1, 4, 7, 10])
+            title = _panel_title(metric, f"{value} of top K", columns=len(metrics))
+            axes.set(title=title, xticks=[1, 4, 7, 10])
     for axes in panels[-1]:
         axes.set_xlabel("K")
 
     _add_legend(figure, _curve_handles(look))
     return figure
+
+
+def _panel_title(metric: str, value: str, columns: int) -> str:
+    """Both on one line, or on two if that is wider than one of the columns."""
+    title = f"{metric}, {value}"
+    size = FontProperties(size=rcParams["axes.titlesize"]).get_size_in_points()
+    panel_width = POINTS_PER_INCH * FULL / columns
+    if text_width(title, size) < 0.82 * panel_width:  # the rest is for the axis
+        return title
+    return f"{metric}\n{value}"
 
 
 def _curve_handles(look: Mapping[str, Mapping]) -> list[Line2D]:

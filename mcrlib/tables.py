@@ -1,13 +1,14 @@
 """Tables: numbers to data frames, and data frames to CSV, LaTeX and notebooks."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from mcrlib import latex
 from mcrlib.files import write
 
 DIRECTION_LABELS = {"image_to_report": "image to report", "report_to_image": "report to image"}
@@ -28,36 +29,68 @@ BEST_RECALL = {
     "mAP": HIGHEST,
 }
 
-# Characters that LaTeX would take for commands.
-_LATEX_NAMES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_LATEX_ESCAPES = {character: f"\\{character}" for character in "%&_#${}"}
-_LATEX = str.maketrans(_LATEX_ESCAPES | _LATEX_NAMES)
+# Headers of a group of columns and of the column, by the name that the numbers have.
+GAP_HEADERS = {
+    "distance_of_means": ("", "distance of means"),
+    "uniformity_image": ("uniformity", "images"),
+    "uniformity_report": ("uniformity", "reports"),
+    "cosine_of_pairs": ("mean cosine", "pairs"),
+    "cosine_of_non_pairs": ("mean cosine", "non-pairs"),
+}
+STEP_HEADERS = {
+    "activations": ("memory, GB", "activations"),
+    "peak": ("memory, GB", "peak"),
+    "peak, micro": ("memory, GB", "peak of micro-batches"),
+    "activations ratio": ("ratio to dual", "activations"),
+    "time ratio": ("ratio to dual", "time"),
+    "largest batch": ("", "largest batch"),
+}
+
+# From a data frame, and whether each of its cells is the best, to the table that LaTeX prints.
+Layout = Callable[[pd.DataFrame, pd.DataFrame], latex.Table]
 
 
 def save_table(
-    stem: str | Path, frame: pd.DataFrame, caption: str, best: Mapping[str, int] | None = None
+    stem: str | Path,
+    frame: pd.DataFrame,
+    caption: str,
+    best: Mapping[str, int] | None = None,
+    layout: Layout | None = None,
 ) -> Styler:
     """Write a table as `stem.csv` and `stem.tex` (booktabs); returns it styled for a notebook.
 
     `best` says of a column whether its HIGHEST or LOWEST value is bold, among the rows of the same
     `direction` and `K`; `floor` and `ceiling` do not compete. Text stays text in all three forms.
+    `layout` arranges the LaTeX table, by default as the frame is.
     """
     stem = Path(stem)
+    save_latex(stem, frame, caption, best, layout)
+
     is_best = _best_cells(frame, best or {})
     frame = frame.map(lambda cell: _harmless(cell) if isinstance(cell, str) else cell)
     frame.columns = frame.columns.map(_harmless)
     is_best.columns = frame.columns
-
     write(stem.with_suffix(".csv"), frame.to_csv(index=False).encode())
-
-    latex = frame.style.hide(axis="index").format(escape="latex", precision=3, na_rep=UNDEFINED)
-    latex = latex.format_index(escape="latex", axis=1)
-    latex = latex.apply(lambda _: _look(is_best, "textbf:--rwrap;"), axis=None)
-    latex_caption = _harmless(caption).translate(_LATEX)
-    source = latex.to_latex(hrules=True, caption=latex_caption)
-    write(stem.with_suffix(".tex"), source.encode())
-
     return _for_notebook(frame, is_best, caption, stem.name)
+
+
+def save_latex(
+    stem: str | Path,
+    frame: pd.DataFrame,
+    caption: str,
+    best: Mapping[str, int] | None = None,
+    layout: Layout | None = None,
+) -> None:
+    """Write only `stem.tex`, which fits a column or a page; arguments as in `save_table`.
+
+    The first sentence of the caption is LaTeX's, the others are a note under the table. The label
+    is `tab:` and the stem's name.
+    """
+    stem = Path(stem)
+    is_best = _best_cells(frame, best or {})
+    layout = layout or plain_layout
+    source = latex.render(layout(frame, is_best), caption, stem.name)
+    write(stem.with_suffix(".tex"), source.encode())
 
 
 def _for_notebook(frame: pd.DataFrame, is_best: pd.DataFrame, caption: str, name: str) -> Styler:
@@ -238,6 +271,169 @@ def gains_table(table: pd.DataFrame) -> pd.DataFrame:
         "both: mcr selective over dual none": mcr_lean,
     }
     return pd.DataFrame(gains).T.round(2)
+
+
+# How LaTeX prints the tables
+
+
+def plain_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """The frame as it is."""
+    columns = []
+    for place, name in enumerate(frame.columns):
+        is_name = place == 0
+        cells = _texts(frame[name])
+        is_text = name in NAMES or any(cell[:1].isalpha() for cell in cells)
+        column = latex.Column(
+            header=str(name).replace("_", " "),
+            cells=cells,
+            bold=is_best[name].tolist(),
+            unit="" if is_name else str(name),
+            align="l" if is_text else "r",
+        )
+        columns.append(column)
+    return latex.Table(columns, sections={})
+
+
+def recall_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a model, one group of columns a direction: Recall@K of `recall_table`."""
+    values = frame.copy()
+    metrics = _recall_metrics(frame)
+    for metric in metrics:
+        values[metric] = frame[metric].map(lambda cell: cell.partition(" ")[0])
+    return _by_direction(values, is_best, metrics)
+
+
+def interval_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a model and direction: the intervals or deviations of `recall_table`."""
+    metrics = _recall_metrics(frame)
+    columns = [_names(frame["model"], "model")]
+    for metric in metrics:
+        spreads = frame[metric].map(lambda cell: cell.partition(" ")[2])
+        columns.append(latex.Column(metric, spreads.tolist(), unit=metric))
+    return _in_sections(columns, frame["direction"])
+
+
+def rank_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a model, one group of columns a direction: what `recall_table` has beside recall."""
+    short = {"median rank": "MedR", "precision@10": "P@10"}
+    frame = frame.rename(columns=short)
+    is_best = is_best.rename(columns=short)
+    others = {"model", "direction", *_recall_metrics(frame)}
+    metrics = [name for name in frame.columns if name not in others]
+    return _by_direction(frame, is_best, metrics)
+
+
+def verdict_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """The rows of `verdict_table`; an asterisk marks the primary comparison."""
+    frame = frame.copy()
+    frame["comparison"] = frame["comparison"].str.replace(" (primary)", "*")
+    return plain_layout(frame, is_best)
+
+
+def text_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a model and direction, one group of columns a metric, one column a K."""
+    ks = frame["K"].unique()
+    of_first_k = frame[frame["K"] == ks[0]]
+    columns = [_names(of_first_k["model"], "model")]
+    for metric in frame.columns.drop(["model", "direction", "K"]):
+        for k in ks:
+            of_k = frame["K"] == k
+            cells = [f"{value:.3f}" for value in frame.loc[of_k, metric]]
+            bold = is_best.loc[of_k, metric].tolist()
+            columns.append(latex.Column(f"K={k}", cells, bold, group=metric, unit=metric))
+    return _in_sections(columns, of_first_k["direction"])
+
+
+def agreement_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a finding, one group of columns a direction, one column a model."""
+    columns = [_names(frame["finding"], "finding")]
+    columns.append(latex.Column("support", _texts(frame["support"])))
+    for direction in DIRECTION_LABELS.values():
+        for name in frame.columns:
+            if name.endswith(f" {direction}"):
+                model = name.removesuffix(f" {direction}")
+                cells = _texts(frame[name], decimals=2)
+                columns.append(latex.Column(model, cells, group=direction, unit=model))
+    return latex.Table(columns, sections={})
+
+
+def gap_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a model, one column a measure of the modality gap."""
+    columns = [_names(frame["model"], "model")]
+    for measure in frame.columns.drop("model"):
+        group, header = GAP_HEADERS.get(measure, ("", measure.replace("_", " ")))
+        cells = _texts(frame[measure])
+        columns.append(latex.Column(header, cells, group=group, unit=measure))
+    return latex.Table(columns, sections={})
+
+
+def step_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a variant and level of recomputation, in sections by the tokens of a report."""
+    columns = [_names(frame["variant"], "variant"), _names(frame["level"], "recomputation")]
+    for name, (group, header) in STEP_HEADERS.items():
+        is_count = name == "largest batch"
+        cells = _texts(frame[name], decimals=0 if is_count else 2)
+        columns.append(latex.Column(header, cells, group=group, unit=name))
+    return _in_sections(columns, frame["tokens"].map("{} tokens a report".format))
+
+
+def parts_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """The rows of `parts_table`."""
+    columns = [_names(frame["part"], "part")]
+    for name in frame.columns.drop("part"):
+        columns.append(latex.Column(name, _texts(frame[name], decimals=2), unit=name))
+    return latex.Table(columns, sections={})
+
+
+def _by_direction(frame: pd.DataFrame, is_best: pd.DataFrame, metrics: list[str]) -> latex.Table:
+    """One row a model; the metrics once for each direction."""
+    is_first = frame["direction"] == frame["direction"].iloc[0]
+    columns = [_names(frame.loc[is_first, "model"], "model")]
+    for direction in frame["direction"].unique():
+        rows = frame["direction"] == direction
+        for metric in metrics:
+            cells = _texts(frame.loc[rows, metric])
+            bold = is_best.loc[rows, metric].tolist()
+            columns.append(latex.Column(metric, cells, bold, group=direction, unit=direction))
+    return latex.Table(columns, sections={})
+
+
+def _in_sections(columns: list[latex.Column], titles: pd.Series) -> latex.Table:
+    """The rows sorted by their titles, each title once, above the first of its rows."""
+    titles = titles.tolist()
+    sections = {}
+    order = []
+    for title in dict.fromkeys(titles):
+        sections[len(order)] = title
+        order += [row for row, own_title in enumerate(titles) if own_title == title]
+    sorted_columns = []
+    for column in columns:
+        cells = [column.cells[row] for row in order]
+        bold = [column.bold[row] for row in order] if column.bold else None
+        sorted_columns.append(column._replace(cells=cells, bold=bold))
+    return latex.Table(sorted_columns, sections)
+
+
+def _names(names: pd.Series, header: str) -> latex.Column:
+    """A column of names, which is there in every part of a table."""
+    return latex.Column(header, names.tolist(), align="l")
+
+
+def _texts(values: pd.Series, decimals: int = 3) -> list[str]:
+    """The values as they are printed, with a minus sign and a dash where one is undefined."""
+    texts = []
+    for value in values:
+        if pd.isna(value):
+            texts.append(UNDEFINED)
+        elif isinstance(value, float):
+            texts.append(f"{value:.{decimals}f}".replace("-", "−"))
+        else:
+            texts.append(str(value))
+    return texts
+
+
+def _recall_metrics(frame: pd.DataFrame) -> list[str]:
+    return [name for name in frame.columns if name.startswith("R@")]
 
 
 def _best_cells(frame: pd.DataFrame, best: Mapping[str, int]) -> pd.DataFrame:

@@ -114,7 +114,7 @@ def test_exploring_does_not_overwrite_figure_5(place):
         place(name, seed)
     assert execute("06_top3")["hits"].is_figure5
     drawn = [*place.results.glob("top3.*"), *place.figures.glob("figure5.*")]
-    assert len(drawn) == 4
+    assert len(drawn) == 5  # top3.json and .npz; figure5.png, .pdf and .txt
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in drawn}
     for question in ({"models": ["dual"]}, {"queries": 2}, {"pair_ids": ["test-00003"]}):
         hits = execute("06_top3", **question)["hits"]

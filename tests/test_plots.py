@@ -1,8 +1,14 @@
 """Charts: the same bytes each time, values where they belong, text that stays text, no overlap."""
 
+import os
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pandas as pd
 import pytest
+import tueplots.bundles
 from figure_checks import (
     COLUMN,
     FULL,
@@ -118,6 +124,58 @@ def test_drawn_again_gives_the_same_bytes_and_undated_files_with_truetype_fonts(
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_overlaps_and_nothing_leaves_the_page(name):
     assert_nothing_overlaps(FIGURES[name])
+
+
+VENUES = {"icml2024": (3.25, 6.75), "neurips2024": (5.5, 5.5)}  # inches, of their templates
+
+
+@pytest.mark.parametrize("venue", VENUES)
+def test_every_figure_can_be_drawn_in_the_style_of_a_venue(venue):
+    """The style is chosen when the program starts, so another process draws."""
+    code = """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import figure_checks, test_plots, test_sheets
+        column, full = map(float, sys.argv[2:])
+        for drawing in [*test_plots.FIGURES.values(), *test_sheets.FIGURES.values()]:
+            figure_checks.assert_nothing_overlaps(drawing)
+            figure = drawing.draw()
+            width = column if drawing.width == figure_checks.COLUMN else full
+            assert figure.get_figwidth() == width
+            for text in figure_checks.shown_texts(figure):
+                assert text.get_fontfamily()[0] in ("STIXGeneral", "DejaVu Sans Mono")
+    """
+    widths = [str(width) for width in VENUES[venue]]
+    command = [sys.executable, "-c", textwrap.dedent(code), os.path.dirname(__file__), *widths]
+    environment = os.environ | {"MCR_STYLE": venue}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_venue_s_fonts_are_those_of_tueplots_and_an_unknown_one_is_named():
+    venue = plots.venue("icml2024")
+    bundle = tueplots.bundles.icml2024(usetex=False)
+    for key in ("font.size", "axes.labelsize", "legend.fontsize", "xtick.labelsize"):
+        assert venue.text[key] == bundle[key]
+    with pytest.raises(
+        ValueError, match=r"MCR_STYLE=icml is no venue: use one of aaai2024, .*cvpr"
+    ):
+        plots.venue("icml")
+    assert plots.venue("") == plots.OURS
+
+
+def test_a_caption_is_saved_beside_its_figure_and_says_how_wide_to_print(tmp_path):
+    figure = plots.recall_bars({"mcr": evaluated()})
+    stem = tmp_path / "recall"
+    assert plots.save(figure, stem, "Recall of 50 % – all.")[2] == tmp_path / "recall.txt"
+    text = (tmp_path / "recall.txt").read_text(encoding="utf-8")
+    assert text.startswith("Recall of 50 % – all. Made for one column, 8.5 cm")
+    before = (tmp_path / "recall.txt").stat().st_mtime_ns
+    plots.save(figure, stem, "Recall of 50 % – all.")
+    assert (tmp_path / "recall.txt").stat().st_mtime_ns == before
+    plots.save(plots.curves(records(["mcr"])), stem, "Curves.")
+    text = (tmp_path / "recall.txt").read_text(encoding="utf-8")
+    assert "the full width of the text, 17.0 cm" in text
 
 
 def test_save_leaves_equal_files_alone_and_replaces_others(tmp_path):
