@@ -71,6 +71,7 @@ env: $(ENV) ## the environment: .venv from requirements.lock, unless one is acti
 	touch $@
 
 guard: $(ENV)
+	@$(PYTHON) -m mcrlib.config "$$RUN" "$$VARIANTS" "$$SEEDS" "$$SET"
 	@$(PYTHON) -m mcrlib.companion.doctor --may-run "$$RUN" "$$DATA" "$$CONFIRM"
 
 data: guard ## pairs: manifest and image cache in data/RUN

@@ -106,11 +106,6 @@ def test_values_survive_the_nested_makes_of_reproduce(project):
     assert len(lines) > 5 and set(lines) == {f"DATA=<{value}>"}
 
 
-def test_these_tests_run_with_a_real_python():
-    """Only `make` gets the replacement above."""
-    assert Path(sys.executable).exists()
-
-
 def test_git_strips_the_outputs_of_a_notebook_that_was_run_in_place(tmp_path):
     """`make lab` sets up the filter, here in a fresh clone."""
     binaries = tmp_path / "bin"
