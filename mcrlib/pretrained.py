@@ -5,15 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import timm
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
-from timm.models.vision_transformer import VisionTransformer
+from timm.models import load_pretrained
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from tokenizers import BertWordPieceTokenizer
+from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
+from mcrlib import weight_files
 from mcrlib.config import Config
 
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _ATTENTION_DROPOUT = 0.0  # any other value rules out the fused attention kernels
 
@@ -22,7 +25,8 @@ def load_vit(config: Config, pretrained: bool = True) -> VisionTransformer:
     """E_v for one grey channel: timm's `config.vision`, or a small one if that is empty.
 
     timm sums the pretrained weights of its RGB channels into one. Raises FileNotFoundError if
-    pretrained weights are wanted and neither the hub nor `config.weights` has them.
+    pretrained weights are wanted and neither the hub nor `config.weights` has them, and ValueError
+    if a weight of the encoder is missing, damaged or of another shape.
     """
     if not config.vision:
         return VisionTransformer(
@@ -34,18 +38,30 @@ def load_vit(config: Config, pretrained: bool = True) -> VisionTransformer:
             depth=config.vision_depth,
             num_heads=config.vision_heads,
         )
-    weights = None
+    weights = {}
     if pretrained:
         folder = _weights_folder(config.vision, f"timm/{config.vision}", config)
-        weights = {"file": str(folder / "model.safetensors")}
-    return timm.create_model(
-        config.vision,
-        pretrained=pretrained,
-        pretrained_cfg_overlay=weights,
-        img_size=config.image_size,
-        in_chans=1,
-        num_classes=0,
+        weights = weight_files.read(folder)
+        weights = weight_files.as_timm(weights, folder)
+    vit = timm.create_model(
+        config.vision, pretrained=False, img_size=config.image_size, in_chans=1, num_classes=0
     )
+    if pretrained:
+        _fill_vit(vit, weights, folder)
+    return vit
+
+
+def _fill_vit(vit: VisionTransformer, weights: dict[str, Tensor], folder: Path) -> None:
+    """Load weights with timm's names, after checking that there is one for each of the model's."""
+    converted = checkpoint_filter_fn(dict(weights), vit)
+    weight_files.check_names(set(vit.state_dict()), set(converted), folder)
+    source = vit.pretrained_cfg | {"state_dict": weights}
+    try:
+        load_pretrained(
+            vit, source, num_classes=0, in_chans=1, filter_fn=checkpoint_filter_fn, strict=False
+        )
+    except (RuntimeError, NotImplementedError) as error:
+        raise ValueError(weight_files.misfit(folder, error)) from error
 
 
 def load_tokenizer(config: Config, reports: Sequence[str]) -> BertTokenizer:
@@ -68,14 +84,12 @@ def load_language_model(config: Config, vocabulary: int) -> BertForMaskedLM:
     """E_r with its masked-language head: `config.text`, or a small one if that is empty.
 
     `vocabulary` is the tokenizer's number of words. Raises FileNotFoundError if neither the hub nor
-    `config.weights` has the weights.
+    `config.weights` has the weights, and ValueError if a weight of the encoder is missing, damaged
+    or of another shape.
     """
     if config.text:
-        return BertForMaskedLM.from_pretrained(
-            _weights_folder(Path(config.text).name, config.text, config),
-            hidden_dropout_prob=config.dropout,
-            attention_probs_dropout_prob=_ATTENTION_DROPOUT,
-        )
+        folder = _weights_folder(Path(config.text).name, config.text, config)
+        return _load_bert(folder, config)
     small = BertConfig(
         vocab_size=vocabulary,
         hidden_size=config.text_width,
@@ -87,6 +101,36 @@ def load_language_model(config: Config, vocabulary: int) -> BertForMaskedLM:
         attention_probs_dropout_prob=_ATTENTION_DROPOUT,
     )
     return BertForMaskedLM(small)
+
+
+def _load_bert(folder: Path, config: Config) -> BertForMaskedLM:
+    weights = weight_files.read(folder)
+    weights = weight_files.as_bert(weights, folder)
+    bert_config = BertConfig.from_pretrained(
+        folder,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=_ATTENTION_DROPOUT,
+    )
+    try:
+        model, found = BertForMaskedLM.from_pretrained(
+            None,
+            config=bert_config,
+            state_dict=weights,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except RuntimeError as error:
+        raise ValueError(weight_files.misfit(folder, error)) from error
+    missing = set(found["missing_keys"])
+    head = {name for name in missing if name.startswith("cls.")}
+    encoder = {name for name in model.state_dict() if name.startswith("bert.")}
+    weight_files.check_names(encoder, encoder - missing, folder)
+    left_over = set(found["unexpected_keys"])
+    if left_over:
+        print(f"{folder}: not used: {weight_files.listed(left_over)}", flush=True)
+    if head:
+        print(f"{folder}: the masked-language head is new: {weight_files.listed(head)}", flush=True)
+    return model
 
 
 def _pretrained_tokenizer(config: Config) -> BertTokenizer:
@@ -149,11 +193,11 @@ def _download(hub_id: str) -> Path:
     folder = Path(hub_id)
     if folder.is_dir():
         return folder
-    wanted = ["*.json", "*.txt", *_WEIGHT_FILES]
+    wanted = ["*.json", "*.txt", *weight_files.NAMES]
     with contextlib.suppress(OSError, HfHubHTTPError):
         folder = Path(snapshot_download(hub_id, allow_patterns=wanted))
     return folder
 
 
 def _has_weights(folder: Path) -> bool:
-    return any((folder / name).exists() for name in _WEIGHT_FILES)
+    return any((folder / name).exists() for name in weight_files.NAMES)

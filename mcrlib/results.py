@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
@@ -131,11 +131,13 @@ def dataset_hash(run: str) -> str | None:
         return None
     prepared = config.ROOT / "data" / run / DATASET_FILE
     listed = config.ROOT / "results" / run / "data.json"
+    info = {}
     with contextlib.suppress(*UNREADABLE, TypeError):
         if prepared.is_file():
-            return json.loads(prepared.read_bytes())["dataset_sha256"][:16]
-        if listed.is_file():
-            return load(listed)["values"]["dataset"]["dataset_sha256"][:16]
+            info = json.loads(prepared.read_bytes())
+        elif listed.is_file():
+            info = load(listed)["values"]["dataset"]
+        return info["dataset_sha256"][:16]
     return None
 
 
@@ -148,14 +150,16 @@ def refuse_stale(file: Path, run: str) -> None:
     recorded = made_from(file)
     folder = file.parent
     dataset = dataset_hash(run)
-    if dataset is not None and recorded.get("dataset", dataset) != dataset:
+    is_other_data = recorded.get("dataset", dataset) != dataset
+    if dataset is not None and is_other_data:
         raise ValueError(
             f"{file} was made from other images or reports than the run {run} has now: remove "
             f"{folder} and run `make embed RUN={run}`, which trains anew if the folder held a "
             "trained model."
         )
     model = folder / "checkpoint" / "final" / "model.safetensors"
-    if "model" in recorded and model.is_file() and sha256(model) != recorded["model"]:
+    can_compare = "model" in recorded and model.is_file()
+    if can_compare and sha256(model) != recorded["model"]:
         raise ValueError(
             f"{file} was made by another model than {model} is now: remove {file} and run "
             f"`make embed RUN={run}`."
@@ -232,13 +236,15 @@ def _unit_rows(path: str | Path, name: str, stored: dict[str, np.ndarray]) -> np
         norms = np.linalg.norm(matrix, axis=1, keepdims=True)
     if not np.isfinite(matrix).all():
         raise ValueError(f"{path}: {name!r} is not a finite matrix with one row per pair.")
-    is_bad = ~np.isfinite(norms) | (norms <= SHORTEST_ROW)
-    bad_rows = np.flatnonzero(is_bad)
+    has_direction = np.isfinite(norms) & (norms > SHORTEST_ROW)
+    bad_rows = np.flatnonzero(~has_direction)
     if len(bad_rows):
-        row = bad_rows[0]
+        first = bad_rows[0]
+        pair = stored["pair_id"][first]
+        length = norms[first, 0]
         raise ValueError(
             f"{path}: {name!r} has {len(bad_rows)} rows without a direction, the first that of the "
-            f"pair {stored['pair_id'][row]!r}, of length {norms[row, 0]:g}: embed its pairs anew."
+            f"pair {str(pair)!r}, of length {length:g}: embed its pairs anew."
         )
     return matrix / norms
 
@@ -271,46 +277,68 @@ def _read_arrays(
         raise ValueError(f"{path} is damaged ({error}): embed its pairs anew.") from error
 
 
-def _declared(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+class _Declared(NamedTuple):
+    """What the header of an array says."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def size(self) -> int:
+        """Bytes that the array takes in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _declared(path: Path) -> dict[str, _Declared]:
     """Shape and type of each array of an archive, without reading the arrays."""
     declared = {}
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
             with archive.open(member) as file:
-                version = npy.read_magic(file)
-                read_header = npy.read_array_header_1_0
-                if version != (1, 0):
-                    read_header = npy.read_array_header_2_0
-                shape, _, dtype = read_header(file)
-            declared[member.removesuffix(".npy")] = (shape, dtype)
+                name = member.removesuffix(".npy")
+                declared[name] = _read_header(file)
     return declared
 
 
-def _check_declared(path: Path, declared: dict[str, tuple[tuple[int, ...], np.dtype]]) -> None:
+def _read_header(file: IO[bytes]) -> _Declared:
+    version = npy.read_magic(file)
+    read_header = npy.read_array_header_1_0
+    if version != (1, 0):
+        read_header = npy.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"a side of {min(shape)}")
+    return _Declared(shape, dtype)
+
+
+def _check_declared(path: Path, declared: dict[str, _Declared]) -> None:
     """Raise ValueError unless the arrays are a file of embeddings of a size that can be read."""
     total = 0
     for name in (*EMBEDDING_ARRAYS, MADE_FROM):
         if name in declared:
-            shape, dtype = declared[name]
-            total += math.prod(shape) * dtype.itemsize
+            total += declared[name].size
     if total > LARGEST_EMBEDDINGS:
+        size = total / 1024**3
+        limit = LARGEST_EMBEDDINGS / 1024**3
         raise ValueError(
-            f"{path} declares arrays of {total / 1024**3:.1f} GB, and at most "
-            f"{LARGEST_EMBEDDINGS / 1024**3:.0f} GB are read: save one split's embeddings only."
+            f"{path} declares arrays of {size:.1f} GB, and at most {limit:.0f} GB are read: save "
+            "one split's embeddings only."
         )
-    pairs = declared["pair_id"][0]
-    if len(pairs) != 1 or declared["pair_id"][1].kind != "U":
+    pairs = declared["pair_id"]
+    if len(pairs.shape) != 1 or pairs.dtype.kind != "U":
         raise ValueError(f"{path}: 'pair_id' is not a list of texts, one per pair.")
+    widths = []
     for name in ("image", "report"):
         shape, dtype = declared[name]
-        is_matrix = len(shape) == 2 and shape[:1] == pairs and dtype.kind in "fiu"
-        if not is_matrix:
+        is_matrix = len(shape) == 2 and shape[:1] == pairs.shape
+        if not is_matrix or dtype.kind not in "fiu":
             raise ValueError(f"{path}: {name!r} is not a finite matrix with one row per pair.")
-    widths = [declared[name][0][1] for name in ("image", "report")]
-    if widths[0] != widths[1]:
+        widths.append(shape[1])
+    image_width, report_width = widths
+    if image_width != report_width:
         raise ValueError(
-            f"{path}: 'image' has {widths[0]} columns but 'report' has {widths[1]}: both must lie "
-            "in one space."
+            f"{path}: 'image' has {image_width} columns but 'report' has {report_width}: both must "
+            "lie in one space."
         )
 
 

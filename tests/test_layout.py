@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "mcrlib"
 LAYERS = (
     ("files", "locks", "config"),
     ("masking", "data"),
-    ("losses", "distributed", "packing", "modules", "pretrained", "model"),
+    ("losses", "distributed", "packing", "modules", "weight_files", "pretrained", "model"),
     ("evaluation",),
     ("provenance", "results"),
     ("training",),
