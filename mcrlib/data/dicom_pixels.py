@@ -105,6 +105,7 @@ def parse(content: bytes) -> File:
     found = {}
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
+        """Where to stop."""
         keyword = PIXEL_KEYWORDS.get(tag)
         if keyword:
             found[keyword] = stream.tell()

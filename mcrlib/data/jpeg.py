@@ -8,6 +8,7 @@ MAX_SCANNED_PIXELS = 400_000_000  # of a JPEG that comes in several scans: its p
 USUAL_SCANS = 10  # of such a JPEG; the decoder keeps six bytes a pixel, however few scans there are
 MAX_SEGMENTS = 1000  # before the pixels; real files have ten or twenty
 
+FILL = 0xFF  # may stand before a marker any number of times
 START_OF_SCAN = 0xDA
 START_OF_SCAN_BYTES = b"\xff\xda"
 # Markers of the segment with the size: of all processes, and of JPEG-LS.
@@ -34,6 +35,9 @@ def header(data: bytes) -> Header | None:
         if len(segment) < 4 or segment[0] != 0xFF:
             return None
         marker = segment[1]
+        if marker == FILL:
+            position += 1
+            continue
         content = position + 4
         if marker in START_OF_FRAME:
             frame = content
@@ -44,11 +48,12 @@ def header(data: bytes) -> Header | None:
     if frame is None or len(data) < content + 1:
         return None
     n_components = data[frame + 5]
+    all_components = data[content] == n_components
     return Header(
         rows=int.from_bytes(data[frame + 1 : frame + 3]),
         columns=int.from_bytes(data[frame + 3 : frame + 5]),
         precision=data[frame],
-        one_scan=process not in PROGRESSIVE and data[content] == n_components,
+        one_scan=all_components and process not in PROGRESSIVE,
     )
 
 
