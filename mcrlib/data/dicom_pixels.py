@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mcrlib.data import grey_levels
+from mcrlib.data import grey_levels, jpeg
 from mcrlib.data.grey_levels import MAX_FILE_BYTES, Refusal
 
 if TYPE_CHECKING:  # pydicom is imported lazily: slow, and only DICOM files need it
@@ -35,7 +35,6 @@ JPEG2000_MARGIN = 2  # times the size that is needed; the rest is scaled by a be
 JPEG2000_CODING = b"\xff\x52"  # marker of the segment that tells the number of halvings
 MAX_PILLOW_JPEG_BITS = 8
 PILLOW = ("pillow",)
-MAX_SEGMENTS = 1000  # of a JPEG before its size; real ones have ten
 
 PIXEL_KEYWORDS = {
     0x7FE00008: "FloatPixelData",
@@ -43,8 +42,6 @@ PIXEL_KEYWORDS = {
     0x7FE00010: "PixelData",
 }
 FLOAT_BITS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
-# Markers of the JPEG segment with the size: of all processes, and of JPEG-LS.
-JPEG_SIZES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 
 
 class _CountedReads(io.BytesIO):
@@ -108,6 +105,7 @@ def parse(content: bytes) -> File:
     found = {}
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
+        """Where to stop."""
         keyword = PIXEL_KEYWORDS.get(tag)
         if keyword:
             found[keyword] = stream.tell()
@@ -321,31 +319,17 @@ def _needs_package(syntax: UID) -> Refusal:
 
 def _layout_of_jpeg(frame: bytes, layout: Layout) -> Layout:
     """With the bits of a JPEG or JPEG-LS image itself. Raises Refusal if its size is another."""
-    start = _size_segment(frame)
-    precision = frame[start]
-    rows = int.from_bytes(frame[start + 1 : start + 3])
-    columns = int.from_bytes(frame[start + 3 : start + 5])
-    if (rows, columns) != (layout.rows, layout.columns):
+    header = jpeg.header(frame)
+    if header is None:
+        raise Refusal("DICOM pixels cannot be read: the compressed image has no size")
+    if (header.rows, header.columns) != (layout.rows, layout.columns):
         raise Refusal(
             f"DICOM header declares {layout.columns} x {layout.rows} pixels, "
-            f"and the compressed image {columns} x {rows}"
+            f"and the compressed image {header.columns} x {header.rows}"
         )
-    grey_levels.check_scans(frame, columns, rows)
-    allocated = 8 if precision <= 8 else layout.allocated
-    return replace(layout, allocated=allocated, stored=precision)
-
-
-def _size_segment(frame: bytes) -> int:
-    """Where the JPEG segment with precision and size has its content."""
-    position = 2  # after the marker of the image's start
-    for _ in range(MAX_SEGMENTS):
-        marker = frame[position + 1 : position + 2]
-        if frame[position : position + 1] != b"\xff" or not marker:
-            break
-        if marker[0] in JPEG_SIZES:
-            return position + 4
-        position += 2 + int.from_bytes(frame[position + 2 : position + 4])
-    raise Refusal("DICOM pixels cannot be read: the compressed image has no size")
+    jpeg.check_scans(frame, header.columns, header.rows)
+    allocated = 8 if header.precision <= 8 else layout.allocated
+    return replace(layout, allocated=allocated, stored=header.precision)
 
 
 def _by_packbits(frame: bytes, layout: Layout) -> np.ndarray:

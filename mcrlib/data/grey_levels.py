@@ -14,10 +14,6 @@ MAX_FILE_BYTES = 2**27  # of a file; a radiograph of 20 million pixels has a thi
 MAX_PIXELS = 200_000_000  # in the file's header; the largest detectors have a tenth of it
 MAX_DECODED_BYTES = 125_000_000  # of the decoder's picture; a PNG has 100 MB a second
 
-MAX_SCANNED_PIXELS = 400_000_000  # of a JPEG that comes in several scans: its pixels times scans
-USUAL_SCANS = 10  # of such a JPEG; the decoder keeps six bytes a pixel, however few scans there are
-START_OF_SCAN = b"\xff\xda"
-
 PERCENTILES = (0.5, 99.5)  # window of images with more than eight bits and no window of their own
 WHOLE_RANGE = (0.0, 100.0)  # percentiles too: from the darkest to the brightest pixel
 MIN_SPAN = 1e-12  # grey levels; avoids a division by zero if all pixels are equal
@@ -44,18 +40,6 @@ def check_decoded(n_bytes: int) -> None:
     if n_bytes > MAX_DECODED_BYTES:
         limit = MAX_DECODED_BYTES // 10**6
         raise Refusal(f"image takes more than {limit} MB when it is decoded")
-
-
-def check_scans(jpeg: bytes, width: int, height: int) -> None:
-    """Raises Refusal if a JPEG with several scans, such as a progressive one, is too large.
-
-    It is decoded as often as it has scans.
-    """
-    n_scans = jpeg.count(START_OF_SCAN)
-    if n_scans <= 1:
-        return
-    if width * height * max(n_scans, USUAL_SCANS) > MAX_SCANNED_PIXELS:
-        raise Refusal(f"image has too many pixels for a JPEG that comes in {n_scans} scans")
 
 
 def unchanged(values: np.ndarray) -> np.ndarray:

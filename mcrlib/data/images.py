@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from mcrlib.data import dicom, dicom_pixels, grey_levels
+from mcrlib.data import dicom, dicom_pixels, grey_levels, jpeg
 from mcrlib.data.grey_levels import MAX_FILE_BYTES, MAX_PIXELS, Refusal
 
 MIN_SIDE = 8  # pixels; a smaller image shows nothing
@@ -139,7 +139,7 @@ def _picture(content: bytes, size: int) -> Image.Image:
     if image.format == "PNG":
         grey = _png(image, content)
     else:
-        grey_levels.check_scans(content, *image.size)
+        jpeg.check_scans(content, *image.size)
         _scale_while_decoding(image, size)
         width, height = image.size
         grey_levels.check_decoded(width * height * BYTES_PER_PIXEL.get(image.mode, 4))
