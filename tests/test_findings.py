@@ -1,6 +1,8 @@
 import importlib.util
 import itertools
+import random
 import runpy
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -58,6 +60,26 @@ SENTENCES = {
     "Pneumonia is unlikely.": {"Pneumonia": U},
     "?pneumonia.": {"Pneumonia": U},
     "Consolidation consistent with pneumonia.": {"Consolidation": P, "Pneumonia": P},
+    "Pneumonia cannot be ruled out.": {"Pneumonia": U},
+    "This does not rule out pneumonia.": {"Pneumonia": U},
+    "Effusion is not entirely excluded.": {"Pleural Effusion": U},
+    "Unlikely pneumonia.": {"Pneumonia": U},
+    "Pneumothorax is doubtful.": {"Pneumothorax": U},
+    # negated without "no"
+    "Pneumothorax has been ruled out.": {"Pneumothorax": A},
+    "A fracture was excluded.": {"Fracture": A},
+    "A hernia was never seen.": {"Hernia": A},
+    "The fracture isn't seen.": {"Fracture": A},
+    "The effusions have completely resolved.": {"Pleural Effusion": A},
+    "The pneumothorax has disappeared.": {"Pneumothorax": A},
+    "Devoid of nodules.": {"Lung Lesion": A, "Nodule": A},
+    "Views failed to show a fracture.": {"Fracture": A},
+    "Nothing to suggest a fracture.": {"Fracture": A},
+    # on its way, but still there
+    "Resolving pneumonia.": {"Pneumonia": P},
+    "Partially resolved effusion.": {"Pleural Effusion": P},
+    "The edema is resolving.": {"Edema": P},
+    "The edema has not completely resolved.": {"Edema": P},
     # historical
     "History of pneumonia.": {},
     "Prior pneumonia.": {},
@@ -123,6 +145,68 @@ def bench():
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_sentence(sentence):
     assert findings.label(sentence) == SENTENCES[sentence]
+
+
+@pytest.mark.parametrize(
+    ("lines", "labels"),
+    [
+        ("Lungs: No edema\nPleura: Small effusion", {"Edema": A, "Pleural Effusion": P}),
+        ("LUNGS: NO EDEMA\nPLEURA: EFFUSION", {"Edema": A, "Pleural Effusion": P}),
+        ("No edema\nCardiomegaly", {"Edema": A, "Cardiomegaly": P}),
+        ("- no edema\n- cardiomegaly", {"Edema": A, "Cardiomegaly": P}),
+        ("1) no edema\n2) cardiomegaly", {"Edema": A, "Cardiomegaly": P}),
+        ("no edema\nsmall effusion", {"Edema": A, "Pleural Effusion": P}),
+        # wrapped sentences
+        ("No pleural\neffusion or hernia", {"Pleural Effusion": A, "Hernia": A}),
+        ("There is no\nSmall effusion or hernia", {"Pleural Effusion": A, "Hernia": A}),
+        ("No hernia,\nEffusion or fracture", {"Hernia": A, "Pleural Effusion": A, "Fracture": A}),
+    ],
+)
+def test_a_negation_ends_with_the_line_of_a_list(lines, labels):
+    assert findings.label(lines) == labels
+
+
+def test_a_comma_at_the_end_is_not_before_the_first_word():
+    doc = finding_rules.load_lexicon().nlp.make_doc("Effusion is small,")
+    words = [token.norm_ for token in doc]
+    (effusion,) = [p for p in finding_rules.match_phrases(doc) if p.entry.kind == "findings"]
+    assert effusion.start == 0
+    assert not finding_rules._starts_own_clause(effusion, words)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [" ", "\n", ":", "(", "_", ".", "a", "effusion ", "no effusion, ", "left ", "heart ", "a.b",
+     "The lungs are clear and the heart is normal in size\n"],
+)  # fmt: skip
+def test_time_grows_with_the_length_only(shape):
+    seconds = []
+    for length in (200_000, 1_000_000):
+        text = shape * (length // len(shape))
+        finding_rules.read_sentence.cache_clear()
+        began = time.process_time()
+        findings.label("No effusion " + text + " Edema.")
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 20
+    assert seconds[1] < 25 * seconds[0] + 0.5
+
+
+def test_reports_with_marks_scattered_over_them_take_no_longer():
+    draw = random.Random(0)
+    report = " ".join(sorted(SENTENCES) * 3)
+    for _ in range(40):
+        letters = list(report)
+        for _ in range(400):
+            letters[draw.randrange(len(letters))] = draw.choice(":()[]_/.,;-\n")
+        began = time.process_time()
+        findings.label("".join(letters))
+        assert time.process_time() - began < 1
+
+
+def test_a_long_run_without_blanks_still_has_its_words_and_offsets():
+    text = "edema/effusion/pneumothorax/consolidation"
+    found = findings.mentions(text)
+    assert [text[mention.start : mention.end] for mention in found] == text.split("/")
 
 
 @pytest.mark.parametrize("sentence", PLACES)

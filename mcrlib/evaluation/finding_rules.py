@@ -118,19 +118,38 @@ _ENDING = re.compile(
     """,
     re.VERBOSE,
 )
-_SENTENCE = re.compile(
+# Their endings matter: what is resolving is still there, and what was ruled out is not.
+_WHOLE_WORDS = {"resolving", "ruled", "excluded"}
+
+# Where a sentence ends: after a mark, at an empty line, and at a line's end if the next line is an
+# item of a list ("- ", "2) ", "Pleura:") or begins a statement.
+_SENTENCE_END = re.compile(
     r"""
-    \S
-    (?:
-        [^.!;\n]+
-      | (?<=vs)\.                   # the full stop of "vs."
-      | [.!;](?!\s)                 # the point of "2.5 cm"
-      | \n(?!\s*\n)                 # a line break; an empty line ends the sentence
-    )*
-    [.!;]?
+      [.!;](?=\s)(?<!\b[Vv][Ss]\.)      # not the point of "2.5 cm"
+    | \n(?=[^\S\n]*\n)                 # an empty line
+    | \n
+      (?<! [,:/&-] \n)
+      (?<! \b(?i:no|of|or) \n) (?<! \b(?i:and|for|the|nor|any|new) \n)
+      (?<! \b(?i:with) \n) (?<! \b(?i:without) \n)
+      (?=
+        [^\S\n]{0,20}
+        (?:
+            [-*\u2022\u2023\u25aa\u25cf]+[ ]?[A-Za-z]     # a bullet
+          | [(\#]?\d{1,2}[.):][ ]?[A-Za-z]                # a number
+          | [A-Za-z][A-Za-z /&,()'-]{1,40}:                # a heading
+          | [A-Z][a-z]
+          | (?i:no|there|the|small|tiny|trace|mild|moderate|large|left|right|bilateral|stable|heart
+              |lungs)[ ]
+        )
+      )
     """,
-    re.VERBOSE | re.IGNORECASE,
+    re.VERBOSE,
 )
+# Longer sentences are read in pieces, so that the time grows with the length of the text only.
+_LONGEST_SENTENCE = 1500
+# Nor is a longer run of characters without a blank one word: its marks are read as blanks.
+_LONG_RUN = re.compile(r"(?<!\S)\S{31,}")
+_MARK = re.compile(r"[^A-Za-z0-9\s]")
 
 
 class Entry(NamedTuple):
@@ -204,11 +223,38 @@ class Lexicon:
     entries: dict[int, Entry]
 
 
-def split_into_sentences(report: str) -> Iterator[re.Match]:
-    """The sentences of a report, as matches. Raises TypeError if the report is not text."""
+class Sentence(NamedTuple):
+    """A sentence of a report, and the offset of its first character there."""
+
+    start: int
+    text: str
+
+
+def split_into_sentences(report: str) -> Iterator[Sentence]:
+    """The sentences of a report. Raises TypeError if the report is not text."""
     if not isinstance(report, str):
         raise TypeError(f"A report is text, not {report!r}: leave reports that are missing out.")
-    return _SENTENCE.finditer(report)
+    start = 0
+    for end in _SENTENCE_END.finditer(report):
+        yield from _pieces(report, start, end.end())
+        start = end.end()
+    yield from _pieces(report, start, len(report))
+
+
+def _pieces(report: str, start: int, end: int) -> Iterator[Sentence]:
+    """report[start:end] without its margins, in pieces if it is too long for a sentence."""
+    while start < end:
+        stop = min(end, start + _LONGEST_SENTENCE)
+        piece = report[start:stop]
+        if stop < end:
+            blank = piece.rstrip().rfind(" ")
+            if blank > 0:  # do not cut a word
+                stop = start + blank
+                piece = report[start:stop]
+        text = piece.strip()
+        if text:
+            yield Sentence(start + len(piece) - len(piece.lstrip()), text)
+        start = stop
 
 
 @lru_cache(maxsize=100_000)  # reports repeat the same sentences
@@ -219,7 +265,7 @@ def read_sentence(sentence: str) -> tuple[Mention, ...]:
     "No left effusion, but the heart is enlarged."
         -> Pleural Effusion absent, left; Cardiomegaly present
     """
-    doc = load_lexicon().nlp.make_doc(sentence)
+    doc = load_lexicon().nlp.make_doc(_LONG_RUN.sub(_without_marks, sentence))
     words = [token.norm_ for token in doc]  # lower case, without endings
     phrases = match_phrases(doc)
     assertions = []
@@ -227,6 +273,11 @@ def read_sentence(sentence: str) -> tuple[Mention, ...]:
         resolved = resolve_organs(clause, words)
         assertions += apply_scope(resolved, words)
     return collect_mentions(assertions, phrases, doc, words)
+
+
+def _without_marks(run: re.Match) -> str:
+    """A long run of characters with blanks in place of its marks, as long as before."""
+    return _MARK.sub(" ", run.group())
 
 
 def match_phrases(doc: Doc) -> list[Phrase]:
@@ -370,7 +421,7 @@ def apply_scope(clause: list[Phrase], words: list[str]) -> list[Assertion]:
         elif kind == FORWARD:
             # Only after a comma may a later trigger end a negation: "no evidence of possible
             # pneumonia" is absent, "no effusion, possible pneumonia" is not.
-            if scope != ABSENT or words[phrase.start - 1] == ",":
+            if scope != ABSENT or _follows_comma(phrase, words):
                 scope = phrase.entry.name
         elif kind == BACKWARD:
             _apply_backward(phrase, assertions, words)
@@ -399,9 +450,13 @@ def _apply_backward(trigger: Phrase, assertions: list[Assertion], words: list[st
 
 def _starts_own_clause(phrase: Phrase, words: list[str]) -> bool:
     """Whether a comma precedes and a verb follows: "no effusion, pneumothorax is small"."""
-    if words[phrase.start - 1] != ",":
+    if not _follows_comma(phrase, words):
         return False
     return phrase.end < len(words) and words[phrase.end] in _VERBS
+
+
+def _follows_comma(phrase: Phrase, words: list[str]) -> bool:
+    return phrase.start > 0 and words[phrase.start - 1] == ","
 
 
 def _status_in_scope(claim: Claim, scope: str, is_current: bool) -> str:
@@ -512,7 +567,10 @@ def load_lexicon() -> Lexicon:
 
 
 def _cut_ending(word: str) -> str:
-    return _ENDING.sub("", word.lower())
+    word = word.lower()
+    if word in _WHOLE_WORDS:
+        return word
+    return _ENDING.sub("", word)
 
 
 def _claims(kind: str, name: str) -> tuple[Claim, ...]:

@@ -49,8 +49,8 @@ def mentions(report: str) -> list[Mention]:
     """Every mention of a finding, sentence by sentence. Raises TypeError if it is not text."""
     in_report = []
     for sentence in split_into_sentences(report):
-        offset = sentence.start()
-        for mention in read_sentence(sentence.group()):
+        offset = sentence.start
+        for mention in read_sentence(sentence.text):
             if mention.finding in FINDINGS:
                 start = offset + mention.start
                 end = offset + mention.end
@@ -65,7 +65,7 @@ def label(report: str) -> dict[str, str]:
     """
     strongest = {}
     for sentence in split_into_sentences(report):
-        for mention in read_sentence(sentence.group()):
+        for mention in read_sentence(sentence.text):
             _keep_stronger(strongest, mention.finding, mention.status)
             if mention.finding in _PARENTS:
                 _keep_stronger(strongest, _PARENTS[mention.finding], mention.status)
