@@ -140,7 +140,8 @@ def training(settings: Config) -> str:
     return (
         "Training losses (top) and validation recall (bottom) by epoch. The loss is the "
         "weighted sum of vrc, the contrast between radiographs and reports, and of mim and mrm, "
-        "the reconstruction of masked radiographs and reports. Recall@10 is the mean of both directions. "
+        "the reconstruction of masked radiographs and reports. Recall@10 is the mean of both "
+        "directions. "
         f"Run {settings.run}, model {settings.folder.name}."
     )
 
