@@ -157,9 +157,7 @@ def test_a_venue_s_fonts_are_those_of_tueplots_and_an_unknown_one_is_named():
     bundle = tueplots.bundles.icml2024(usetex=False)
     for key in ("font.size", "axes.labelsize", "legend.fontsize", "xtick.labelsize"):
         assert venue.text[key] == bundle[key]
-    with pytest.raises(
-        ValueError, match=r"MCR_STYLE=icml is no venue: use one of aaai2024, .*cvpr"
-    ):
+    with pytest.raises(ValueError, match=r"MCR_STYLE=icml is no venue: .*cvpr2024"):
         plots.venue("icml")
     assert plots.venue("") == plots.OURS
 
