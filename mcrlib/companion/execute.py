@@ -70,6 +70,7 @@ def remove_run_metadata(file: Path) -> None:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         cell["id"] = str(place)
+        cell["source"] = cell["source"].rstrip("\n")
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "text/plain" in data:
