@@ -28,6 +28,7 @@ else:
         "findings",
         "preparation",
         "retrieval",
+        "sections",
         "text_metrics",
     ]
     FILE = "bench.json"

@@ -64,14 +64,13 @@ def save_table(
     `layout` arranges the LaTeX table, by default as the frame is.
     """
     stem = Path(stem)
-    save_latex(stem, frame, caption, best, layout)
-
     is_best = _best_cells(frame, best or {})
-    frame = frame.map(lambda cell: _harmless(cell) if isinstance(cell, str) else cell)
-    frame.columns = frame.columns.map(_harmless)
-    is_best.columns = frame.columns
-    write(stem.with_suffix(".csv"), frame.to_csv(index=False).encode())
-    return _for_notebook(frame, is_best, caption, stem.name)
+    harmless = frame.map(lambda cell: _harmless(cell) if isinstance(cell, str) else cell)
+    harmless.columns = frame.columns.map(_harmless)
+    is_best.columns = harmless.columns
+    write(stem.with_suffix(".csv"), harmless.to_csv(index=False).encode())
+    save_latex(stem, frame, caption, best, layout)
+    return _for_notebook(harmless, is_best, caption, stem.name)
 
 
 def save_latex(

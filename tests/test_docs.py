@@ -30,7 +30,7 @@ def copy(tmp_path, dataset):
     scans = tmp_path / "scans"
     scans.mkdir()
     reports = dataset.frame["report"].tolist()
-    for row in range(90):
+    for row in range(200):
         name = f"patient{row}_study{row}"
         Image.fromarray(dataset.images[row]).save(scans / f"{name}.png")
         (scans / f"{name}.txt").write_text(f"FINDINGS: {reports[row]}")

@@ -54,7 +54,7 @@ def start(home, tree, workers=1, **options):
         stderr=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[1],
-        env=os.environ | {"MCR_HOME": str(home)},
+        env=os.environ | {"MCR_HOME": str(home), "MCR_PLAIN": ""},
         **options,
     )
 

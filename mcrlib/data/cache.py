@@ -163,7 +163,7 @@ def _checksum(pixels: bytes, step: dict) -> int:
 
 def _bar(total: int, initial: int) -> tqdm:
     seconds = 0.5 if sys.stderr.isatty() else 15  # logs keep every line
-    unwatched = PLAIN in os.environ
+    unwatched = bool(os.environ.get(PLAIN))
     return tqdm(
         total=total, initial=initial, unit=" images", mininterval=seconds, disable=unwatched
     )

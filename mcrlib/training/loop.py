@@ -184,7 +184,7 @@ class Trainer:
             unit="pairs",
             unit_scale=self.config.batch_size,
             leave=False,
-            disable=PLAIN in os.environ or not self.accelerator.is_main_process,
+            disable=bool(os.environ.get(PLAIN)) or not self.accelerator.is_main_process,
         )
         for batch in progress_bar:
             yield batch
