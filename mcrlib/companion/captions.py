@@ -44,8 +44,8 @@ def verdicts(run: str, retrieval: Retrieval) -> str:
     return (
         "Differences in mean Recall@10 of both directions, in points. The 95 % intervals come from "
         "10,000 joint draws of seeds and patients. The primary comparison (*) was fixed "
-        "beforehand; Holm's method corrects the p values of all others. No loss: the lower bound is above "
-        "−2 points. Detectable: the true difference that is found with 80 % power. "
+        "beforehand; Holm's method corrects the p values of all others. No loss: the lower bound "
+        "is above −2 points. Detectable: the true difference that is found with 80 % power. "
         f"{_test_pool(run, retrieval.pool)} Policy pair. With one seed, a verdict is about these "
         "trained models only. The paper's differences are not known to us."
     )
