@@ -12,6 +12,7 @@ SET       ?=
 PROCESSES ?= 1
 CONFIRM   ?=
 ONLY      ?=
+STYLE     ?= $(MCR_STYLE)
 
 ifneq ($(words $(RUN)) $(filter $(RUNS),$(RUN)),1 $(strip $(RUN)))
 $(error There is no run '$(RUN)'; choose RUN from $(RUNS))
@@ -23,6 +24,7 @@ override DATA := $(value DATA)
 override WEIGHTS := $(value WEIGHTS)
 override SET := $(value SET)
 export RUN VARIANTS SEEDS DATA WEIGHTS SET PROCESSES CONFIRM ONLY
+export MCR_STYLE := $(STYLE)
 
 MODELS   := $(foreach s,$(SEEDS),$(VARIANTS:%=%-seed$(s)))
 EXECUTED := results/$(RUN)/executed
@@ -55,7 +57,8 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  RUN=smoke|demo|table|openi|mimic|reference   VARIANTS='mcr abm dual'   SEEDS='0 1'"
-	@echo "  DATA=file or folder   WEIGHTS=folder with the pretrained encoders   PROCESSES=GPUs to share   SET='epochs: 3, lr: 1.0e-4'"
+	@echo "  DATA=file or folder   WEIGHTS=folder with the pretrained encoders   PROCESSES=GPUs to share   SET='epochs: 3, lr: 1e-4'"
+	@echo "  STYLE=icml2024 or another venue of tueplots, for figures of its width and font"
 
 doctor: $(ENV) ## what is there: GPU, Java, disk, weights, data
 	@$(PYTHON) -m mcrlib.companion.doctor "$$RUN" "$$DATA" "$$WEIGHTS"

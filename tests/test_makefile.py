@@ -14,7 +14,7 @@ from mcrlib import config
 ROOT = Path(__file__).parents[1]
 # Takes Python's place, and prints its environment variables and its arguments.
 ECHO = """#!/bin/sh
-printf '%s\\n' "DATA=<$DATA>" "SET=<$SET>" "RUN=<$RUN>" "$@" >> "$LOG"
+printf '%s\\n' "STYLE=<$MCR_STYLE>" "DATA=<$DATA>" "SET=<$SET>" "RUN=<$RUN>" "$@" >> "$LOG"
 """
 
 

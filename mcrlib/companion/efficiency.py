@@ -37,7 +37,10 @@ def measure_steps(
     file = config.ROOT / "results" / run / "efficiency.json"
     if run != "reference" and not results.is_current(file, inputs):
         started = time.perf_counter()
-        steps = [_paper_step(variant, level) for variant in variants for level in levels]
+        steps = []
+        for variant in variants:
+            for level in levels:
+                steps.append(_paper_step(variant, level))
         rows = []
         for tokens in (128, 256):
             rows += cost.measure_variants(steps, tokens, pairs, micro_pairs, 2 * pairs)

@@ -1,5 +1,6 @@
 """What makes a kind of finding, and the site where one is drawn (ours)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class Site:
         return [(self.side * x, y) for x, y in left]
 
 
-class Kind:
+class Kind(ABC):
     """A kind of finding: where and how often it occurs, how it looks and how reports name it.
 
     Each kind is a subclass that sets these fields. An empty side, zone or severity means that the
@@ -51,6 +52,6 @@ class Kind:
     phrases: tuple[str, ...] = ()
     plural_phrases: tuple[str, ...] = ()
 
+    @abstractmethod
     def mark(self, site: Site) -> Field:
         """The attenuation [S, S] that the finding adds, exactly 0 away from it."""
-        raise NotImplementedError
