@@ -421,7 +421,7 @@ def check_names(
         raise ValueError(f"VARIANTS names no variant; choose from {', '.join(VARIANTS)}.")
     if not seeds:
         raise ValueError("SEEDS names no seed: give whole numbers, such as SEEDS='0 1 2'.")
-    changes = _read_settings(settings)
+    changes = read_settings(settings)
     numbers = [_to_seed(seed) for seed in seeds]
     for variant in variants:
         for seed in numbers:
@@ -439,8 +439,11 @@ def _to_seed(seed: str | int) -> int:
     return int(text)
 
 
-def _read_settings(settings: str | dict[str, Any]) -> dict[str, Any]:
-    """The settings in SET, whose names are known and have no variable of their own."""
+def read_settings(settings: str | dict[str, Any]) -> dict[str, Any]:
+    """The settings in SET, whose names are known and have no variable of their own.
+
+    Raises ValueError, in one sentence, for text that cannot be read and for other names.
+    """
     if isinstance(settings, str):
         try:
             settings = _from_yaml("{" + settings + "}")

@@ -11,6 +11,7 @@ import pytest
 
 from mcrlib.companion import execute
 from mcrlib.companion.execute import SOCKETS, main
+from mcrlib.config import load
 
 
 @pytest.fixture
@@ -123,10 +124,21 @@ def test_values_of_the_environment_arrive_as_they_were_typed(monkeypatch):
     assert execute._parameters(["data"]) == {"data": str(Path.cwd() / "pairs.csv")}
 
 
+def test_set_is_read_as_make_has_checked_it(monkeypatch):
+    """One reader for both: what passes the check arrives with the same value."""
+    monkeypatch.setenv("SET", "lr: 1e-3, precision: no")
+    overrides = execute._parameters(["overrides"])["overrides"]
+    assert overrides["lr"] == 0.001
+    assert load("smoke", **overrides).precision == "no"
+    monkeypatch.setenv("SET", "epochs: 3, epochs: 4")
+    with pytest.raises(ValueError, match="'epochs' is given twice"):
+        execute._parameters(["overrides"])
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "word", "message"),
     [
-        ("SET", 'epochs: 3}" ; touch x; "', "overrides", "cannot be read as"),
+        ("SET", 'epochs: 3}" ; touch x; "', "overrides", "SET cannot be read: "),
         ("SET", "epochs", "overrides", "gives 'epochs' no value"),
         ("SEED", "x", "seed", "'x' is not a whole number"),
         ("SEED", "1", "unknown", "'unknown' is neither NAME=VALUE nor one of"),

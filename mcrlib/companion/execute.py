@@ -18,10 +18,9 @@ from typing import Any
 
 import nbformat
 import papermill
-import yaml
 from traitlets.config import Config
 
-from mcrlib.config import PLAIN, parse
+from mcrlib.config import PLAIN, parse, read_settings
 from mcrlib.files import write
 
 ADDRESS = r" at 0x[0-9a-f]+>"  # of an object in memory, as in "<Styler at 0x7efcc37c8f10>"
@@ -125,10 +124,7 @@ def _absolute(path: str) -> str:
 
 def _settings(text: str) -> dict[str, Any]:
     """Settings as SET gives them: `epochs: 3, lr: 1.0e-4`."""
-    try:
-        settings = yaml.safe_load(f"{{{text}}}")
-    except yaml.YAMLError as error:
-        raise ValueError(f"SET={text!r} cannot be read as `name: value, ...`: {error}") from None
+    settings = read_settings(text)
     missing = [name for name, value in settings.items() if value is None]
     if missing:
         raise ValueError(
