@@ -50,7 +50,7 @@ STRIP_OUTPUTS = git config filter.nbstripout.clean '"$(PYTHON)" -m nbstripout' 2
                 git config filter.nbstripout.required true || true
 
 .PHONY: help doctor env data train embed baseline tables figures reproduce efficiency bench publish \
-        test check lab clean guard 03_retrieval 04_text_metrics 05_modality_gap 06_top3 08_efficiency \
+        test check lab clean guard settled 03_retrieval 04_text_metrics 05_modality_gap 06_top3 08_efficiency \
         09_explore
 
 help: ## this list
@@ -80,15 +80,19 @@ guard: $(ENV)
 data: guard ## pairs: manifest and image cache in data/RUN
 	@$(call NOTEBOOK,00_data,) data overrides
 
+# What was made from other settings or pairs than those asked for is refused, never taken as it is.
+settled: data
+	@$(PYTHON) -m mcrlib.companion.settled "$$RUN" "$$VARIANTS" "$$SEEDS" "$$SET"
+
 train: $(MODELS:%=results/$(RUN)/%/training.json) ## models of VARIANTS and SEEDS
 
 embed: $(MODELS:%=results/$(RUN)/%/embeddings-test.npz) ## embeddings of the test and validation splits
 
 # Order only: neither a checkout's timestamps nor a look at the data start a training.
-results/$(RUN)/%/training.json: | data
+results/$(RUN)/%/training.json: | settled
 	@$(call MODEL,$*) $(call NOTEBOOK,01_train,-$*) variant seed weights processes overrides
 
-results/$(RUN)/%/embeddings-test.npz: results/$(RUN)/%/training.json | data
+results/$(RUN)/%/embeddings-test.npz: results/$(RUN)/%/training.json | settled
 	@$(call MODEL,$*) $(call NOTEBOOK,02_embed,-$*) variant seed
 
 tables: 03_retrieval 04_text_metrics ## Recall@K and text metrics, from the embeddings that are there

@@ -16,6 +16,14 @@ from mcrlib.model import MCR
 from mcrlib.training.recompute import lighten
 
 
+@pytest.fixture(autouse=True)
+def umask():
+    """Opening data of patients makes all later files private; the next test starts as usual."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
     """A temporary folder that takes the checkout's place for data, results and figures."""

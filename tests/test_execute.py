@@ -148,3 +148,28 @@ def test_a_value_that_cannot_be_read_is_one_sentence(monkeypatch, variable, valu
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValueError, match=message):
         execute._parameters([word])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "mode"),
+    [
+        (["run=smoke"], 0o644),
+        (["run=mimic"], 0o600),
+        (["run=smoke", "overrides={source: table}"], 0o600),
+        (["run=nonsense"], 0o644),
+    ],
+)
+def test_only_their_owner_can_read_notebooks_about_patients(tmp_path, home, parameters, mode):
+    """What the kernel writes as well as the executed copy."""
+    lines = "run = ''\noverrides = {}"
+    written = tmp_path / "written"
+    cells = [
+        nbformat.v4.new_code_cell(lines, metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(f"open({str(written)!r}, 'w').close()"),
+    ]
+    notebook, output = tmp_path / "in.ipynb", tmp_path / "out" / "out.ipynb"
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), notebook)
+    assert main([str(notebook), str(output), *parameters]) == 0
+    for path in (output, written):
+        assert path.stat().st_mode & 0o777 == mode

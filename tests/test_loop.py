@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from mcrlib.config import load
 from mcrlib.data.batches import EpochOrder
 from mcrlib.data.dataset import problems
-from mcrlib.training import finished, loop
+from mcrlib.training import loop
 from mcrlib.training.__main__ import main
 from mcrlib.training.checkpoint import Damaged, Saves, load_trained
 
@@ -233,22 +233,6 @@ def test_a_second_training_of_the_same_model_is_refused_and_the_first_goes_on(se
     finally:
         third.kill()
         third.wait()
-
-
-def test_a_finished_model_asked_for_with_other_settings_is_refused_without_data(
-    settings, dataset, capsys
-):
-    """What `make` asks before it takes a finished model as it is."""
-    words = ["run=smoke", f"seed={settings.seed}"]
-    assert finished.main(words) == 0  # not trained yet
-    loop.train(settings, dataset)
-    assert finished.main([*words, "workers=3"]) == 0
-    assert finished.main([*words, "epochs=50"]) == 1
-    message = capsys.readouterr().err.splitlines()[-1]
-    assert "trained with epochs=2, but this run asks for 50" in message
-    (settings.folder / "checkpoint/final/inputs.json").unlink()
-    assert finished.main(words) == 1
-    assert "inputs.json is missing or damaged" in capsys.readouterr().err
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_one_sentence(settings, dataset, tokenizer):

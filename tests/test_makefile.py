@@ -98,6 +98,24 @@ def test_paths_and_settings_arrive_as_typed_and_run_no_command(project, value):
     assert not [*project.folder.parent.rglob("harm")]
 
 
+@pytest.mark.parametrize("target", ["train", "embed"])
+def test_a_finished_model_is_checked_before_make_takes_it_as_it_is(project, target):
+    """make compares names only: `SET='epochs: 50'` on a finished model was taken as done."""
+    for name in ("training.json", "embeddings-test.npz"):
+        file = project.folder / "results/smoke/mcr-seed0" / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    words = [target, "RUN=smoke", "VARIANTS=mcr", "SET=epochs: 50"]
+    done, log = project(*words)
+    assert done.returncode == 0
+    assert "mcrlib.companion.settled\nsmoke\nmcr\n0\nepochs: 50" in log
+    assert "01_train" not in log and "02_embed" not in log
+    refusing = ECHO + 'case "$2" in *settled) exit 1;; esac\n'
+    (project.folder.parent / "bin/python").write_text(refusing)
+    done, _ = project(*words)
+    assert done.returncode != 0
+
+
 def test_values_survive_the_nested_makes_of_reproduce(project):
     value = '/data/it\'s $HOME "here"'
     done, log = project("reproduce", "RUN=smoke", "VARIANTS=mcr", f"DATA={value}")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcrlib import config
+from mcrlib import config, files
 from mcrlib.data import prepare
 from mcrlib.data.dataset import open_dataset
 from mcrlib.data.schema import SPLITS
@@ -153,6 +153,34 @@ def test_bad_tables_are_refused_in_one_sentence(folder, name, content, message):
         (folder / name).write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         build(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("a 1.png,Secret effusion.", "its first line looks like a row of data"),
+        ("p10/s501,Secret", "its first line looks like a row of data"),
+        ("7,Secret effusion", "it has 7, 1 with a name of several words (not shown"),
+        ("7,Secret.", "it has 7, 1 with a name of several words (not shown"),
+        ("Path,AP/PA,dicom_id", "it has Path, AP/PA, dicom_id."),
+    ],
+)
+def test_a_table_without_its_header_shows_no_report(folder, header, said):
+    path = folder / "headless.csv"
+    path.write_text(f"{header}\nb.png,Clear.\n")
+    with pytest.raises(ValueError, match="has no column for image, report") as refusal:
+        build(path)
+    assert said in str(refusal.value)
+    assert "Secret" not in str(refusal.value)
+
+
+def test_only_their_owner_can_read_what_is_made_of_patients(folder):
+    dataset = build(save(folder / "pairs.csv", ROWS))
+    made = list(dataset.folder.rglob("*"))
+    new = config.ROOT / "results" / "table-of-this-test" / "numbers.json"
+    files.write(new, b"{}")
+    for path in (*made, new, new.parent):
+        assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_a_study_belongs_to_its_patient(folder):

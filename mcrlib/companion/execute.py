@@ -6,6 +6,7 @@ notebook's code, and ignores a name that the notebook does not use.
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -20,8 +21,8 @@ import nbformat
 import papermill
 from traitlets.config import Config
 
-from mcrlib.config import PLAIN, parse, read_settings
-from mcrlib.files import write
+from mcrlib.config import DRAWN_SOURCES, PLAIN, RUNS, parse, read_settings
+from mcrlib.files import DATASET_FILE, keep_private, write
 
 ADDRESS = r" at 0x[0-9a-f]+>"  # of an object in memory, as in "<Styler at 0x7efcc37c8f10>"
 SOCKETS = "mcr-kernel-"  # begins the names of folders with kernels' sockets
@@ -39,6 +40,8 @@ def execute(notebook: str | Path, output: str | Path, parameters: dict[str, Any]
     for name in parameters:
         if name not in known:
             raise ValueError(f"{notebook} has no parameter {name!r}; it has {known_names}.")
+    if _may_show_patients(parameters):
+        keep_private()
     os.environ[PLAIN] = "1"
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     with _socket_folder() as folder:
@@ -59,6 +62,24 @@ def execute(notebook: str | Path, output: str | Path, parameters: dict[str, Any]
             config=settings,
         )
     remove_run_metadata(Path(output))
+
+
+def _may_show_patients(parameters: dict[str, Any]) -> bool:
+    """Whether the pairs of the notebook's run are not drawn, by its settings or by what is there.
+
+    Settings that do not exist are left for the notebook to refuse.
+    """
+    run = parameters.get("run")
+    if run not in RUNS:
+        return False
+    sources = {RUNS[run].source}
+    overrides = parameters.get("overrides")
+    if isinstance(overrides, dict) and "source" in overrides:
+        sources = {overrides["source"]}
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        prepared = json.loads((RUNS[run].data_folder / DATASET_FILE).read_bytes())
+        sources.add(prepared["source"])
+    return not sources.issubset(DRAWN_SOURCES)
 
 
 def remove_run_metadata(file: Path) -> None:

@@ -24,6 +24,8 @@ def publish(run: str) -> None:
     _check_is_drawn(run)
     validate_files = results.embedding_files(run, "validate")
     test_files = results.embedding_files(run, "test")
+    for file in [*validate_files.values(), *test_files.values()]:
+        results.refuse_stale(file, run)
     run_results = config.ROOT / "results" / run
     notebooks = _executed_once(run_results / "executed")
     for notebook in notebooks:
@@ -50,7 +52,7 @@ def _check_is_drawn(run: str) -> None:
 
 
 def _check_source(run: str, source: str) -> None:
-    if source != "phantom":
+    if source not in config.DRAWN_SOURCES:
         raise ValueError(
             f"RUN={run} is not made of phantoms, but of the source {source!r}: it is never "
             "published."

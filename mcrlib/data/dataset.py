@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from mcrlib.config import Config
+from mcrlib.config import DRAWN_SOURCES, Config
 from mcrlib.data.schema import SPLITS
 from mcrlib.files import (
     CHECKED_FILES,
@@ -21,6 +21,7 @@ from mcrlib.files import (
     IMAGES_FILE,
     MANIFEST_FILE,
     explained,
+    keep_private,
     sha256,
 )
 from mcrlib.locks import lock
@@ -59,6 +60,7 @@ class Dataset:
 def open_dataset(folder: Path | str) -> Dataset:
     """Open the prepared data in `folder`.
 
+    If it is of patients, this process writes files that only their owner can read from then on.
     Raises FileNotFoundError if the folder holds no prepared data, and ValueError if a file
     differs, by even a single bit, from the one that was built.
     """
@@ -72,6 +74,8 @@ def open_dataset(folder: Path | str) -> Dataset:
 
 def _open(folder: Path) -> Dataset:
     info = _read_info(folder / DATASET_FILE)
+    if info.get("source") not in DRAWN_SOURCES:
+        keep_private()
     for name in CHECKED_FILES:
         _check(folder / name, info["sha256"][name])
     frame = pq.read_table(folder / MANIFEST_FILE).to_pandas()

@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mcrlib.config import Config
+from mcrlib.config import DRAWN_SOURCES, Config
 from mcrlib.data import cache, reports, sources
 from mcrlib.data.dataset import Dataset, open_dataset, publish_build
 from mcrlib.data.schema import FRONTAL, SCHEMA, SPLITS, Row
@@ -34,6 +34,7 @@ from mcrlib.files import (
     IMAGES_FILE,
     MANIFEST_FILE,
     explained,
+    keep_private,
     sha256,
     write,
 )
@@ -66,9 +67,12 @@ def build(config: Config, workers: int | None = None) -> Dataset:
     `workers` is the number of processes that decode images (default: one per core). Existing data
     is kept until the new build completes, and reused if source and settings match. After an
     interruption, the next call resumes. While another process prepares the same folder, this one
-    waits. Raises ValueError if no pair is left, OSError if the disk
-    is full, and what the source raises if its files are missing.
+    waits. Unless the pairs are drawn by code, this process writes files that only their owner can
+    read from then on. Raises ValueError if no pair is left, OSError if the disk is full, and what
+    the source raises if its files are missing.
     """
+    if config.source not in DRAWN_SOURCES:
+        keep_private()
     source = sources.find(config.source)
     folder = config.data_folder
     partial = folder / "partial"

@@ -1,16 +1,13 @@
 """What a model was made from, and whether that is what is asked for now (ours).
 
-`python -m mcrlib.training.finished run=demo variant=mcr seed=0 epochs=50` exits with an error if
-this model is finished with other settings. It reads two small files only, so that `make` can ask
-before it takes a finished model as it is.
+Only small files are read, so that `make` can ask before it takes a finished model as it is.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from mcrlib.config import Config, current_names, load, parse
+from mcrlib.config import MAKE_VARIABLES, Config, current_names
 
 INPUTS = "inputs.json"  # in the folder of a model and of each save
 
@@ -30,27 +27,25 @@ def check_inputs(folder: Path, inputs: dict[str, Any]) -> None:
         if saved_value != value:
             raise ValueError(
                 f"{folder} was trained with {name}={saved_value!r}, but this run asks for "
-                f"{value!r}. Remove {folder.parents[1]} to train anew, or choose another seed "
-                "or run."
+                f"{value!r}. {_keep(name, saved_value)}remove {folder.parents[1]} to train anew, "
+                "or choose another seed or run."
             )
 
 
-def check_settings(config: Config) -> None:
-    """Raise ValueError if this model is finished with other settings, by the name of the first."""
+def _keep(name: str, value: Any) -> str:
+    """How to ask for the model as it is, if a setting can do that."""
+    if name not in Config.model_fields or name in MAKE_VARIABLES:
+        return "To go on, "
+    return f"Repeat SET='{name}: {json.dumps(value)}' to use it as it is, "
+
+
+def check_finished(config: Config, dataset: str | None) -> None:
+    """Raise ValueError, with the first name that differs, if this model is finished with other
+    settings or, unless `dataset` is None, on pairs with another hash."""
     final = config.folder / "checkpoint" / "final"
-    if final.is_dir():
-        check_inputs(final, config.deciding())
-
-
-def main(arguments: list[str]) -> int:
-    """Check the model of `NAME=VALUE...` settings; returns the exit code."""
-    try:
-        check_settings(load(**parse(arguments)))
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    if not final.is_dir():
+        return
+    inputs = config.deciding()
+    if dataset is not None:
+        inputs["dataset"] = dataset
+    check_inputs(final, inputs)

@@ -16,6 +16,7 @@ for each label is not read: write the names into one column.
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,8 +38,10 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 
-
 IDS = ("pair_id", "patient_id", "study_id")
+# A path in place of a column's name; pandas numbers equal names, as in "a.png.1".
+IMAGE_NAME = re.compile(r"[/\\].*\d|\.(png|jpe?g|dcm|dicom|tiff?|bmp)(\.\d+)?$", re.IGNORECASE)
+SHORT_NAME = re.compile(r"\w[\w./\-]{0,29}(?<!\.)")  # one word, and no sentence of one word
 TEXTS = ("image", "report", *IDS, "split", "view")  # columns of one text a cell
 
 
@@ -196,14 +199,27 @@ def _read(config: Config) -> Table:
     needed = dict.fromkeys(["image", "report", *config.columns])  # in order, each once
     missing = [name for name in needed if name not in columns]
     if missing:
-        present = ", ".join(str(column) for column in table.frame)
         raise ValueError(
-            f"{path} has no column for {', '.join(missing)}; it has {present}. "
+            f"{path} has no column for {', '.join(missing)}; {_describe_header(table.frame)} "
             'Say which is which, as in columns={"report": "text"}; '
             f"names that can be mapped: {', '.join(KNOWN)}."
         )
     known = table.frame[list(columns.values())].set_axis(list(columns), axis=1)
     return Table(known, table.faults)
+
+
+def _describe_header(frame: pd.DataFrame) -> str:
+    """What the first line of a table names, without any text of a report: a table that lacks its
+    header has a report there."""
+    names = [str(column) for column in frame]
+    if any(IMAGE_NAME.search(name) for name in names):
+        return "its first line looks like a row of data: add a header above it, image,report."
+    shown = [name for name in names if SHORT_NAME.fullmatch(name)]
+    hidden = len(names) - len(shown)
+    if not hidden:
+        return f"it has {', '.join(shown)}."
+    listed = ", ".join([*shown, f"{hidden} with a name of several words"])
+    return f"it has {listed} (not shown: it may be the text of a report)."
 
 
 def _path(config: Config) -> Path:
