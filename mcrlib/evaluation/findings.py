@@ -14,8 +14,10 @@ Leave out the indication of a report: its question would be read as doubt.
 The rules that read a sentence are in finding_rules.py, their phrases in findings.txt.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import classification_report
@@ -45,6 +47,15 @@ _STRENGTH = {ABSENT: 0, UNCERTAIN: 1, PRESENT: 2}
 _PARENTS = {"Mass": "Lung Lesion", "Nodule": "Lung Lesion", "Pleural Thickening": "Pleural Other"}
 # Reports of a normal chest deny at least one of these.
 _CHEST = ("Cardiomegaly", "Lung Opacity", "Consolidation", "Infiltration", "Pneumonia", "Edema")
+
+
+def rules_digest() -> str:
+    """Hash of the rules and their phrases: numbers that rest on them record it as an input."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in ("findings.py", "finding_rules.py", "findings.txt"):
+        digest.update((folder / name).read_text(encoding="utf-8").encode())
+    return digest.hexdigest()[:16]
 
 
 def mentions(report: str) -> list[Mention]:
