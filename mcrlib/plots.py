@@ -237,11 +237,12 @@ def _add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
 
 
 @styled
-def loss_curves(history: pd.DataFrame) -> Figure:
+def loss_curves(history: pd.DataFrame, pool: int | None = None) -> Figure:
     """Losses and validation recall of one training, COLUMN wide (ours).
 
     `history` has one row an epoch: `epoch`, `loss`, `validate_recall@10` (a fraction; NaN in epochs
-    without validation), and `vrc`, `mim` and `mrm` if the variant has these losses.
+    without validation), and `vrc`, `mim` and `mrm` if the variant has these losses. `pool` is the
+    number of validation pairs: with it, chance is drawn, too (dashed).
     """
     figure = Figure((COLUMN, 8.5 / CM_PER_INCH), layout="constrained")
     loss_axes, recall_axes = figure.subplots(2, 1, sharex=True)
@@ -253,10 +254,15 @@ def loss_curves(history: pd.DataFrame) -> Figure:
     validated = history.dropna(subset="validate_recall@10")
     percent = 100 * validated["validate_recall@10"]
     recall_axes.plot(validated["epoch"], percent, "o-", clip_on=False)
+    legend = loss_axes.get_lines()
+    if pool is not None:
+        chance = 100 * min(1.0, 10 / pool)
+        line = recall_axes.axhline(chance, color="0.4", linestyle="--", label="chance")
+        legend = [*legend, line]
     recall_axes.set(xlabel="epoch", ylabel="validation Recall@10 (%)", ylim=(0, None))
     recall_axes.locator_params(axis="x", integer=True)
 
-    _add_legend(figure, loss_axes.get_lines())
+    _add_legend(figure, legend)
     return figure
 
 

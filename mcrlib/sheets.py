@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from mcrlib.plots import FULL, POINTS_PER_INCH, one_line, styled, text_width
@@ -37,19 +38,40 @@ ENLARGE = """<style>
 
 
 class Mark(NamedTuple):
-    """How one kind of highlight looks and what it means to the reader."""
+    """How one kind of highlight looks and what it means to the reader.
+
+    Filled is asserted, framed is denied; slant and line tell the kinds apart without colour.
+    """
 
     background: str  # a colour
-    slant: str  # tells the kinds apart without colour
-    meaning: str
+    meaning: str = ""  # a sentence
+    frame: str = "none"  # a colour
+    slant: str = "normal"
+    line: str = "none"  # a colour, of a line under the text
 
 
 # By kind of highlight. The kind None is plain text.
 MARKS = {
-    "own": Mark("#FFE58A", "normal", "the query's own findings"),
-    "shared": Mark("#B4E2AC", "normal", "shared with the query"),
-    "other": Mark("#F8C3DA", "italic", "not in the query, or against it"),
-    None: Mark("none", "normal", ""),
+    "own": Mark("#FFE58A", "The query asserts this finding."),
+    "shared": Mark("#B4E2AC", "The hit asserts what the query asserts."),
+    "differs": Mark(
+        "#C5DDF5",
+        "The hit asserts the same finding of another side, zone, size or degree.",
+        line="#1F4E8C",
+    ),
+    "other": Mark(
+        "#F8C3DA",
+        "The hit asserts a finding that the query denies or does not mention.",
+        slant="italic",
+    ),
+    "denied": Mark("#FFFFFF", "The query denies this finding, and so does the hit.", "#8C8C8C"),
+    "against": Mark(
+        "#FDEFF5",
+        "The hit denies a finding that the query asserts.",
+        frame="#B0125B",
+        slant="italic",
+    ),
+    None: Mark("none"),
 }
 
 
@@ -202,9 +224,11 @@ def _query_cell(
     modality = "image" if query["direction"] == "image_to_report" else "report"
     pair_id = one_line(query["pair_id"], 16)
     title = f"Query {modality}  {pair_id}".rstrip()
-    # Compared with itself, a report shares all of its findings.
-    marked = _named(highlights(report, report))
-    own = [highlight._replace(kind="own") for highlight in marked]
+    # Compared with itself, a report shares or denies all of its findings.
+    own = []
+    for highlight in _named(highlights(report, report)):
+        kind = "denied" if highlight.kind == "denied" else "own"
+        own.append(highlight._replace(kind=kind))
     segments = _segments(report, own, words)
     return Cell(title, segments, pictures.get(query["pair_id"]))
 
@@ -226,11 +250,15 @@ def _legend(words: int) -> list[Segment]:
     """What the marks and symbols mean, each mark in its own colour."""
     segments = []
     for kind, mark in MARKS.items():
-        segments.append(Segment(mark.meaning, kind))
-        segments.append(Segment("   ", None))
+        if mark.meaning:
+            segments.append(Segment(mark.meaning, kind))
+            segments.append(Segment("   ", None))
     fewer = _words_under_picture(words)
-    cut = f"…: cut after {words} words ({fewer} under pictures)"
-    segments.append(Segment(f"#: rank and cosine; ✓: the true partner; {cut}", None))
+    symbols = (
+        "The numbers are a hit's rank (#) and cosine; ✓ is the true partner. Reports are cut (…) "
+        f"after {words} words, under a hit's picture after {fewer}."
+    )
+    segments.append(Segment(symbols, None))
     return segments
 
 
@@ -321,7 +349,8 @@ def _draw_sheet(rows: Sequence[Row], note: Sequence[Segment]) -> Figure:
             bottom = _draw_cell(axes, left, top, cell)
             next_tops[column] = bottom + GAP
 
-    page_bottom = 2 + _draw_text(axes, MARGIN, max(next_tops), PAGE_WIDTH, note)
+    note_width = PAGE_WIDTH - 2 * MARGIN
+    page_bottom = 2 + _draw_text(axes, MARGIN, max(next_tops), note_width, note)
     axes.set_ylim(page_bottom, 0)
     figure.set_size_inches(FULL, page_bottom / POINTS_PER_INCH)
     return figure
@@ -342,13 +371,39 @@ def _draw_text(
     axes: Axes, left: float, top: float, width: float, segments: Sequence[Segment]
 ) -> float:
     """Wrap segments into a column whose top left corner is (left, top); returns its bottom."""
+    words = _wrap(left, top, width, segments)
+    for _, line in groupby(words, key=lambda word: (word.segment, word.baseline)):
+        _draw_mark(axes, list(line))
+    for word in words:
+        mark = MARKS[word.kind]
+        axes.text(word.x, word.baseline, word.text, size=word.size, style=mark.slant)
+    last_baseline = words[-1].baseline if words else top + TEXT_SIZE
+    return last_baseline + 0.3 * TEXT_SIZE
+
+
+class Word(NamedTuple):
+    """A piece of text at its place on the page."""
+
+    text: str
+    kind: str | None  # of MARKS
+    segment: int  # its number in the text
+    x: float
+    baseline: float
+    size: float
+
+    @property
+    def end(self) -> float:
+        """Where its last letter ends."""
+        text = self.text.rstrip()
+        return self.x + text_width(text, TEXT_SIZE) * self.size / TEXT_SIZE
+
+
+def _wrap(left: float, top: float, width: float, segments: Sequence[Segment]) -> list[Word]:
+    """The words of segments, each at its place in a column."""
+    words = []
     x = left
     baseline = top + TEXT_SIZE
-    for segment in segments:
-        mark = MARKS[segment.kind]
-        box = None
-        if segment.kind:
-            box = {"facecolor": mark.background, "linewidth": 0, "pad": 0.8}
+    for number, segment in enumerate(segments):
         for piece in _pieces(segment.text):
             word_width = text_width(piece.rstrip(), TEXT_SIZE)
             overflows = x + word_width > left + width
@@ -359,9 +414,32 @@ def _draw_text(
             size = TEXT_SIZE
             if word_width > width:  # a very long word shrinks
                 size = TEXT_SIZE * (width / word_width)
-            axes.text(x, baseline, piece, size=size, style=mark.slant, bbox=box)
+            words.append(Word(piece, segment.kind, number, x, baseline, size))
             x += text_width(piece, TEXT_SIZE) * size / TEXT_SIZE
-    return baseline + 0.3 * TEXT_SIZE
+    return words
+
+
+def _draw_mark(axes: Axes, words: Sequence[Word]) -> None:
+    """The box behind words of one segment that share a line, and the line under them."""
+    mark = MARKS[words[0].kind]
+    if words[0].kind is None:
+        return
+    first = words[0].x
+    last = words[-1].end
+    baseline = words[0].baseline
+    corner = (first - 0.8, baseline - 0.85 * TEXT_SIZE)
+    box = Rectangle(
+        corner,
+        last - first + 1.6,
+        1.15 * TEXT_SIZE,
+        facecolor=mark.background,
+        edgecolor=mark.frame,
+        linewidth=0.6,
+    )
+    axes.add_patch(box)
+    if mark.line != "none":
+        under = baseline + 0.2 * TEXT_SIZE
+        axes.plot([first, last], [under, under], color=mark.line, linewidth=0.8)
 
 
 def _pieces(text: str) -> list[str]:
@@ -380,9 +458,18 @@ def _cell_html(cell: Cell) -> str:
     text = ""
     for segment in cell.segments:
         mark = MARKS[segment.kind]
-        style = f"background:{mark.background};font-style:{mark.slant}"
-        text += f'<span style="{style}">{html.escape(segment.text)}</span>'
+        text += f'<span style="{_style(mark)}">{html.escape(segment.text)}</span>'
     return f"<b>{title}</b><br>{picture}{text}"
+
+
+def _style(mark: Mark) -> str:
+    """A mark as a style sheet says it."""
+    style = f"background:{mark.background};font-style:{mark.slant}"
+    if mark.frame != "none":
+        style += f";outline:1px solid {mark.frame}"
+    if mark.line != "none":
+        style += f";text-decoration:underline 2px {mark.line}"
+    return style
 
 
 def _picture_html(picture: np.ndarray) -> str:

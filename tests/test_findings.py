@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mcrlib import config
 from mcrlib.data.sources import phantom
-from mcrlib.evaluation import finding_rules, findings
+from mcrlib.evaluation import comparison, devices, finding_rules, findings
 
 P, A, U = "present", "absent", "uncertain"
 
@@ -330,24 +330,156 @@ QUERY = "Small left pleural effusion. No pneumothorax. The heart is mildly enlar
     [
         ("Left pleural effusion.", [("pleural effusion", "shared")]),
         ("A pleural effusion.", [("pleural effusion", "shared")]),
-        ("Right pleural effusion.", [("pleural effusion", "other")]),
-        ("No effusion.", [("effusion", "other")]),
+        ("Right pleural effusion.", [("pleural effusion", "differs")]),
+        ("Bilateral pleural effusions.", [("pleural effusions", "differs")]),
+        ("Moderate left pleural effusion.", [("pleural effusion", "differs")]),
+        ("Large effusion.", [("effusion", "differs")]),
+        ("Trace effusion.", [("effusion", "shared")]),
+        ("Severe cardiomegaly.", [("cardiomegaly", "differs")]),
+        ("Small pneumothorax.", [("pneumothorax", "other")]),
+        ("No effusion.", [("effusion", "against")]),
+        ("No right effusion.", []),
         ("Possible effusion.", []),
-        ("No pneumothorax or edema.", [("pneumothorax", "shared")]),
-        ("Heart size is normal.", [("Heart size is normal", "other")]),
+        ("No pneumothorax or edema.", [("pneumothorax", "denied")]),
+        ("Heart size is normal.", [("Heart size is normal", "against")]),
         ("Cardiomegaly, possible pneumonia.", [("Cardiomegaly", "shared"), ("pneumonia", "other")]),
-        ("No acute cardiopulmonary disease.", [("cardiopulmonary disease", "other")]),
+        ("No acute cardiopulmonary disease.", [("cardiopulmonary disease", "against")]),
         ("", []),
     ],
 )
 def test_highlights(hit, expected):
-    spans = findings.highlights(QUERY, hit)
-    assert [(hit[start:end], kind) for start, end, kind in spans] == expected
+    assert marked(QUERY, hit) == expected
 
 
-def test_normal_hit_of_a_normal_query_is_shared():
+def marked(query, hit):
+    """The marked words of the hit, each with its kind."""
+    return [(hit[start:end], kind) for start, end, kind in findings.highlights(query, hit)]
+
+
+def test_normal_hit_of_a_normal_query_denies_what_it_denies():
     query, hit = "Heart size is normal. No effusion.", "No acute cardiopulmonary disease."
-    assert [kind for *_, kind in findings.highlights(query, hit)] == ["shared"]
+    assert [kind for *_, kind in findings.highlights(query, hit)] == ["denied"]
+
+
+@pytest.mark.parametrize(
+    ("query", "hit", "kinds"),
+    [
+        ("Effusion on the left. Effusion on the right.", "Bilateral effusions.", ["shared"]),
+        ("Bilateral effusions.", "Left effusion. Right effusion.", ["shared", "shared"]),
+        ("Bilateral effusions.", "Left effusion.", ["differs"]),
+        ("No left effusion. Right effusion.", "No effusion.", ["against"]),
+        ("Right upper lobe nodule.", "Right lower lobe nodule.", ["differs"]),
+        ("Possible pneumonia.", "Possible pneumonia.", ["shared"]),
+    ],
+)
+def test_place_and_doubt_of_a_highlight(query, hit, kinds):
+    assert [kind for _, kind in marked(query, hit)] == kinds
+
+
+DEVICES = {
+    "pacemaker": ["Right chest wall pacemaker.", "Pacing leads end in the ventricle."],
+    "defibrillator": ["There is an AICD.", "Left ICD with its lead in the ventricle."],
+    "sternal wires": ["There are sternal wires.", "Postoperative wires in the sternum."],
+    "central line": [
+        "A central venous catheter.",
+        "Internal jugular line.",
+        "Subclavian catheter.",
+    ],
+    "PICC": ["A PICC line ends in the SVC.", "The tip of the PICC is in the right atrium."],
+    "port": ["A port is seen.", "Port-a-cath in place."],
+    "endotracheal tube": ["Endotracheal tube.", "ET tube above the carina."],
+    "tracheostomy": ["Tracheostomy tube.", "A tracheostomy is in place."],
+    "feeding tube": ["Nasogastric tube.", "The NG tube is in the stomach.", "A feeding tube."],
+    "chest tube": ["A chest tube.", "Pigtail catheter in the pleural space.", "Pleural drain."],
+    "valve": ["Prosthetic aortic valve.", "Mitral valve replacement."],
+    "clips": ["Surgical clips.", "Cholecystectomy clips in the upper abdomen."],
+    "stent": ["Coronary stent."],
+    "bone hardware": ["Spinal fusion hardware.", "Cervical plate and screws."],
+}
+
+
+@pytest.mark.parametrize("kind", DEVICES)
+def test_the_kind_of_a_device(kind):
+    for report in DEVICES[kind]:
+        found = findings.mentions(report)
+        assert found
+        for mention in found:
+            assert devices.kinds(report, mention.start, mention.end) == {kind}, report
+
+
+device_reports = st.sampled_from(
+    [(kind, text) for kind, texts in DEVICES.items() for text in texts]
+)
+
+
+@settings(deadline=None, max_examples=80)
+@given(device_reports, device_reports)
+def test_devices_are_shared_only_with_their_kind(one, two):
+    (kind, query), (other_kind, hit) = one, two
+    expected = {"shared", "differs"} if kind == other_kind else {"other"}
+    highlighted = {kind for _, kind in marked(query, hit)}
+    assert highlighted
+    assert highlighted <= expected
+
+
+def test_a_name_of_several_kinds_is_understood_from_its_sentence():
+    text = "AICD with its lead in the ventricle. A lead. Endotracheal and chest tubes. A device."
+    kinds = []
+    for mention in findings.mentions(text):
+        kinds.append(devices.kinds(text, mention.start, mention.end))
+    assert kinds == [
+        {"defibrillator"},
+        {"defibrillator"},
+        {"pacemaker", "defibrillator", "stimulator"},
+        {"endotracheal tube", "chest tube"},
+        devices.KINDS,
+    ]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(max_size=80) | reports, st.data())
+def test_a_device_is_always_of_some_kind(text, data):
+    end = data.draw(st.integers(0, len(text)))
+    start = data.draw(st.integers(0, end))
+    found = devices.kinds(text, start, end)
+    assert found
+    assert found <= devices.KINDS
+
+
+NOUNS = st.sampled_from(["effusion", "pneumothorax", "edema", "consolidation", "fracture"])
+DEGREES = {"small": 1, "mild": 1, "moderate": 2, "large": 3, "severe": 3}
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    NOUNS,
+    st.sampled_from(["", *DEGREES]),
+    st.sampled_from(["", *DEGREES]),
+    st.sampled_from(["", "left", "right", "bilateral"]),
+    st.sampled_from(["", "left", "right", "bilateral"]),
+)
+def test_another_degree_or_side_shows(noun, degree, other_degree, side, other_side):
+    query = f"There is {degree} {side} {noun}."
+    hit = f"There is {other_degree} {other_side} {noun}."
+    degrees = {DEGREES[word] for word in (degree, other_degree) if word}
+    sides = {word for word in (side, other_side) if word}
+    expected = "differs" if len(degrees) > 1 or len(sides) > 1 else "shared"
+    assert marked(query, hit) == [(noun, expected)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(NOUNS, st.booleans(), st.booleans())
+def test_what_is_denied_never_looks_like_what_is_asserted(noun, query_denies, hit_denies):
+    words = {True: "There is no", False: "There is"}
+    query = f"{words[query_denies]} {noun}."
+    hit = f"{words[hit_denies]} {noun}."
+    expected = {
+        (False, False): "shared",
+        (False, True): "against",
+        (True, False): "other",
+        (True, True): "denied",
+    }
+    assert marked(query, hit) == [(noun, expected[query_denies, hit_denies])]
 
 
 @settings(deadline=None, max_examples=40)
@@ -356,14 +488,15 @@ def test_highlights_are_in_order_and_apart(query, hit):
     spans = findings.highlights(query, hit)
     assert all(start < end for start, end, _ in spans)
     assert all(one[1] <= two[0] for one, two in itertools.pairwise(spans))
-    assert {kind for *_, kind in spans} <= {"shared", "other"}
+    assert {kind for *_, kind in spans} <= set(comparison.RELATIONS)
 
 
 @settings(deadline=None, max_examples=40)
 @given(reports)
-def test_a_report_shares_all_its_mentions_with_itself(report):
+def test_a_report_shares_or_denies_all_its_mentions_with_itself(report):
     highlighted = set()
-    for start, end, _ in findings.highlights(report, report):
+    for start, end, kind in findings.highlights(report, report):
+        assert kind in ("shared", "denied")
         highlighted.update(range(start, end))
     mentioned = set()
     for mention in findings.mentions(report):

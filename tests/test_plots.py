@@ -103,7 +103,7 @@ def agreement(models: list[str]) -> pd.DataFrame:
 
 
 FIGURES = {
-    "loss": Drawing(COLUMN, lambda: plots.loss_curves(HISTORY)),
+    "loss": Drawing(COLUMN, lambda: plots.loss_curves(HISTORY, 500)),
     "bars": Drawing(COLUMN, lambda: plots.recall_bars(RECALL_OF_THREE)),
     "bars of six": Drawing(COLUMN, lambda: plots.recall_bars(RECALL, "report")),
     "curves": Drawing(FULL, lambda: plots.curves(records(["mcr", "abm"]))),
@@ -231,6 +231,14 @@ def test_recall_bars_stand_at_their_values_over_chance():
     assert "deviation" not in label
     several = plots.recall_bars({"mcr": evaluated() | {"seeds": 3}}).axes[-1].get_xlabel()
     assert "± deviation over seeds" in several
+
+
+@pytest.mark.parametrize("pool", [1, 3, 10, 15, 48, 500])
+def test_chance_is_a_dashed_line_under_the_validation_curve(pool):
+    figure = plots.loss_curves(HISTORY, pool)
+    (line,) = [line for line in figure.axes[1].lines if line.get_label() == "chance"]
+    assert line.is_dashed()
+    assert line.get_ydata()[0] == pytest.approx(100 * min(1, 10 / pool))
 
 
 def test_recall_bars_refuse_other_pools_and_a_missing_policy():

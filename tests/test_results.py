@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcrlib import config, results, tables
-from mcrlib.companion import analyses
+from mcrlib import config, plots, results, tables
+from mcrlib.companion import analyses, captions
 from mcrlib.companion.compare import compare
 from mcrlib.companion.top3 import Question, ask, find_top3
+from mcrlib.evaluation import findings, retrieval
 from mcrlib.evaluation.seeds import by_variant, over_seeds
 from mcrlib.files import sha256, write
 
@@ -405,3 +406,45 @@ def test_relative_paths_are_the_project_s_from_every_folder(tmp_path, monkeypatc
     assert results.load("results/demo/numbers.json")["values"] == {"one": 1}
     assert results.is_current("results/demo/numbers.json", {"x": "y"})
     assert not [*(tmp_path / "notebooks").iterdir()]
+
+
+@pytest.mark.parametrize("pool", [1, 3, 10, 15, 48, 500])
+def test_captions_say_chance_at_every_k_and_which_k_tells(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    rng = np.random.default_rng(0)
+    image, report = rng.normal(size=(2, pool, 4))
+    results.save_embeddings(
+        tmp_path / "results/mine/mcr-seed0/embeddings-test.npz", image, report, range(pool)
+    )
+    evaluated = {"mcr": retrieval.evaluate(image, report, draws=5)}
+    k = retrieval.telling_k(pool)
+    numbers = analyses.Numbers(evaluated, {"labels": "none"})
+    found = analyses.Retrieval(numbers, analyses.Numbers([], {"k": k}))
+    chance = ", ".join(f"{100 * min(1, at / pool):.3g}" for at in (1, 5, 10))
+    caption = captions.recall("mine", found, "pair")
+    assert f"chance is {chance} % at K = 1, 5, 10" in caption
+    assert (f"go by K = {k}" in caption) == (2 < pool <= 20)
+    assert ("no recall tells much" in caption) == (pool <= 2)
+    assert f"mean Recall@{k} of both" in captions.verdicts("mine", found)
+    assert len(tables.recall_table(found.by_variant)) == 2
+    plots.recall_bars(found.by_variant)
+
+
+def test_numbers_that_rest_on_the_findings_rules_record_them(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(findings, "rules_digest", lambda: "the rules as they were")
+    test = results.dataset_of_run("smoke")
+    ids = test.frame["pair_id"].iloc[test.indices("test")]
+    image, report = np.random.default_rng(0).normal(size=(2, len(ids), 4))
+    folder = tmp_path / "results/smoke"
+    results.save_embeddings(folder / "mcr-seed0/embeddings-test.npz", image, report, ids)
+    inputs = results.input_hashes("smoke") | {"depth": "10", "nearest": "50"}
+    results.save(folder / "text_metrics.json", [], inputs=inputs)  # current: needs no Java
+
+    for digest in ("the rules as they were", "other rules"):
+        monkeypatch.setattr(findings, "rules_digest", lambda now=digest: now)
+        analyses.score_texts("smoke")
+        find_top3("smoke")
+        for name in ("agreement", "top3"):
+            provenance = results.load(folder / f"{name}.json")["provenance"]
+            assert provenance["inputs"]["findings"] == digest
+    assert len(findings.rules_digest()) > 0

@@ -525,6 +525,14 @@ def test_there_is_no_verdict_where_nothing_can_differ(a, b, pairs, reason):
         assert by_variant["clip"]["verdict"] in ("better", "worse", "open")
 
 
+def test_the_k_that_tells_models_apart_is_below_half_of_the_pool():
+    told = {pool: retrieval.telling_k(pool) for pool in (1, 2, 3, 10, 11, 15, 20, 21, 48, 500)}
+    expected = {1: 1, 2: 1, 3: 1, 10: 1, 11: 5, 15: 5, 20: 5, 21: 10, 48: 10, 500: 10}
+    assert told == expected
+    with pytest.raises(ValueError, match="pool"):
+        retrieval.telling_k(0)
+
+
 def test_chance_stands_beside_the_recall_of_each_pool():
     image, report = noisy_pairs(1200)
     result = retrieval.evaluate(image, report, draws=2)

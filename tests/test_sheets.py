@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcrlib import plots, sheets
+from mcrlib.evaluation import comparison, findings
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph:UserWarning")  # DejaVu Sans has no emoji
 RNG = np.random.default_rng(0)
@@ -196,6 +197,37 @@ def test_top3_places_images_and_ticks_correctly():
     assert len(titles) == 12
     positive = [title for title in titles if "✓" in title]
     assert positive == ["abm  #1  0.80  ✓", "mcr  #2  0.70  ✓"] * 2
+
+
+def test_kinds_differ_without_colour_and_denied_ones_are_framed():
+    looks = set()
+    for kind, mark in sheets.MARKS.items():
+        if kind not in (None, "own"):  # the query's own stand in its own cell
+            looks.add((mark.slant, mark.frame != "none", mark.line != "none"))
+            assert (mark.frame != "none") == (kind in ("denied", "against"))
+    assert len(looks) == len(sheets.MARKS) - 2
+
+
+def test_the_legend_has_a_whole_sentence_for_every_mark_that_highlights_can_give():
+    assert set(comparison.RELATIONS) | {"own", None} == set(sheets.MARKS)
+    page = sheets.top3_html(retrieved(["mcr"]), PICTURES, no_marks)
+    for kind, mark in sheets.MARKS.items():
+        if kind:
+            assert mark.meaning.startswith("The ") and mark.meaning.endswith(".")
+            assert mark.meaning in page
+
+
+def test_what_the_query_denies_is_not_shown_as_its_own():
+    report = "A large right pleural effusion. No pneumothorax."
+    hit = {"pair_id": "p1", "rank": 1, "score": 0.5, "report": report, "positive": False}
+    query = {"direction": "image_to_report", "pair_id": "p1", "report": report}
+    page = sheets.top3_html([query | {"hits": {"mcr": [hit]}}], PICTURES, findings.highlights)
+    looks = {}
+    for text, style in Page(page).spans:
+        looks.setdefault(text, []).append(style)
+    own, shared, denied = (sheets.MARKS[kind].background for kind in ("own", "shared", "denied"))
+    assert [own in looks["pleural effusion"][0], shared in looks["pleural effusion"][1]] == [1, 1]
+    assert all(denied in style and "outline" in style for style in looks["pneumothorax"])
 
 
 def test_examples_show_the_first_n_pairs():

@@ -137,6 +137,12 @@ class Retrieval:
         first_model = next(iter(self.recall.values.values()))
         return first_model["pool"]
 
+    @property
+    def chance(self) -> dict[str, float]:
+        """Recall@K of random retrieval, policy `pair`, by the name of its column."""
+        first_model = next(iter(self.recall.values.values()))
+        return first_model["chance"]
+
 
 def retrieve(run: str, draws: int = 1000) -> Retrieval:
     """Recall@K of every embedded model on the test split, and paired verdicts between variants.
@@ -180,7 +186,8 @@ def _compute_retrieval(
     about = {"inputs": inputs, "run": run, "dataset": dataset.info["dataset_sha256"]}
     about["labels"] = label_source
     seconds = round(time.perf_counter() - started)
-    results.save(verdicts_file, retrieval.verdicts(ranks, patients), **about)
+    k = retrieval.telling_k(len(test))
+    results.save(verdicts_file, retrieval.verdicts(ranks, patients, k), **about, k=k)
     results.save(recall_file, recall, **about, seconds=seconds)
 
 
@@ -221,38 +228,57 @@ def score_texts(run: str, depth: int = 10, nearest: int = 50, processes: int = 2
     Random retrieval (`floor`) and the best of the `nearest` other reports (`ceiling`) are added.
     METEOR runs in `processes` Java processes.
     """
+    from mcrlib.evaluation import findings
+
     folder = config.ROOT / "results" / run
     curves_file = folder / "text_metrics.json"
     agreement_file = folder / "agreement.json"
     inputs = results.input_hashes(run) | {"depth": str(depth), "nearest": str(nearest)}
-    current = [results.is_current(file, inputs) for file in (curves_file, agreement_file)]
-    if not all(current):
-        from mcrlib.evaluation import findings, retrieval, text_metrics
+    agreement_inputs = inputs | {"findings": findings.rules_digest()}
+    has_curves = results.is_current(curves_file, inputs)
+    has_agreement = results.is_current(agreement_file, agreement_inputs)
+    if not has_curves or not has_agreement:
+        from mcrlib.evaluation import text_metrics
 
         started = time.perf_counter()
         dataset = results.dataset_of_run(run)
         test = dataset.frame.iloc[dataset.indices("test")]
         texts = test["report"].tolist()
-
-        random_hits = text_metrics.floor(len(test), depth)
-        hits = {"floor": dict.fromkeys(retrieval.DIRECTIONS, random_hits)}
-        for name, file in results.embedding_files(run).items():
-            best = retrieval.hits(*results.load_embeddings(file, test["pair_id"]), depth)
-            hits[name] = {direction: rows for direction, (rows, _) in best.items()}
-
-        records = text_metrics.curves(texts, hits, nearest=nearest, processes=processes)
-        agreement = {}
-        for name, directions in hits.items():
-            agreement[name] = {}
-            for direction, rows in directions.items():
-                first_hits = [texts[row] for row in rows[:, 0]]
-                agreement[name][direction] = findings.agreement(first_hits, texts)
-
-        about = {"inputs": inputs, "run": run, "pool": len(test)}
-        results.save(agreement_file, agreement, **about)
-        seconds = round(time.perf_counter() - started)
-        results.save(curves_file, records, **about, seconds=seconds)
+        hits = _hits_with_floor(run, test["pair_id"], depth)
+        about = {"run": run, "pool": len(test)}
+        if not has_curves:
+            records = text_metrics.curves(texts, hits, nearest=nearest, processes=processes)
+            seconds = round(time.perf_counter() - started)
+            results.save(curves_file, records, inputs=inputs, **about, seconds=seconds)
+        if not has_agreement:
+            agreement = _agreement(texts, hits)
+            results.save(agreement_file, agreement, inputs=agreement_inputs, **about)
     return TextMetrics(Numbers.load(curves_file), Numbers.load(agreement_file))
+
+
+def _hits_with_floor(run: str, pair_id: pd.Series, depth: int) -> dict[str, dict]:
+    """Rows of the first hits, model -> direction -> [N, depth]; `floor` has random ones."""
+    from mcrlib.evaluation import retrieval, text_metrics
+
+    random_hits = text_metrics.floor(len(pair_id), depth)
+    hits = {"floor": dict.fromkeys(retrieval.DIRECTIONS, random_hits)}
+    for name, file in results.embedding_files(run).items():
+        best = retrieval.hits(*results.load_embeddings(file, pair_id), depth)
+        hits[name] = {direction: rows for direction, (rows, _) in best.items()}
+    return hits
+
+
+def _agreement(texts: list[str], hits: dict[str, dict]) -> dict[str, dict]:
+    """`findings.agreement` of the first hits, model -> direction -> result."""
+    from mcrlib.evaluation import findings
+
+    agreement = {}
+    for name, directions in hits.items():
+        agreement[name] = {}
+        for direction, rows in directions.items():
+            first_hits = [texts[row] for row in rows[:, 0]]
+            agreement[name][direction] = findings.agreement(first_hits, texts)
+    return agreement
 
 
 # 05_modality_gap

@@ -41,13 +41,15 @@ def recall_ranks(run: str, retrieval: Retrieval, policy: str) -> str:
 
 def verdicts(run: str, retrieval: Retrieval) -> str:
     """Of the table of verdicts between variants."""
+    k = retrieval.verdicts.provenance.get("k", 10)
     return (
-        "Differences in mean Recall@10 of both directions, in points. The 95 % intervals come from "
-        "10,000 joint draws of seeds and patients. The primary comparison (*) was fixed "
+        f"Differences in mean Recall@{k} of both directions, in points. The 95 % intervals come "
+        "from 10,000 joint draws of seeds and patients. The primary comparison (*) was fixed "
         "beforehand; Holm's method corrects the p values of all others. No loss: the lower bound "
         "is above −2 points. Detectable: the true difference that is found with 80 % power. "
-        f"{_test_pool(run, retrieval.pool)} Policy pair. With one seed, a verdict is about these "
-        "trained models only. The paper's differences are not known to us."
+        f"{_test_pool(run, retrieval.pool)} Policy pair.{_small_pool(retrieval.pool)} "
+        "With one seed, a verdict is about these trained models only. The paper's differences "
+        "are not known to us."
     )
 
 
@@ -135,13 +137,14 @@ def data_examples(settings: Config, dataset: Dataset) -> str:
     )
 
 
-def training(settings: Config) -> str:
-    """Of one model's loss curves."""
+def training(settings: Config, pool: int) -> str:
+    """Of one model's loss curves; `pool` is the number of validation pairs."""
     return (
         "Training losses (top) and validation recall (bottom) by epoch. The loss is the "
         "weighted sum of vrc, the contrast between radiographs and reports, and of mim and mrm, "
         "the reconstruction of masked radiographs and reports. Recall@10 is the mean of both "
-        f"directions. Run {settings.run}, model {settings.folder.name}."
+        f"directions in a pool of {pool:,} pairs; dashed: chance.{_small_pool(pool)} "
+        f"Run {settings.run}, model {settings.folder.name}."
     )
 
 
@@ -221,10 +224,26 @@ def _timing(steps: Numbers) -> str:
 
 
 def _positives(retrieval: Retrieval, policy: str) -> str:
-    """What counts as correct, and what guessing finds."""
-    chance = 100 / retrieval.pool
+    """What counts as correct, what guessing finds, and which K tells little."""
+    chance = [f"{100 * share:.3g}" for share in retrieval.chance.values()]
+    ks = [column.removeprefix("R@") for column in retrieval.chance]
     correct = {"pair": "the query's own partner", "report": "any pair with the same report"}
-    return f"Correct is {correct[policy]} (policy {policy}); chance is {chance:.2g} % at K = 1."
+    return (
+        f"Correct is {correct[policy]} (policy {policy}); chance is {', '.join(chance)} % "
+        f"at K = {', '.join(ks)} (policy pair).{_small_pool(retrieval.pool)}"
+    )
+
+
+def _small_pool(pool: int) -> str:
+    """A sentence if a K of 10 is half of the pool or more, else nothing."""
+    from mcrlib.evaluation.retrieval import telling_k  # imported lazily: slow
+
+    k = telling_k(pool)
+    if k == 10:
+        return ""
+    if pool <= 2:
+        return f" In a pool of {pool} even K = 1 is half of the pool or more: no recall tells much."
+    return f" A larger K is half of this pool or more and tells little: go by K = {k}."
 
 
 def _test_pool(run: str, pool: int) -> str:

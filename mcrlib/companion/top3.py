@@ -60,10 +60,13 @@ def find_top3(run: str, question: Question = FIGURE5) -> TopHits:
 
 
 def _figure5(run: str, files: dict[str, Path]) -> TopHits:
+    from mcrlib.evaluation import findings  # imported lazily: slow
+
     file = config.ROOT / "results" / run / "top3.json"
     pictures_file = file.with_suffix(".npz")
     inputs = results.input_hashes(run)
     inputs["models"] = str(list(files))
+    inputs["findings"] = findings.rules_digest()  # they choose the queries
     inputs["least"] = str(FIGURE5.least)
     inputs["queries"] = str(FIGURE5.queries)
     inputs["seed"] = str(FIGURE5.seed)

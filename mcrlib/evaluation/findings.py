@@ -14,13 +14,17 @@ Leave out the indication of a report: its question would be read as doubt.
 The rules that read a sentence are in finding_rules.py, their phrases in findings.txt.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import classification_report
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from mcrlib.evaluation import comparison
+from mcrlib.evaluation.comparison import Said
 from mcrlib.evaluation.finding_rules import (
     ABSENT,
     NO_FINDING,
@@ -43,6 +47,15 @@ _STRENGTH = {ABSENT: 0, UNCERTAIN: 1, PRESENT: 2}
 _PARENTS = {"Mass": "Lung Lesion", "Nodule": "Lung Lesion", "Pleural Thickening": "Pleural Other"}
 # Reports of a normal chest deny at least one of these.
 _CHEST = ("Cardiomegaly", "Lung Opacity", "Consolidation", "Infiltration", "Pneumonia", "Edema")
+
+
+def rules_digest() -> str:
+    """Hash of the rules and their phrases: numbers that rest on them record it as an input."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in ("findings.py", "finding_rules.py", "findings.txt"):
+        digest.update((folder / name).read_text(encoding="utf-8").encode())
+    return digest.hexdigest()[:16]
 
 
 def mentions(report: str) -> list[Mention]:
@@ -130,38 +143,42 @@ def _indicators(reports: Iterable[str]) -> np.ndarray:
 def highlights(query_report: str, hit_report: str) -> list[tuple[int, int, str]]:
     """Spans (start, end, kind) of the hit report to mark, in order, none overlapping.
 
-    "shared": the query has the finding with the same status, and not on the opposite side. "other":
-    the query contradicts the finding (present and absent, left and right), or does not mention what
-    the hit asserts or doubts. The rest is not marked.
+    Kinds are the relations of `comparison`: "shared" and "differs" (another side, zone, size or
+    degree) of what both reports assert, "other" of what only the hit asserts or doubts, "denied" of
+    what both deny, "against" of what the hit denies and the query asserts. The rest is not marked.
+    A normal query denies every disease; a normal hit denies all that the query asserts.
+    Devices are told apart by kind (`devices`).
     """
-    query_mentions = mentions(query_report)
-    if NO_FINDING in label(query_report):
-        query_mentions.append(Mention(NO_FINDING, PRESENT, 0, 0))
+    query = comparison.understand(query_report, mentions(query_report))
+    hit = comparison.understand(hit_report, mentions(hit_report))
+    query_is_normal = NO_FINDING in label(query_report)
+    hit_is_normal = NO_FINDING in label(hit_report)
+    kinds = {}
+    for said in hit:
+        if said.mention.finding == NO_FINDING:
+            kind = _kind_of_normal(query, query_is_normal, hit_is_normal)
+        else:
+            kind = comparison.relation(said, query)
+        span = (said.mention.start, said.mention.end)
+        kinds.setdefault(span, []).append(kind)
+    return _apart(kinds)
+
+
+def _kind_of_normal(query: list[Said], query_is_normal: bool, hit_is_normal: bool) -> str:
+    """How to mark that a hit says "no acute disease" or the like."""
+    query_says_so = any(said.mention.finding == NO_FINDING for said in query)
+    if query_is_normal or query_says_so:
+        return comparison.DENIED
+    return comparison.AGAINST if hit_is_normal else comparison.UNMARKED
+
+
+def _apart(kinds: dict[tuple[int, int], list[str]]) -> list[tuple[int, int, str]]:
+    """Spans with the most telling of their kinds, cut so that none overlaps."""
     spans = []
     marked_end = 0
-    for hit in sorted(mentions(hit_report), key=_position):
-        kind = _kind_of_highlight(hit, query_mentions)
-        if kind and hit.end > marked_end:
-            start = max(hit.start, marked_end)
-            spans.append((start, hit.end, kind))
-            marked_end = hit.end
+    for start, end in sorted(kinds):
+        told = [kind for kind in comparison.RELATIONS if kind in kinds[start, end]]
+        if told and end > marked_end:
+            spans.append((max(start, marked_end), end, told[0]))
+            marked_end = end
     return spans
-
-
-def _position(mention: Mention) -> tuple[int, int]:
-    return mention.start, mention.end
-
-
-def _kind_of_highlight(hit: Mention, query_mentions: list[Mention]) -> str:
-    """How to mark a mention of the hit: as "shared", as "other", or "" for not at all."""
-    same_finding = [query for query in query_mentions if query.finding == hit.finding]
-    same_status = [query for query in same_finding if query.status == hit.status]
-    if not same_finding:
-        return "" if hit.status == ABSENT else "other"
-    for query in same_status:
-        if {query.side, hit.side} != {"left", "right"}:
-            return "shared"
-    if same_status:
-        return "other"  # on the opposite side
-    contradicts = any({query.status, hit.status} == {PRESENT, ABSENT} for query in same_finding)
-    return "other" if contradicts else ""

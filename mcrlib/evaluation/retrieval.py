@@ -26,6 +26,7 @@ BLOCK = 2**20  # numbers computed at once: 4 MB of similarities fit in the proce
 BELOW_ANY_COSINE = -2.0
 INTERVAL = (0.025, 0.975)  # quantiles of the bootstrap draws: the 95 % interval
 NO_LOSS_MARGIN = 0.02  # two points of Recall@K
+LARGEST_SHARE = 0.5  # of the pool; from here on, a K tells little, since chance finds as much
 SIGNIFICANCE = 0.05
 Z_SCORES = 1.960 + 0.842  # two-sided 5 % and 80 % power
 
@@ -148,6 +149,18 @@ def evaluate(
     if label_sets is not None:
         result["labels"] = _by_labels(image, report, label_sets, ks)
     return result
+
+
+def telling_k(pool: int, ks: Ks = (1, 5, 10)) -> int:
+    """The largest of `ks` below LARGEST_SHARE of the pool, for headlines and verdicts.
+
+    In a pool of 1 or 2 even K = 1 is not below it; the smallest of `ks` is then returned. Raises
+    ValueError for an empty pool and for `ks` that are not whole numbers from 1.
+    """
+    _check_count(pool, "pool")
+    _check_ks(ks)
+    telling = [k for k in ks if k < LARGEST_SHARE * pool]
+    return max(telling, default=min(ks))
 
 
 def _chance(ks: Ks, pool: int) -> dict[str, float]:
