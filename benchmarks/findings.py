@@ -13,6 +13,7 @@ import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from configparser import ConfigParser
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,6 +22,7 @@ import spacy
 from measured import row
 from negspacy.negation import Negex  # noqa: F401  (registers the pipe "negex")
 from sklearn.metrics import precision_recall_fscore_support
+from spacy.matcher import PhraseMatcher
 from spacy.tokens import Span
 from spacy.util import filter_spans
 
@@ -111,18 +113,22 @@ def present(texts: list[str]) -> list[set[str]]:
 
 
 def with_negspacy() -> Callable[[list[str]], list[set[str]]]:
-    """The rival: the same terms on the same tokens, sentences and negation as negspacy has them."""
-    lexicon = finding_rules.load_lexicon()
-    nlp = spacy.blank("en", vocab=lexicon.nlp.vocab)
-    nlp.tokenizer = lexicon.nlp.tokenizer
+    """The rival: the same terms on spaCy's tokens, sentences and negation as negspacy has them."""
+    nlp = spacy.blank("en")
+    nlp.tokenizer.rules = {}  # no abbreviations: "Mass." is not Massachusetts here
+    nlp.vocab.lex_attr_getters[spacy.attrs.NORM] = finding_rules._cut_ending
+    matcher = PhraseMatcher(nlp.vocab, attr="NORM")
+    parser = ConfigParser(delimiters=":", interpolation=None)
+    parser.optionxform = str  # names keep their capitals
+    parser.read_string(Path(finding_rules.__file__).with_name("findings.txt").read_text())
+    for name, listed in parser[finding_rules.FINDING].items():
+        matcher.add(name, [nlp.make_doc(phrase) for phrase in finding_rules._spell_out(listed)])
 
     @spacy.Language.component("terms")
     def terms(doc):
         spans = []
-        for key, start, end in lexicon.matcher(doc):
-            entry = lexicon.entries[key]
-            if entry.kind == finding_rules.FINDING:
-                spans.append(Span(doc, start, end, label=entry.name))
+        for key, start, end in matcher(doc):
+            spans.append(Span(doc, start, end, label=key))
         doc.ents = filter_spans(spans)
         return doc
 

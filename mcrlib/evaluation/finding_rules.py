@@ -19,16 +19,12 @@ ConText (Harkema et al. 2009). Each step's docstring shows what it makes of the 
 import re
 from collections.abc import Iterator
 from configparser import ConfigParser
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import product
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
-
-import spacy
-from spacy.matcher import PhraseMatcher
-from spacy.tokens import Doc
 
 # Status of a mention. A scope may also be historical; a historical finding is not mentioned at all
 # unless it can still be seen.
@@ -56,6 +52,7 @@ TERMINATION = "termination"
 SIDE = "side"
 ZONE = "zone"
 SEVERITY = "severity"
+_CLAIMING = {FINDING, ABNORMALITY, DISEASE, ORGAN}  # without one, a sentence states nothing
 # Kinds that are not in the file: `resolve_organs` makes them.
 STATEMENT = "statement"  # an organ with its quality
 SCOPE_END = "end of scope"  # triggers before it do not reach what follows
@@ -118,16 +115,23 @@ _ENDING = re.compile(
     """,
     re.VERBOSE,
 )
-# Their endings matter: what is resolving is still there, and what was ruled out is not.
-_WHOLE_WORDS = {"resolving", "ruled", "excluded"}
+# Their endings matter: what is resolving is still there, what was ruled out is not, and "could" has
+# none.
+_WHOLE_WORDS = {"resolving", "ruled", "excluded", "could"}
+
+# A word, also with "n't"; a number; points or underscores in a row; any other mark.
+_TOKEN = re.compile(r"[^\W\d_]+(?:(?<=[nN])['\u2019][tT]\b)?|\d+(?:[.,]\d+)*|\.+|_+|\S")
 
 # Where a sentence ends: after a mark, at an empty line, and at a line's end if the next line is an
-# item of a list ("- ", "2) ", "Pleura:") or begins a statement.
+# item of a list ("- ", "2) ", "Pleura:") or begins a statement. The common first character lets
+# the search skip all others.
 _SENTENCE_END = re.compile(
     r"""
-      [.!;](?=\s)(?<!\b[Vv][Ss]\.)      # not the point of "2.5 cm"
-    | \n(?=[^\S\n]*\n)                 # an empty line
-    | \n
+    [.!;\n]
+    (?:
+      (?<= [.!;])(?=\s)(?<!\b[Vv][Ss]\.)  # not the point of "2.5 cm"
+    | (?<= \n)(?=[^\S\n]*\n)             # an empty line
+    | (?<= \n)
       (?<! [,:/&-] \n)
       (?<! \b(?i:no|of|or) \n) (?<! \b(?i:and|for|the|nor|any|new) \n)
       (?<! \b(?i:with) \n) (?<! \b(?i:without) \n)
@@ -142,14 +146,12 @@ _SENTENCE_END = re.compile(
               |lungs)[ ]
         )
       )
+    )
     """,
     re.VERBOSE,
 )
 # Longer sentences are read in pieces, so that the time grows with the length of the text only.
 _LONGEST_SENTENCE = 1500
-# Nor is a longer run of characters without a blank one word: its marks are read as blanks.
-_LONG_RUN = re.compile(r"(?<!\S)\S{31,}")
-_MARK = re.compile(r"[^A-Za-z0-9\s]")
 
 
 class Entry(NamedTuple):
@@ -197,8 +199,10 @@ class Modifiers(NamedTuple):
     severity: str
 
 
-@dataclass(frozen=True)
-class Mention:
+_NO_MODIFIERS = Modifiers("", "", "")
+
+
+class Mention(NamedTuple):
     """A passage, report[start:end], that calls a finding present, absent or uncertain (`status`).
 
     `side`: left, right or bilateral; `zone`: upper, middle or lower; `severity`: small, moderate
@@ -214,13 +218,14 @@ class Mention:
     severity: str = ""
 
 
-@dataclass(frozen=True)
-class Lexicon:
-    """findings.txt, ready to search: a tokenizer (`nlp`), the matcher, and its keys' entries."""
+@dataclass
+class Node:
+    """Where the search for phrases is after some words: the entries of the phrase that they make,
+    and where each next word of a longer phrase leads.
+    """
 
-    nlp: spacy.Language
-    matcher: PhraseMatcher
-    entries: dict[int, Entry]
+    entries: list[Entry] = field(default_factory=list)
+    following: dict[str, "Node"] = field(default_factory=dict)
 
 
 class Sentence(NamedTuple):
@@ -243,18 +248,21 @@ def split_into_sentences(report: str) -> Iterator[Sentence]:
 
 def _pieces(report: str, start: int, end: int) -> Iterator[Sentence]:
     """report[start:end] without its margins, in pieces if it is too long for a sentence."""
-    while start < end:
-        stop = min(end, start + _LONGEST_SENTENCE)
-        piece = report[start:stop]
-        if stop < end:
-            blank = piece.rstrip().rfind(" ")
-            if blank > 0:  # do not cut a word
-                stop = start + blank
-                piece = report[start:stop]
-        text = piece.strip()
-        if text:
-            yield Sentence(start + len(piece) - len(piece.lstrip()), text)
+    while end - start > _LONGEST_SENTENCE:
+        stop = start + _LONGEST_SENTENCE
+        blank = report[start:stop].rstrip().rfind(" ")
+        if blank > 0:  # do not cut a word
+            stop = start + blank
+        yield from _without_margins(report, start, stop)
         start = stop
+    yield from _without_margins(report, start, end)
+
+
+def _without_margins(report: str, start: int, end: int) -> Iterator[Sentence]:
+    """report[start:end] as a sentence, unless it is blank."""
+    text = report[start:end].lstrip()
+    if text:
+        yield Sentence(end - len(text), text.rstrip())
 
 
 @lru_cache(maxsize=100_000)  # reports repeat the same sentences
@@ -265,31 +273,42 @@ def read_sentence(sentence: str) -> tuple[Mention, ...]:
     "No left effusion, but the heart is enlarged."
         -> Pleural Effusion absent, left; Cardiomegaly present
     """
-    doc = load_lexicon().nlp.make_doc(_LONG_RUN.sub(_without_marks, sentence))
-    words = [token.norm_ for token in doc]  # lower case, without endings
-    phrases = match_phrases(doc)
+    words = split_into_words(sentence)
+    phrases = match_phrases(words)
+    if not any(phrase.entry.kind in _CLAIMING for phrase in phrases):
+        return ()
     assertions = []
     for clause in split_into_clauses(phrases):
         resolved = resolve_organs(clause, words)
         assertions += apply_scope(resolved, words)
-    return collect_mentions(assertions, phrases, doc, words)
+    if not assertions:
+        return ()
+    spans = [token.span() for token in _TOKEN.finditer(sentence)]
+    return collect_mentions(assertions, phrases, spans, words)
 
 
-def _without_marks(run: re.Match) -> str:
-    """A long run of characters with blanks in place of its marks, as long as before."""
-    return _MARK.sub(" ", run.group())
+def split_into_words(sentence: str) -> list[str]:
+    """The words, numbers and marks of a sentence in lower case, without endings (`_cut_ending`)."""
+    return [_cut_ending(token) for token in _TOKEN.findall(sentence)]
 
 
-def match_phrases(doc: Doc) -> list[Phrase]:
+def match_phrases(words: list[str]) -> list[Phrase]:
     """Step 1: all phrases of the lexicon in a sentence, by first word, longer ones first.
 
     "No left effusion, but the heart is enlarged."
         -> no: forward trigger; left: side; effusion: finding; but: termination; heart: organ; ...
     """
-    lexicon = load_lexicon()
+    first_words = load_lexicon().following
+    starts = [start for start, word in enumerate(words) if word in first_words]
     phrases = []
-    for key, start, end in lexicon.matcher(doc):
-        phrases.append(Phrase(lexicon.entries[key], start, end))
+    for start in starts:
+        node = first_words[words[start]]
+        end = start + 1
+        while node:
+            for entry in node.entries:
+                phrases.append(Phrase(entry, start, end))
+            node = node.following.get(words[end]) if end < len(words) else None
+            end += 1
     phrases.sort(key=_reading_order)
     return phrases
 
@@ -320,13 +339,15 @@ def split_into_clauses(phrases: list[Phrase]) -> list[list[Phrase]]:
             continue
         taken = span
         if kind == TERMINATION:
-            clauses.append(clause)
+            if clause:
+                clauses.append(clause)
             clause = []
             # Only the first word is used up: in ", heart is enlarged" the new clause needs "heart".
             taken = Span(span.start, span.start + 1)
         elif kind != PSEUDO:
             clause.append(phrase)
-    clauses.append(clause)
+    if clause:
+        clauses.append(clause)
     return clauses
 
 
@@ -478,30 +499,36 @@ def _is_mention(assertion: Assertion) -> bool:
 
 
 def collect_mentions(
-    assertions: list[Assertion], phrases: list[Phrase], doc: Doc, words: list[str]
+    assertions: list[Assertion],
+    phrases: list[Phrase],
+    characters: list[tuple[int, int]],
+    words: list[str],
 ) -> tuple[Mention, ...]:
-    """Step 5: the assertions as mentions, with character offsets and with the side, zone and
-    severity that `phrases` give nearby.
+    """Step 5: the assertions as mentions, with the side, zone and severity that `phrases` give
+    nearby. Word i of the sentence has the characters from characters[i][0] to characters[i][1].
 
     Pleural Effusion absent at words[2:3]
         -> Mention("Pleural Effusion", "absent", start=8, end=16, side="left")
     """
-    spans = sorted({assertion.span for assertion in assertions})
     modifier_phrases = [phrase for phrase in phrases if phrase.entry.kind in _MODIFIERS]
-    modifiers = _assign_modifiers(spans, modifier_phrases, words)
+    modifiers = {}
+    if modifier_phrases:
+        spans = sorted({assertion.span for assertion in assertions})
+        modifiers = _assign_modifiers(spans, modifier_phrases, words)
     mentions = []
     for assertion in assertions:
         span = assertion.span
-        first_token = doc[span.start]
-        last_token = doc[span.end - 1]
+        first, _ = characters[span.start]
+        _, end = characters[span.end - 1]
+        nearby = modifiers.get(span, _NO_MODIFIERS)
         mention = Mention(
             finding=assertion.finding,
             status=assertion.status,
-            start=first_token.idx,
-            end=last_token.idx + len(last_token),
-            side=modifiers[span].side,
-            zone=modifiers[span].zone,
-            severity=modifiers[span].severity,
+            start=first,
+            end=end,
+            side=nearby.side,
+            zone=nearby.zone,
+            severity=nearby.severity,
         )
         mentions.append(mention)
     return tuple(mentions)
@@ -546,29 +573,35 @@ def _merge(entries: list[Entry]) -> Modifiers:
 
 
 @cache
-def load_lexicon() -> Lexicon:
-    """The lexicon, read once a process."""
-    nlp = spacy.blank("en")
-    nlp.vocab.lex_attr_getters[spacy.attrs.NORM] = _cut_ending
-    nlp.tokenizer.rules = {}  # no abbreviations: "Mass." is not Massachusetts here
+def load_lexicon() -> Node:
+    """findings.txt, read once a process: the node before the first word of any phrase."""
     parser = ConfigParser(delimiters=":", comment_prefixes="#", interpolation=None)
     parser.optionxform = str  # names keep their capitals
     parser.read_string(Path(__file__).with_name("findings.txt").read_text())
-    matcher = PhraseMatcher(nlp.vocab, attr="NORM")
-    entries = {}
+    root = Node()
+    order = 0
     for kind in parser.sections():
         for name, listed in parser[kind].items():
-            # A name may occur in several sections, so the matcher's key holds both.
-            key = f"{kind}: {name}"
-            entry = Entry(kind, name, _claims(kind, name), order=len(entries))
-            entries[nlp.vocab.strings.add(key)] = entry
-            matcher.add(key, [nlp.make_doc(phrase) for phrase in _spell_out(listed)])
-    return Lexicon(nlp, matcher, entries)
+            entry = Entry(kind, name, _claims(kind, name), order)
+            order += 1
+            for phrase in _spell_out(listed):
+                _add_phrase(root, phrase, entry)
+    return root
 
 
+def _add_phrase(root: Node, phrase: str, entry: Entry) -> None:
+    node = root
+    for word in split_into_words(phrase):
+        node = node.following.setdefault(word, Node())
+    if entry not in node.entries:
+        node.entries.append(entry)
+
+
+@lru_cache(maxsize=50_000)
 def _cut_ending(word: str) -> str:
-    word = word.lower()
-    if word in _WHOLE_WORDS:
+    """The word in lower case without its ending."""
+    word = word.lower().replace("\u2019", "'")
+    if len(word) <= 4 or word in _WHOLE_WORDS:
         return word
     return _ENDING.sub("", word)
 

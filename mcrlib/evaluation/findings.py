@@ -1,4 +1,4 @@
-"""Which findings a report asserts, denies or leaves open: rules on spaCy tokens (ours).
+"""Which findings a report asserts, denies or leaves open: rules in the manner of NegEx (ours).
 
 This is not the CheXpert labeler, although fourteen names are CheXpert's. A label is the strongest
 mention: present, uncertain, absent. A finding that is only history is not mentioned, one that has
@@ -16,7 +16,6 @@ The rules that read a sentence are in finding_rules.py, their phrases in finding
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +66,7 @@ def mentions(report: str) -> list[Mention]:
             if mention.finding in FINDINGS:
                 start = offset + mention.start
                 end = offset + mention.end
-                in_report.append(replace(mention, start=start, end=end))
+                in_report.append(mention._replace(start=start, end=end))
     return in_report
 
 
