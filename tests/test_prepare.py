@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcrlib import config
+from mcrlib.data import dataset as dataset_module
 from mcrlib.data import prepare
 from mcrlib.data.dataset import open_dataset
 from mcrlib.data.schema import FRONTAL, SPLITS
-from mcrlib.files import CHECKED_FILES, FILES
+from mcrlib.files import CHECKED_FILES, FILES, sha256
 
 BUILD = """
 import sys
@@ -236,6 +237,68 @@ def test_flipped_bit_is_found(name, built, tmp_path):
     damaged[position] ^= 4
     (tmp_path / name).write_bytes(damaged)
     with pytest.raises(ValueError, match=f"{name} is missing or not the file that was built"):
+        open_dataset(tmp_path)
+
+
+def _count_checksums(monkeypatch):
+    """The names of the files whose checksums are read from now on."""
+    read = []
+
+    def counted(file):
+        read.append(file.name)
+        return sha256(file)
+
+    monkeypatch.setattr(dataset_module, "sha256", counted)
+    return read
+
+
+def test_checksums_are_read_once(built, tmp_path, monkeypatch):
+    for file, content in built.items():
+        (tmp_path / file).write_bytes(content)
+    read = _count_checksums(monkeypatch)
+    open_dataset(tmp_path)
+    assert sorted(read) == sorted(CHECKED_FILES)
+    open_dataset(tmp_path)
+    assert len(read) == len(CHECKED_FILES)
+    for damaged in (b"", b"{", b"[]", b"null", b"\xff", b'{"images.npy": 3}'):
+        (tmp_path / "verified.json").write_bytes(damaged)
+        read.clear()
+        open_dataset(tmp_path)
+        assert sorted(read) == sorted(CHECKED_FILES)
+
+
+@pytest.mark.parametrize("name", CHECKED_FILES)
+@pytest.mark.parametrize("how", ["in place", "in place, time restored", "replaced"])
+def test_damage_after_the_verification_is_found(name, how, built, tmp_path):
+    for file, content in built.items():
+        (tmp_path / file).write_bytes(content)
+    for _ in range(2):
+        open_dataset(tmp_path)
+    path = tmp_path / name
+    before = path.stat()
+    damaged = bytearray(built[name])
+    damaged[random.Random(name).randrange(len(damaged))] ^= 4
+    if how == "replaced":
+        (tmp_path / "other").write_bytes(damaged)
+        (tmp_path / "other").replace(path)
+    else:
+        with path.open("r+b") as file:
+            file.write(damaged)
+    if how != "in place":
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ValueError, match=f"{name} is missing or not the file that was built"):
+        open_dataset(tmp_path)
+
+
+def test_another_build_is_verified_anew(built, tmp_path):
+    """A dataset.json with other checksums does not profit from the old verification."""
+    for file, content in built.items():
+        (tmp_path / file).write_bytes(content)
+    open_dataset(tmp_path)
+    info = json.loads(built["dataset.json"])
+    info["sha256"]["images.npy"] = "0" * 64
+    (tmp_path / "dataset.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=r"images\.npy is missing or not the file"):
         open_dataset(tmp_path)
 
 

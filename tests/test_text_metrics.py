@@ -1,11 +1,14 @@
 import stat
 import sys
 import tarfile
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from nltk.translate.bleu_score import corpus_bleu
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
@@ -210,6 +213,61 @@ STRANGE = {
     "surrogate": "broken \ud83d half",
     "escape": "\x1b[31mred\x1b[0m <script> =cmd \\input{x}",
 }
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "reference"),
+    [
+        ("lung " * 20_000, "lung " * 20_000),
+        ("the lungs are clear. " * 5_000, "the lungs are clear. " * 5_000),
+        ("lung " * 20_000, "lungs " * 20_000),  # the same stem
+        ("lung", "lung " * 20_000),
+        ("!-" * 20_000, "follow-up " * 20_000),  # the normaliser makes two words of one
+    ],
+)
+def test_meteor_of_long_texts_that_repeat_themselves_ends_soon(meteor, hypothesis, reference):
+    text_metrics.score(["a"], ["a"], ["METEOR"])  # starts it
+    started = time.perf_counter()
+    score = text_metrics.score([hypothesis], [reference], ["METEOR"])["METEOR"]
+    assert time.perf_counter() - started < 20
+    assert score == pytest.approx(1) if hypothesis == reference else 0 <= score < 1
+
+
+def test_meteor_of_long_ordinary_texts_is_pycocoevalcap_s(findings, meteor):
+    """Longer than any report of Open-i, with tokens that METEOR's normaliser takes apart."""
+    odd = "A follow-up x-ray isn't needed: 1/2 cm, 39.5 °C, café, d'or, 5'-3'... -- (T5-T6), T5/6."
+    first = " ".join([odd, *findings[:15]])
+    second = " ".join([*findings[10:25], odd])
+    words = [len(text.split()) for text in tokenised([first, second])]
+    assert min(words) > 400
+    expected = plain_corpus_scores([first, second], [second, first], meteor)["METEOR"]
+    score = text_metrics.score([first, second], [second, first], ["METEOR"])["METEOR"]
+    assert score == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", "lung", "lungs"]), max_size=700))
+@settings(max_examples=50, deadline=None)
+def test_a_text_is_cut_where_its_work_is_reached(words):
+    """The work of n words is n times the sum of the squared counts, here counted plainly."""
+
+    def work(some_words):
+        squares = sum(some_words.count(word) ** 2 for word in set(some_words))
+        return len(some_words) * squares
+
+    kept = text_metrics._shortened(" ".join(words)).split()
+    assert kept == words[: len(kept)]
+    assert work(kept) <= text_metrics.METEOR_WORK
+    if len(kept) < len(words):
+        assert work(words[: len(kept) + 1]) > text_metrics.METEOR_WORK
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_meteor_processes_change_no_number(findings, processes, monkeypatch):
+    monkeypatch.setattr(java, "PAIRS_OF_A_PROCESS", 40)
+    texts = java.normalize(java.tokenize(findings[:121]))
+    together = java.meteor_statistics(texts, texts[::-1], processes)
+    alone = [java.meteor_statistics([texts[i]], [texts[-1 - i]], 1)[0] for i in range(121)]
+    assert np.array_equal(together, np.array(alone))
 
 
 def test_strange_reports_have_defined_scores():

@@ -222,11 +222,11 @@ class TextMetrics:
         return means.to_dict("records")
 
 
-def score_texts(run: str, depth: int = 10, nearest: int = 50, processes: int = 2) -> TextMetrics:
+def score_texts(run: str, depth: int = 10, nearest: int = 50, processes: int = 0) -> TextMetrics:
     """BLEU, METEOR, ROUGE-L and CIDEr of the first `depth` hits, and findings of the first.
 
     Random retrieval (`floor`) and the best of the `nearest` other reports (`ceiling`) are added.
-    METEOR runs in `processes` Java processes.
+    METEOR runs in `processes` Java processes; 0 stands for one per core, if the memory suffices.
     """
     from mcrlib.evaluation import findings
 

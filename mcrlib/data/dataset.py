@@ -1,9 +1,11 @@
 """Prepared pairs: a manifest and an image cache, checked when they are opened."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,17 @@ from mcrlib.files import (
     explained,
     keep_private,
     sha256,
+    write,
 )
 from mcrlib.locks import lock
 
 PUBLISH_LOCK = "publish.lock"  # held while files are moved into place, shared while they are read
 PUBLISH_SECONDS = 600.0  # more than reading all checksums takes
+VERIFIED_FILE = "verified.json"  # name of each file -> its state when its checksum was right
+# Two changes within a tick of a disk's clock leave the same times. Most disks count in less than
+# 10 ms; those that store whole seconds count in one or two.
+TICK = 0.1
+COARSE_TICK = 2.0
 
 FEWEST_VALIDATION_PAIRS = 10  # notebook 05 maps and classifies them, in five parts
 
@@ -63,6 +71,12 @@ def open_dataset(folder: Path | str) -> Dataset:
     If it is of patients, this process writes files that only their owner can read from then on.
     Raises FileNotFoundError if the folder holds no prepared data, and ValueError if a file
     differs, by even a single bit, from the one that was built.
+
+    The checksums are read once: `verified.json` then keeps each file's size, times of change, inode
+    and device, and a file is read again only if one of them has changed. This finds every file that
+    was written to, replaced, moved or copied, even if its old modification time was restored. It
+    cannot find damage below the file system, such as a disk's flipped bit: remove `verified.json`
+    to have everything read again. A folder that cannot be written to is read each time.
     """
     folder = Path(folder)
     publish_build(folder)
@@ -76,8 +90,7 @@ def _open(folder: Path) -> Dataset:
     info = _read_info(folder / DATASET_FILE)
     if info.get("source") not in DRAWN_SOURCES:
         keep_private()
-    for name in CHECKED_FILES:
-        _check(folder / name, info["sha256"][name])
+    _verify(folder, info["sha256"])
     frame = pq.read_table(folder / MANIFEST_FILE).to_pandas()
     for column in ("labels", "uncertain"):
         frame[column] = [_to_list(value) for value in frame[column]]
@@ -131,8 +144,63 @@ def _read_info(dataset_file: Path) -> dict[str, Any]:
     return info
 
 
+def _verify(folder: Path, hashes: dict[str, str]) -> None:
+    """Check each file that has changed since its checksum was last found right."""
+    verified = _read_verified(folder)
+    states = {}
+    for name in CHECKED_FILES:
+        file = folder / name
+        states[name] = _state(file, hashes[name])
+        if states[name] is None or states[name] != verified.get(name):
+            _outwait_clock(states[name])
+            # The state of before reading: a change in between then shows the next time.
+            states[name] = _state(file, hashes[name])
+            _check(file, hashes[name])
+    if states != verified:
+        text = json.dumps(states, indent=1)
+        with contextlib.suppress(OSError):  # a full or read-only disk must not prevent reading
+            write(folder / VERIFIED_FILE, text.encode())
+
+
+def _read_verified(folder: Path) -> dict[str, Any]:
+    """The content of `verified.json`; empty if there is none or it is damaged."""
+    try:
+        verified = json.loads((folder / VERIFIED_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return verified if isinstance(verified, dict) else {}
+
+
+def _state(file: Path, expected_sha256: str) -> dict[str, Any] | None:
+    """What identifies a file and any change of it, together with the checksum it should have.
+
+    None if there is no such file.
+    """
+    if not file.is_file():
+        return None
+    status = file.stat()
+    return {
+        "sha256": expected_sha256,
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
+        "device": status.st_dev,
+    }
+
+
+def _outwait_clock(state: dict[str, Any] | None) -> None:
+    """Wait until another change of a file would get another time than its last one."""
+    if state is None:
+        return
+    changed = state["ctime_ns"]
+    tick = TICK if changed % 10**9 else COARSE_TICK
+    age = time.time() - changed / 1e9
+    time.sleep(min(max(tick - age, 0), tick))
+
+
 def _check(file: Path, expected_sha256: str) -> None:
-    if not file.exists() or sha256(file) != expected_sha256:
+    if not file.is_file() or sha256(file) != expected_sha256:
         raise ValueError(
             f"{file} is missing or not the file that was built (its checksum differs): "
             "run `make data` again."

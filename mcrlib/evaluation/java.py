@@ -1,7 +1,8 @@
 """The Java programs of pycocoevalcap: which Java runs them, the PTB tokeniser, and METEOR.
 
 The tokeniser is started once a call. METEOR takes seconds to start, so its processes are kept and
-used again by later calls.
+used again by later calls. It would normalise both texts of each pair, which takes more than half of
+its time, so each text is normalised once, by METEOR's own normaliser.
 """
 
 import os
@@ -24,6 +25,11 @@ TOKENISER_JAR = PYCOCOEVALCAP / "tokenizer" / "stanford-corenlp-3.4.1.jar"
 METEOR_JAR = PYCOCOEVALCAP / "meteor" / "meteor-1.5.jar"
 OLDEST_JAVA = 8
 LOCALE = ("-Duser.language=en", "-Duser.country=US")  # for numbers with a decimal point
+METEOR_MEMORY = 2 * 1024**3  # bytes that a METEOR process may take; mostly it takes a third
+# Questions that a process gets at once. Their answers must fit into a pipe (16 KiB on macOS), or
+# both sides would wait for each other.
+QUESTIONS = 50
+PAIRS_OF_A_PROCESS = 500  # fewer are not worth the seconds that another process takes to start
 CHUNKS = 20  # the column of METEOR's statistics that counts the chunks of matching words
 Texts = Sequence[str]
 _idle_meteors: list[Popen] = []  # running METEOR processes that wait for a question
@@ -116,14 +122,36 @@ def tokenize(texts: Texts) -> list[str]:
     command = [executable(), *LOCALE, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     command += ["-cp", TOKENISER_JAR, "edu.stanford.nlp.process.PTBTokenizer"]
     command += ["-preserveLines", "-lowerCase"]
+    tokenised_lines = _lines_through(command, lines, "the PTB tokeniser")
+    return [_without_punctuation(line) for line in tokenised_lines]
+
+
+def normalize(texts: Texts) -> list[str]:
+    """Tokenised texts as METEOR compares them, for `meteor_statistics`: "follow-up" are two words.
+
+    One Java process normalises all texts; one that dies is replaced once. Raises FileNotFoundError
+    without Java, and RuntimeError if the Java process keeps dying.
+    """
+    command = [executable(), *LOCALE, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    command += ["-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8"]
+    command += ["-cp", METEOR_JAR, "edu.cmu.meteor.util.Normalizer", "en", "true"]
+    lines = [*texts, ""]  # it ends its last line, too
+    for _ in range(2):
+        with suppress(RuntimeError):
+            return _lines_through(command, lines, "METEOR's normaliser")[:-1]
+    raise RuntimeError(_died_twice(sum(map(len, texts))))
+
+
+def _lines_through(command: list, lines: Texts, name: str) -> list[str]:
+    """What a Java program makes of each line."""
     # Half a surrogate pair has no UTF-8 encoding; it becomes a question mark.
     given = "\n".join(lines).encode(errors="replace")
     process = run(command, input=given, capture_output=True, env=environment())
-    tokenised_lines = process.stdout.decode().split("\n")
-    if process.returncode or len(tokenised_lines) != len(texts):
+    made = process.stdout.decode().split("\n")
+    if process.returncode or len(made) != len(lines):
         end_of_errors = process.stderr.decode()[-300:].strip()
-        raise RuntimeError(f"the PTB tokeniser failed: {end_of_errors}")
-    return [_without_punctuation(line) for line in tokenised_lines]
+        raise RuntimeError(f"{name} failed: {end_of_errors}")
+    return made
 
 
 def _without_punctuation(line: str) -> str:
@@ -131,22 +159,32 @@ def _without_punctuation(line: str) -> str:
     return " ".join(token for token in tokens if token not in ptbtokenizer.PUNCTUATIONS)
 
 
-def meteor_statistics(hypotheses: Texts, references: Texts, processes: int) -> Array:
-    """METEOR's statistics [P, 23] of P pairs of tokenised texts, from parallel Java processes.
+def meteor_processes() -> int:
+    """How many METEOR processes may run in parallel: one per core, if the memory suffices."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(cores or 1, memory // (2 * METEOR_MEMORY)))
 
-    Columns: words of hypothesis and reference; function words of both; for each of the four
-    matching stages (exact, stem, synonym, paraphrase) matched content words of both and matched
-    function words of both; chunks; matched words of both. The statistics of several pairs may be
-    added up: `meteor_scores` of the sum is the corpus score. Raises RuntimeError if METEOR keeps
-    dying.
+
+def meteor_statistics(hypotheses: Texts, references: Texts, processes: int) -> Array:
+    """METEOR's statistics [P, 23] of P pairs of normalised texts.
+
+    At most `processes` Java processes share the work, and fewer if there are few pairs. Columns:
+    words of hypothesis and reference; function words of both; for each of the four matching stages
+    (exact, stem, synonym, paraphrase) matched content words of both and matched function words of
+    both; chunks; matched words of both. The statistics of several pairs may be added up:
+    `meteor_scores` of the sum is the corpus score. Raises RuntimeError if METEOR keeps dying.
     """
     questions = []
     for hypothesis, reference in zip(hypotheses, references, strict=True):
         questions.append(f"SCORE ||| {reference} ||| {hypothesis}")
+    starts = range(0, len(questions), QUESTIONS)
+    batches = [questions[start : start + QUESTIONS] for start in starts]
     rows = []
-    with ThreadPoolExecutor(processes) as threads:
-        for answers in threads.map(_ask_meteor, questions):
-            rows.append(answers[0].split())
+    worthwhile = 1 + len(questions) // PAIRS_OF_A_PROCESS
+    with ThreadPoolExecutor(min(processes, worthwhile)) as threads:
+        for answers in threads.map(_ask_batch, batches):
+            rows.extend(answer.split() for answer in answers)
     statistics = np.array(rows, float)
     # METEOR counts one chunk for a perfect pair, but none when it adds that pair to others.
     lengths = statistics[:, :2]
@@ -169,8 +207,13 @@ def meteor_scores(statistics: Array) -> Array:
     return np.array(scores, float)
 
 
-def _ask_meteor(question: str, count: int = 1) -> list[str]:
-    """METEOR's `count` answers to a one-line question. A process that dies is replaced once."""
+def _ask_batch(questions: list[str]) -> list[str]:
+    """METEOR's answer to each question, by one process."""
+    return _ask_meteor("\n".join(questions), len(questions))
+
+
+def _ask_meteor(question: str, count: int) -> list[str]:
+    """METEOR's `count` answers to a question. A process that dies is replaced once."""
     for may_be_idle in (True, False):
         process = _meteor_process(may_be_idle)
         answers = _answers(process, question, count)
@@ -178,10 +221,14 @@ def _ask_meteor(question: str, count: int = 1) -> list[str]:
             # Only now: after an interrupt, unread answers must not reach the next question.
             _idle_meteors.append(process)
             return answers
-    # The question is not shown: it holds the text of reports.
-    raise RuntimeError(
-        f"METEOR's Java died twice on a question of {len(question):,} characters: leave METEOR out "
-        "of the metrics."
+    raise RuntimeError(_died_twice(len(question)))
+
+
+def _died_twice(characters: int) -> str:
+    """Why METEOR has no answer. The question is not shown: it holds the text of reports."""
+    return (
+        f"METEOR's Java died twice on a question of {characters:,} characters: leave METEOR out of "
+        "the metrics."
     )
 
 
@@ -191,7 +238,8 @@ def _meteor_process(may_be_idle: bool) -> Popen:
         with suppress(IndexError):  # another thread may take the last one at any time
             return _idle_meteors.pop()
     command = [executable(), *LOCALE, "-Xmx2G", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8"]
-    command += ["-jar", METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-norm"]
+    # -lower is what is left of -norm for texts that are normalised.
+    command += ["-jar", METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-lower"]
     return Popen(
         command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, encoding="utf-8", env=environment()
     )
