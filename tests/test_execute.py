@@ -1,9 +1,11 @@
 """Notebooks are run with parameters they have, and a failure is one sentence with the copy kept."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import nbformat
@@ -173,3 +175,26 @@ def test_only_their_owner_can_read_notebooks_about_patients(tmp_path, home, para
     assert main([str(notebook), str(output), *parameters]) == 0
     for path in (output, written):
         assert path.stat().st_mode & 0o777 == mode
+
+
+def test_an_interrupt_is_one_sentence_that_says_how_to_go_on(tmp_path):
+    """Ctrl-C in a terminal reaches the kernel as well as the process that started it."""
+    started = tmp_path / "started"
+    code = f"import pathlib, time\npathlib.Path({str(started)!r}).touch()\ntime.sleep(600)"
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    cells = [nbformat.v4.new_code_cell(code)]
+    notebook = tmp_path / "in.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), notebook)
+    command = [sys.executable, "-m", "mcrlib.companion.execute", notebook, tmp_path / "out.ipynb"]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        while not started.exists():
+            assert running.poll() is None
+            time.sleep(0.1)
+        os.killpg(running.pid, signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 130
+    assert "in.ipynb: stopped; run the same command again to go on." in said
+    assert "Traceback" not in said

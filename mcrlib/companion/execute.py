@@ -24,6 +24,7 @@ from traitlets.config import Config
 from mcrlib.config import DRAWN_SOURCES, PLAIN, RUNS, parse, read_settings
 from mcrlib.files import DATASET_FILE, keep_private, write
 
+INTERRUPTED = 130  # exit code after Ctrl-C
 ADDRESS = r" at 0x[0-9a-f]+>"  # of an object in memory, as in "<Styler at 0x7efcc37c8f10>"
 SOCKETS = "mcr-kernel-"  # begins the names of folders with kernels' sockets
 
@@ -174,12 +175,16 @@ FROM_ENVIRONMENT = {
 
 def main(arguments: list[str]) -> int:
     """Run `NOTEBOOK OUTPUT PARAMETER...` and return the exit code: 1 if a cell fails, 2 if the
-    notebook could not be run."""
+    notebook could not be run, 130 if it was interrupted."""
     notebook, output, *words = arguments
     started = time.perf_counter()
     try:
         execute(notebook, output, _parameters(words))
+    except KeyboardInterrupt:
+        return _stopped(notebook)
     except papermill.PapermillExecutionError as error:
+        if error.ename == "KeyboardInterrupt":  # Ctrl-C reaches the kernel too
+            return _stopped(notebook)
         failure = f"{error.ename}: {error.evalue}"
         print(f"{notebook}: {failure}", file=sys.stderr)
         print(f"The executed copy with the traceback: {output}", file=sys.stderr)
@@ -190,6 +195,12 @@ def main(arguments: list[str]) -> int:
     seconds = time.perf_counter() - started
     print(f"{Path(output).stem}: {seconds:.0f} s, executed copy in {output}", flush=True)
     return 0
+
+
+def _stopped(notebook: str) -> int:
+    """Say how to go on after an interrupt; returns the exit code that shells use for one."""
+    print(f"{notebook}: stopped; run the same command again to go on.", file=sys.stderr)
+    return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ def main(arguments: list[str]) -> int:
         config = load(**settings)
         dataset = open_dataset(config.data_folder)
         train(config, dataset)
+    except KeyboardInterrupt:
+        print("Stopped; run the same command again to go on from the last save.", file=sys.stderr)
+        return 130
     except (ValueError, OSError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1
