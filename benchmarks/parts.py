@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from mcrlib import losses
 from mcrlib.config import Config
-from mcrlib.masking import dropped_patches, gather_patches
+from mcrlib.data import batches
+from mcrlib.masking import gather_patches
 from mcrlib.model import MCR
 from mcrlib.training import cost
 from mcrlib.training.two_pass import two_pass
@@ -120,7 +121,7 @@ def masked_images(rounds: int = 15) -> list[dict]:
     batch = cost.random_batch(config, [4] * PAIRS)
     load_mae(ours, stock)
     stock.to(cost.DEVICE)
-    dropped = dropped_patches(batch.keep, PATCHES)
+    dropped = batch.dropped
     # ViTMAE keeps the patches with the least noise.
     noise = torch.ones(PAIRS, PATCHES, device=cost.DEVICE)
     noise.scatter_(1, batch.keep, 0.0)
@@ -166,10 +167,10 @@ def masked_tokens(rounds: int = 5) -> list[dict]:
     shape = (pairs, TOKENS, config.text_width)
     features = torch.randn(shape, device=cost.DEVICE, requires_grad=True)
     labels = batch.tokens.masked_fill(~batch.masked, -100)
+    positions = (batch.layout.masked_report, batch.layout.masked_position)
 
     def our_loss() -> Tensor:
         """The loss from the logits of the masked tokens."""
-        positions = batch.masked.nonzero(as_tuple=True)
         logits = head(features[positions])
         return losses.mrm(logits, batch.tokens[positions])
 
@@ -286,10 +287,11 @@ def _passes(config: Config, pairs: int, parts: int) -> Passes:
     model = cost.build_model(config)
     lengths = cost.REPORT_LENGTHS * (parts * pairs // 8)
     batch = cost.random_batch(config, lengths)
+    micro_parts = batches.micro_batches(batch, pairs)
 
     def in_two_passes() -> Tensor:
         """A loss without a gradient, because `two_pass` has already added it to the weights."""
-        two_pass(model, batch, pairs, accelerator)
+        two_pass(model, micro_parts, accelerator)
         return torch.zeros((), requires_grad=True)
 
     in_one_batch = functools.partial(cost.loss_of, model, batch)

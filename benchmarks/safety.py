@@ -83,7 +83,7 @@ def share(rank: int, processes: int, micro: int, port: int, dataset: Dataset, ho
     config.ROOT = home
     history = loop.train(settings, dataset)
     if rank == 0:
-        terms = {f"first {name}": torch.tensor(value) for name, value in terms.items()}
+        terms = {f"first {name}": value for name, value in terms.items()}
         terms |= {f"mean {name}": torch.tensor(history[name][0]) for name in ("loss", "vrc", "mrm")}
         gradient = {name: p.grad for name, p in model.named_parameters()}
         save_file(terms | gradient, home / "numbers.safetensors")

@@ -33,8 +33,9 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 from mcrlib import config as settings
 from mcrlib import distributed, losses, pretrained
 from mcrlib.data import batches, images
-from mcrlib.masking import dropped_patches, gather_patches
+from mcrlib.masking import gather_patches
 from mcrlib.modules import Head, ImageDecoder, ImageEncoder, ReportEncoder
+from mcrlib.packing import Packing
 
 # A radiograph: a file, a picture, or an array [H, W].
 Picture = str | Path | Image.Image | np.ndarray | Tensor
@@ -83,7 +84,8 @@ class MCR(nn.Module):
         """The terms of the loss, `vrc`, `mim` and `mrm`, and their weighted sum `loss` (Figure 2).
 
         Terms with weight 0 are neither computed nor returned. `contrast(S^v, S^r)` replaces L_vrc;
-        `mcrlib.training.two_pass` uses it.
+        `mcrlib.training.two_pass` uses it. No value is read back from the device, neither here nor
+        in the backward pass: what decides a shape comes with the batch.
         """
         features = self.encode(batch)  # f^v, f^r of the masked pairs, and from them S^v, S^r
         vrc = contrast or self.contrast
@@ -107,7 +109,7 @@ class MCR(nn.Module):
         if self.config.contrast == "masked":
             image_tokens, report_tokens = self.encode_masked(batch)  # f^v, f^r
             image = self.image_head(image_tokens)  # S^v
-            report = self.report_head(report_tokens, batch.present)  # S^r
+            report = self.report_head(report_tokens, batch.present, batch.layout.packing)  # S^r
             return Features(image, report, image_tokens, report_tokens)
 
         image, report = self.project(batch)  # S^v, S^r of the unmasked pairs
@@ -123,7 +125,9 @@ class MCR(nn.Module):
         f^v is `[B, 1+n, D]` if masked patches are encoded as mask tokens (variant `dual-token`).
         """
         image_tokens = self.image_encoder(batch.pixels, batch.keep)
-        report_tokens = self.report_encoder(batch.tokens, batch.present, batch.masked)
+        report_tokens = self.report_encoder(
+            batch.tokens, batch.present, batch.masked, batch.layout.packing
+        )
         return image_tokens, report_tokens
 
     def contrast(self, image: Tensor, report: Tensor) -> Tensor:
@@ -135,9 +139,8 @@ class MCR(nn.Module):
     def reconstruct_image(self, image_tokens: Tensor, batch: batches.Batch) -> Tensor:
         """L_mim: D_v predicts the pixels of the dropped patches from f^v."""
         patches = self.image_encoder.patchify(batch.pixels)
-        dropped = dropped_patches(batch.keep, patches.shape[1])
-        predicted = self.image_decoder(image_tokens, batch.keep, dropped)
-        return losses.mim(predicted, gather_patches(patches, dropped))
+        predicted = self.image_decoder(image_tokens, batch.keep, batch.dropped)
+        return losses.mim(predicted, gather_patches(patches, batch.dropped))
 
     def reconstruct_report(self, report_tokens: Tensor, batch: batches.Batch) -> Tensor:
         """L_mrm: D_r predicts the words at the masked tokens from f^r.
@@ -146,7 +149,7 @@ class MCR(nn.Module):
         recomputation each tile is dropped and computed again in the backward pass: there is never
         more than one in memory.
         """
-        places = batch.masked.nonzero(as_tuple=True)
+        places = (batch.layout.masked_report, batch.layout.masked_position)
         masked_features = report_tokens[places]
         original_tokens = batch.tokens[places]
         loss_of_tile = self._summed_mrm
@@ -175,12 +178,13 @@ class MCR(nn.Module):
 
     def project(self, batch: batches.Batch) -> tuple[Tensor, Tensor]:
         """S^v and S^r `[B, E]` as the contrast sees them: masked in MCR, unmasked in Figure 1a."""
+        packing = batch.layout.packing
         if self.config.contrast == "masked":
             image = self.project_images(batch.pixels, batch.keep)
-            report = self.project_reports(batch.tokens, batch.present, batch.masked)
+            report = self.project_reports(batch.tokens, batch.present, batch.masked, packing)
         else:
             image = self.project_images(batch.pixels)
-            report = self.project_reports(batch.tokens, batch.present)
+            report = self.project_reports(batch.tokens, batch.present, packing=packing)
         return image, report
 
     def project_images(self, pixels: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -189,11 +193,15 @@ class MCR(nn.Module):
         return self.image_head(image_tokens)
 
     def project_reports(
-        self, tokens: Tensor, present: Tensor, masked: Tensor | None = None
+        self,
+        tokens: Tensor,
+        present: Tensor,
+        masked: Tensor | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
         """Unit rows S^r `[B, E]` of `tokens [B, T]`; `present [B, T]` is false at padding."""
-        report_tokens = self.report_encoder(tokens, present, masked)
-        return self.report_head(report_tokens, present)
+        report_tokens = self.report_encoder(tokens, present, masked, packing)
+        return self.report_head(report_tokens, present, packing)
 
     @torch.no_grad()
     def embed_images(self, pictures: Iterable[Picture] | Picture, batch_size: int = 64) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mcrlib.config import Config
 from mcrlib.masking import dropped_patches, gather_patches
-from mcrlib.packing import plan_packing, scatter_to
+from mcrlib.packing import Packing, plan_packing
 
 
 class ImageEncoder(nn.Module):
@@ -72,14 +72,22 @@ class ReportEncoder(nn.Module):
         self.bert = bert
         self.mask_token = mask_token
 
-    def forward(self, tokens: Tensor, present: Tensor, masked: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        present: Tensor,
+        masked: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> Tensor:
         """`report_tokens [B, T, D]` of ids `tokens [B, T]`; `present [B, T]` is false at padding.
 
-        `masked [B, T]` is true where the encoder sees [MASK]. Features at padding are 0.
+        `masked [B, T]` is true where the encoder sees [MASK]. Features at padding are 0. Training
+        batches bring their `packing`; without it, it is planned here.
         """
         if masked is not None:
             tokens = tokens.masked_fill(masked, self.mask_token)
-        packing = plan_packing(present)
+        if packing is None:
+            packing = plan_packing(present)
         encoded = self.bert(
             packing.pack(tokens),
             position_ids=packing.position_ids(),
@@ -108,22 +116,31 @@ class Head(nn.Module):
         aggregated_width = config.embed_dim if self.map_first else width
         self.aggregate = Aggregation(aggregated_width, config.aggregation)
 
-    def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
-        """Unit rows `[B, E]` of `tokens [B, L, D]`; `present [B, L]` is false at padding."""
+    def forward(
+        self, tokens: Tensor, present: Tensor | None = None, packing: Packing | None = None
+    ) -> Tensor:
+        """Unit rows `[B, E]` of `tokens [B, L, D]`; `present [B, L]` is false at padding.
+
+        Training batches bring their `packing`; without it, it is planned here if needed.
+        """
         if self.map_first:  # MbA
-            mapped = self.map_each(tokens, present)
+            mapped = self.map_each(tokens, present, packing)
             aligned = self.aggregate(mapped, present)
         else:  # AbM
             aggregated = self.aggregate(tokens, present)
             aligned = self.map(aggregated)
         return F.normalize(aligned.float(), dim=-1)
 
-    def map_each(self, tokens: Tensor, present: Tensor | None) -> Tensor:
+    def map_each(
+        self, tokens: Tensor, present: Tensor | None, packing: Packing | None = None
+    ) -> Tensor:
         """Local features `[B, L, E]` in the common space; padding is not mapped but left 0."""
         if present is None:
             return self.map(tokens)
-        places = present.nonzero(as_tuple=True)
-        return scatter_to(present.shape, places, self.map(tokens[places]))
+        if packing is None:
+            packing = plan_packing(present)
+        without_padding = tokens[packing.report, packing.position]
+        return packing.pad(self.map(without_padding))
 
 
 class Aggregation(nn.Module):

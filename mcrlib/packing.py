@@ -13,7 +13,6 @@ encoder's work.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -27,16 +26,20 @@ class Places(NamedTuple):
     start: Tensor  # [B] column of its first token
 
 
-@dataclass(frozen=True)
-class Packing:
-    """How a padded batch `[B, T]` maps to packed rows `[R, T]`. N is the number of tokens."""
+class Packing(NamedTuple):
+    """How a padded batch `[B, T]` maps to packed rows `[R, T]`. N is the number of tokens.
+
+    Planned on the host, before the batch is copied to the device: sizes are numbers, so nobody who
+    packs or unpacks has to wait for the device to tell them.
+    """
 
     report: Tensor  # [N] the padded batch's row of each token
     position: Tensor  # [N] its column there: the token's position in its report
     row: Tensor  # [N] the packed row of each token
     column: Tensor  # [N] its column there
-    padded_shape: tuple[int, int]  # B, T
-    packed_shape: tuple[int, int]  # R, T
+    reports: int  # B
+    rows: int  # R
+    width: int  # T
     is_full: bool  # every report fills its row: no padding, and nothing is shared
 
     def pack(self, padded: Tensor) -> Tensor:
@@ -45,8 +48,12 @@ class Packing:
 
     def unpack(self, packed: Tensor) -> Tensor:
         """Padded `[B, T, D]` from packed `[R, T, D]`, 0 at padding."""
-        values = packed[self.row, self.column]
-        return scatter_to(self.padded_shape, (self.report, self.position), values)
+        return self.pad(packed[self.row, self.column])
+
+    def pad(self, values: Tensor) -> Tensor:
+        """Padded `[B, T, ...]` from one value a token, `[N, ...]`; 0 at padding."""
+        places = (self.report, self.position)
+        return _scatter_to((self.reports, self.width), places, values)
 
     def position_ids(self) -> Tensor:
         """`[R, T]`: each token's position in its own report."""
@@ -64,15 +71,17 @@ class Packing:
         return owner[:, None, :, None] == owner[:, None, None, :]
 
     def _scatter_to_rows(self, values: Tensor, fill: int = 0) -> Tensor:
-        return scatter_to(self.packed_shape, (self.row, self.column), values, fill)
+        return _scatter_to((self.rows, self.width), (self.row, self.column), values, fill)
 
 
 def plan_packing(present: Tensor) -> Packing:
-    """The packing of a padded batch; `present [B, T]` is false at padding."""
+    """The packing of a padded batch; `present [B, T]` is false at padding.
+
+    Reads values, so `present` should be on the CPU: elsewhere it waits for the device.
+    """
     width = present.shape[1]
-    lengths = present.sum(dim=1).tolist()  # one host synchronisation for all lengths
+    lengths = present.sum(dim=1).tolist()
     places = pack_rows(lengths, width)
-    row_count = int(places.row.max()) + 1
     report, position = present.nonzero(as_tuple=True)
     first_column = places.start.to(report.device)[report]
     return Packing(
@@ -80,8 +89,9 @@ def plan_packing(present: Tensor) -> Packing:
         position=position,
         row=places.row.to(report.device)[report],
         column=first_column + position,
-        padded_shape=(len(lengths), width),
-        packed_shape=(row_count, width),
+        reports=len(lengths),
+        rows=int(places.row.max()) + 1,
+        width=width,
         is_full=min(lengths) == width,
     )
 
@@ -115,7 +125,7 @@ def _first_with_room(free_columns: list[int], length: int) -> int | None:
     return None
 
 
-def scatter_to(
+def _scatter_to(
     shape: tuple[int, int], places: tuple[Tensor, Tensor], values: Tensor, fill: int = 0
 ) -> Tensor:
     """`[*shape, ...]` with `values [N, ...]` at `places` (two indices `[N]`) and `fill` elsewhere.

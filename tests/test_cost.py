@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from mcrlib import config, plots
@@ -17,10 +18,14 @@ def small():
     return config.load("smoke", precision="bf16", dropout=0.1)
 
 
+def _tensors_of(given):
+    return [leaf for leaf in tree_leaves(given) if isinstance(leaf, torch.Tensor)]
+
+
 def kept_by_autograd(settings, lengths):
     """Bytes of the distinct storages that a real forward pass saves, weights excluded."""
     model, given = cost.build_model(settings), cost.random_batch(settings, lengths)
-    known = [*model.parameters(), *model.buffers(), *given]
+    known = [*model.parameters(), *model.buffers(), *_tensors_of(given)]
     own, kept = {t.untyped_storage().data_ptr() for t in known}, WeakIdKeyDictionary()
 
     def pack(tensor):

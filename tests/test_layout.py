@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "mcrlib"
 # Bottom layer first: a module imports only from its own layer and from layers before it.
 LAYERS = (
     ("files", "locks", "config"),
-    ("masking", "data"),
-    ("losses", "distributed", "packing", "modules", "weight_files", "pretrained", "model"),
+    ("masking", "packing", "data"),
+    ("losses", "distributed", "modules", "weight_files", "pretrained", "model"),
     ("evaluation",),
     ("provenance", "results"),
     ("training",),

@@ -1,8 +1,13 @@
-"""Pairs as the model takes them: tokenised reports, augmented pixels, masks, in batches."""
+"""Pairs as the model takes them: tokenised reports, augmented pixels, masks, in batches.
+
+All that the host computes for a step is computed here, in the loader's worker processes. The step
+itself then reads nothing back from the device (ours).
+"""
 
 import hashlib
 import io
 import json
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,6 +25,7 @@ from transformers import BertTokenizer
 from mcrlib import masking
 from mcrlib.config import Config
 from mcrlib.files import IMAGES_FILE, MANIFEST_FILE, write
+from mcrlib.packing import Packing, plan_packing
 
 if TYPE_CHECKING:  # the model imports this module, and needs neither pandas nor pyarrow
     from mcrlib.data.dataset import Dataset
@@ -33,14 +39,28 @@ UNREADABLE = (
 )  # fmt: skip
 
 
+class Layout(NamedTuple):
+    """Where the tokens of a batch lie; M of them are masked.
+
+    It follows from `present` and `masked`. But it decides shapes, so a device that computed it
+    would have to tell the host, which waits.
+    """
+
+    packing: Packing
+    masked_report: Tensor  # [M] the batch's row of each masked token
+    masked_position: Tensor  # [M] its column there
+
+
 class Batch(NamedTuple):
     """B pairs; n patches an image, T tokens in the longest report."""
 
     pixels: Tensor  # [B, 1, H, W] float, mean about 0 and variance about 1
     tokens: Tensor  # [B, T] ids, unmasked
     present: Tensor  # [B, T] false at padding
-    keep: Tensor  # [B, k] indices of the patches kept
+    keep: Tensor  # [B, k] indices of the patches kept, in ascending order
+    dropped: Tensor  # [B, n - k] indices of the other patches, in ascending order
     masked: Tensor  # [B, T] true where the encoder sees [MASK]
+    layout: Layout
 
 
 class SplitPairs(torch.utils.data.Dataset):
@@ -77,7 +97,9 @@ class SplitPairs(torch.utils.data.Dataset):
         tokens, present = pad([self.tokens[i] for i in shared], self.tokenizer.pad_token_id)
         masked = self._draw_masked_tokens(tokens, present, generators)
         pixels = self._load_pixels(shared, generators)
-        return Batch(pixels=pixels, tokens=tokens, present=present, keep=keep, masked=masked)
+        dropped = masking.dropped_patches(keep, self._patches())
+        layout = lay_out(present, masked)
+        return Batch(pixels, tokens, present, keep, dropped, masked, layout)
 
     def _sort_and_share(self, indices: Sequence[int]) -> list[int]:
         """The pairs of this process, shortest report first."""
@@ -93,11 +115,15 @@ class SplitPairs(torch.utils.data.Dataset):
 
     def _draw_kept_patches(self, generators: list[np.random.Generator]) -> Tensor:
         """Indices of the patches kept, `[B, k]`."""
-        patches_per_side = self.config.image_size // self.config.patch_size
-        patches = patches_per_side**2
+        patches = self._patches()
         ratio = self.config.image_mask
         keep = [masking.keep_patches(patches, ratio, generator) for generator in generators]
         return torch.from_numpy(np.stack(keep))
+
+    def _patches(self) -> int:
+        """Number of patches of an image, n."""
+        patches_per_side = self.config.image_size // self.config.patch_size
+        return patches_per_side**2
 
     def _draw_masked_tokens(
         self, tokens: Tensor, present: Tensor, generators: list[np.random.Generator]
@@ -122,6 +148,37 @@ class SplitPairs(torch.utils.data.Dataset):
             warps = [random_warp(generator) for generator in generators]
             warp = torch.tensor(np.stack(warps))
         return to_pixels(squares, self.config.image_size, warp)
+
+
+def lay_out(present: Tensor, masked: Tensor) -> Layout:
+    """The layout of a batch with these `present` and `masked` tokens, both `[B, T]` on the CPU."""
+    masked_report, masked_position = masked.nonzero(as_tuple=True)
+    return Layout(plan_packing(present), masked_report, masked_position)
+
+
+def micro_batches(batch: Batch, size: int) -> list[Batch]:
+    """A batch on the CPU in n parts of at most `size` pairs; each part takes every n-th pair.
+
+    The pairs of a batch are sorted by length, so each part has reports of all lengths and none
+    takes much more memory than the others.
+    """
+    count = math.ceil(len(batch.pixels) / size)
+    parts = []
+    for first in range(count):
+        every = slice(first, None, count)
+        present = batch.present[every]
+        masked = batch.masked[every]
+        part = Batch(
+            pixels=batch.pixels[every],
+            tokens=batch.tokens[every],
+            present=present,
+            keep=batch.keep[every],
+            dropped=batch.dropped[every],
+            masked=masked,
+            layout=lay_out(present, masked),
+        )
+        parts.append(part)
+    return parts
 
 
 class EpochOrder(torch.utils.data.Sampler):

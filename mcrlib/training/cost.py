@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from joblib import Parallel, delayed
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
@@ -26,7 +27,7 @@ from transformers import BertTokenizer
 
 from mcrlib import masking, pretrained
 from mcrlib.config import Config
-from mcrlib.data.batches import Batch
+from mcrlib.data.batches import Batch, lay_out
 from mcrlib.model import MCR
 from mcrlib.training.recompute import lighten
 
@@ -66,13 +67,18 @@ def random_batch(config: Config, lengths: Sequence[int], vocabulary: int = VOCAB
     masked = [masking.mask_tokens(row, config.report_mask, generator) for row in present.numpy()]
     pixels = torch.randn(pairs, 1, size, size)
     tokens = torch.randint(5, vocabulary, present.shape) * present
-    return Batch(
-        pixels=pixels.to(DEVICE),
-        tokens=tokens.to(DEVICE),
-        present=present.to(DEVICE),
-        keep=torch.from_numpy(np.stack(keep)).to(DEVICE),
-        masked=torch.from_numpy(np.stack(masked)).to(DEVICE),
+    kept = torch.from_numpy(np.stack(keep))
+    is_masked = torch.from_numpy(np.stack(masked))
+    batch = Batch(
+        pixels=pixels,
+        tokens=tokens,
+        present=present,
+        keep=kept,
+        dropped=masking.dropped_patches(kept, patches),
+        masked=is_masked,
+        layout=lay_out(present, is_masked),
     )
+    return send_to_device(batch, DEVICE)
 
 
 def measure_bytes(config: Config, lengths: Sequence[int], parts: int = 1) -> dict[str, float | str]:

@@ -6,6 +6,7 @@ in which floating-point numbers are added, and the random numbers that dropout d
 """
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -19,14 +20,14 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import AutocastKwargs, broadcast_object_list, send_to_device, set_seed
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import BertTokenizer
 
 from mcrlib import pretrained
 from mcrlib.config import PLAIN, Config
-from mcrlib.data.batches import Batch, EpochOrder, SplitPairs
+from mcrlib.data.batches import Batch, EpochOrder, SplitPairs, micro_batches
 from mcrlib.data.dataset import Dataset, refuse_problems
 from mcrlib.evaluation import retrieval
 from mcrlib.files import write
@@ -147,13 +148,14 @@ class Trainer:
         """Train all epochs that are left; returns the history, one row per epoch."""
         for epoch in range(self.position.epochs_done, self.config.epochs):
             self._start_epoch(epoch)
-            for batch in self._remaining_batches():
+            for parts in self._remaining_batches():
                 rate = learning_rate(self._progress(), self.config)
                 self._seed_dropout()
-                terms = _gradient(batch, self.accelerator, self.network, self.config)
-                self._check_finite(terms)
-                self._update_weights(rate)
-                self._count_step(terms)
+                terms = _gradient(parts, self.accelerator, self.network, self.config)
+                self._update_weights(rate, terms)
+                values = _read(terms)  # the step's only wait for the device: its work is queued
+                self._check_finite(values)
+                self._count_step(values)
                 self._save_if_due()
             self._end_epoch()
         self._finish()
@@ -173,9 +175,9 @@ class Trainer:
         # The steps that were taken before an interruption count as part of the epoch's time.
         self.epoch_started = time.perf_counter() - self.position.seconds
 
-    def _remaining_batches(self) -> Iterator[Batch]:
-        """The epoch's batches from the current position on, with a progress bar that shows pairs
-        per second, the time left and the peak memory."""
+    def _remaining_batches(self) -> Iterator[list[Batch]]:
+        """The epoch's batches in parts, from the current position on, with a progress bar that
+        shows pairs per second, the time left and the peak memory."""
         progress_bar = tqdm(
             self.loader,
             f"epoch {self.position.epochs_done + 1}/{self.config.epochs}",
@@ -186,8 +188,8 @@ class Trainer:
             leave=False,
             disable=bool(os.environ.get(PLAIN)) or not self.accelerator.is_main_process,
         )
-        for batch in progress_bar:
-            yield batch
+        for parts in progress_bar:
+            yield parts
             progress_bar.set_postfix_str(f"{peak_memory():.1f} GB", refresh=False)
 
     def _progress(self) -> float:
@@ -230,7 +232,14 @@ class Trainer:
             f"last save is kept; {file} lists the batch's pairs. Lower the learning rate `lr`."
         )
 
-    def _update_weights(self, rate: float) -> None:
+    def _update_weights(self, rate: float, terms: dict[str, Tensor]) -> None:
+        """Change the weights, unless one of `terms` is not finite.
+
+        The device decides that itself: AdamW skips an update whose `found_inf`, which is how
+        PyTorch's gradient scalers speak to it, is 1.
+        """
+        is_finite = torch.stack([*terms.values()]).isfinite().all()
+        self.optimizer.optimizer.found_inf = (~is_finite).float()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
@@ -357,35 +366,47 @@ def _batches(
             f"{accelerator.num_processes} processes; set batch_size to a multiple of their number."
         )
     loader = DataLoader(
-        pairs, batch_sampler=order, collate_fn=_already_collated, num_workers=config.workers
+        pairs,
+        batch_sampler=order,
+        collate_fn=functools.partial(_in_parts, size=config.micro_batch),
+        num_workers=config.workers,
+        pin_memory=accelerator.device.type == "cuda",
     )
     return _Batches(pairs, order, loader)
 
 
-def _already_collated(batch: Batch) -> Batch:
-    """SplitPairs returns whole batches. A function with a name, since workers must pickle it."""
-    return batch
+def _in_parts(batch: Batch, size: int) -> list[Batch]:
+    """The batch in micro batches of `size` pairs; 0 keeps it whole. Runs in the loader's workers,
+    which must be able to pickle it."""
+    if size == 0:
+        return [batch]
+    return micro_batches(batch, size)
 
 
 def _gradient(
-    batch: Batch, accelerator: Accelerator, network: nn.Module, config: Config
-) -> dict[str, float]:
+    parts: list[Batch], accelerator: Accelerator, network: nn.Module, config: Config
+) -> dict[str, Tensor]:
     """Forward pass, backward pass and clipping; returns `loss`, its terms and `gradient_norm`, each
-    over all processes."""
-    batch = send_to_device(batch, accelerator.device)
+    over all processes and still on the device."""
+    parts = send_to_device(parts, accelerator.device, non_blocking=True)
     if config.micro_batch:
-        terms = two_pass(network, batch, config.micro_batch, accelerator)
+        terms = two_pass(network, parts, accelerator)
     else:
+        (batch,) = parts
         with accelerator.autocast():
             terms = network(batch)
         accelerator.backward(terms["loss"])
-    names = [*terms, "gradient_norm"]
     own_terms = torch.stack([term.detach() for term in terms.values()])
     means = accelerator.reduce(own_terms, "mean")
+    over_all_processes = dict(zip(terms, means, strict=True))
     norm = accelerator.clip_grad_norm_(network.parameters(), config.clip_norm)
-    # This synchronises the device, so that we never step on a non-finite loss.
-    values = torch.cat([means, norm[None]]).tolist()
-    return dict(zip(names, values, strict=True))
+    return {**over_all_processes, "gradient_norm": norm}
+
+
+def _read(terms: dict[str, Tensor]) -> dict[str, float]:
+    """The terms as numbers. This waits for the device."""
+    values = torch.stack([*terms.values()]).tolist()
+    return dict(zip(terms, values, strict=True))
 
 
 def _epoch_line(history: list[dict[str, Any]], pairs: int, chance: float, config: Config) -> str:

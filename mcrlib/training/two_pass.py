@@ -21,7 +21,6 @@ random numbers because each micro batch has its own seed.
 
 import contextlib
 import functools
-import math
 
 import torch
 from accelerate import Accelerator
@@ -32,18 +31,16 @@ from mcrlib.data.batches import Batch
 from mcrlib.model import MCR
 
 
-def two_pass(
-    network: nn.Module, batch: Batch, size: int, accelerator: Accelerator
-) -> dict[str, Tensor]:
-    """Add the gradient of the whole batch's loss to the weights, encoding `size` pairs at once.
+def two_pass(network: nn.Module, parts: list[Batch], accelerator: Accelerator) -> dict[str, Tensor]:
+    """Add the gradient of the whole batch's loss to the weights, encoding one part at a time.
 
-    `network` is what `accelerator` made of an MCR. Returns the terms of the loss and their weighted
-    sum `loss`, as `MCR.forward` does.
+    `parts` are the batch's `data.batches.micro_batches`; `network` is what `accelerator` made of an
+    MCR. Returns the terms of the loss and their weighted sum `loss`, as `MCR.forward` does.
     """
     model = accelerator.unwrap_model(network)
-    parts = micro_batches(batch, size)
     sizes = [len(part.pixels) for part in parts]
-    seeds = torch.randint(2**62, (len(parts),)).tolist()
+    masked_count = sum(part.masked.sum() for part in parts)
+    seeds = torch.randint(2**62, (len(parts),)).tolist()  # drawn by the host: it waits for nothing
 
     # 1. All embeddings, without activations.
     image, report = _embed(model, parts, seeds, accelerator)
@@ -69,26 +66,12 @@ def two_pass(
             torch.manual_seed(seeds[i])  # the same dropout as in step 1
             with accelerator.autocast():
                 part_terms = network(part, surrogate_vrc)
-            shares = _shares_of_batch(part_terms, part, batch)
+            shares = _shares_of_batch(part_terms, part, sum(sizes), masked_count)
             accelerator.backward(model.weighted_sum(shares))
         del shares["vrc"]  # the surrogate: `terms` has the true value
         for name, share in shares.items():
             terms[name] = terms.get(name, 0) + share.detach()
     return {"loss": model.weighted_sum(terms), **terms}
-
-
-def micro_batches(batch: Batch, size: int) -> list[Batch]:
-    """The batch in n parts of at most `size` pairs; each part takes every n-th pair.
-
-    The pairs of a batch are sorted by length, so each part has reports of all lengths and none
-    takes much more memory than the others.
-    """
-    count = math.ceil(len(batch.pixels) / size)
-    parts = []
-    for first in range(count):
-        tensors = [tensor[first::count] for tensor in batch]
-        parts.append(Batch(*tensors))
-    return parts
 
 
 def _embed(
@@ -119,18 +102,19 @@ def _surrogate_vrc(
     return image_term + report_term + scale_term
 
 
-def _shares_of_batch(terms: dict[str, Tensor], part: Batch, batch: Batch) -> dict[str, Tensor]:
-    """What a micro batch adds to each term of the whole batch.
+def _shares_of_batch(
+    terms: dict[str, Tensor], part: Batch, pairs: int, masked_count: Tensor
+) -> dict[str, Tensor]:
+    """What a micro batch adds to each term of the whole batch of so many pairs and masked tokens.
 
     L_mim and L_mrm are means over images and masked tokens, so a mean over a part is scaled by the
     part's share of them. The surrogate of L_vrc is a share already.
     """
     shares = {"vrc": terms["vrc"]}
     if "mim" in terms:
-        image_share = len(part.pixels) / len(batch.pixels)
+        image_share = len(part.pixels) / pairs
         shares["mim"] = image_share * terms["mim"]
     if "mrm" in terms:
-        masked_count = batch.masked.sum()
         token_share = part.masked.sum() / masked_count * distributed.weight(masked_count)
         shares["mrm"] = token_share * terms["mrm"]
     return shares
