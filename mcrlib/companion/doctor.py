@@ -1,7 +1,8 @@
 """What this machine offers for a run, and whether the run may start.
 
 `python -m mcrlib.companion.doctor RUN DATA WEIGHTS` prints a report;
-`python -m mcrlib.companion.doctor --may-run RUN DATA CONFIRM` fails if the run may not start.
+`python -m mcrlib.companion.doctor --may-run RUN DATA CONFIRM WEIGHTS` fails if the run may not
+start.
 """
 
 import os
@@ -12,6 +13,9 @@ from pathlib import Path
 
 from mcrlib import config
 
+# Prepared data, the saves of a training and its results, in GB: the paper's size, and any other.
+DISK_FOR_MIMIC = 26
+DISK_FOR_OTHERS = 1
 SOURCES = {
     "table": "a CSV, TSV, Parquet or JSON-lines file with the columns image and report",
     "openi": "the folder with Open-i's reports and PNG images",
@@ -36,11 +40,12 @@ def report(run: str, data: str, weights: str) -> Iterator[str]:
         yield f"weights  {_weights(settings, weights)}"
 
 
-def obstacle(run: str, data: str, confirm: str) -> str:
+def obstacle(run: str, data: str, confirm: str, weights: str = "") -> str:
     """Why the run may not start, and what to do; "" if it may.
 
-    `data` is a path, "" if not given; `confirm` is "1" if the user accepts a run's cost. Raises
-    ValueError for an unknown run.
+    `data` and `weights` are paths, "" if not given; `confirm` is "1" if the user accepts a run's
+    cost. What would stop the run after hours of training is looked for here: the disk, the folders
+    to write to, and the Java that METEOR needs. Raises ValueError for an unknown run.
     """
     if run == "reference":
         return "RUN=reference is a copy that draws and never trains: use RUN=demo."
@@ -57,7 +62,37 @@ def obstacle(run: str, data: str, confirm: str) -> str:
             "timed that yet; our guess is a day or more per model on one GPU. Set CONFIRM=1 to "
             "start it."
         )
+    if weights and not Path(weights).is_dir():
+        return f"WEIGHTS={weights} must be the folder with the pretrained encoders; there is none."
+    return _of_the_machine(run)
+
+
+def _of_the_machine(run: str) -> str:
+    """What this machine lacks for a run, and what to do; "" if it lacks nothing."""
+    for name in ("data", "results", "figures"):
+        folder = _existing(config.ROOT / name / run)
+        if not folder.is_dir():
+            return f"{folder} is a file where a folder is needed: rename or remove it."
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return f"{folder} cannot be written to: give yourself the right to write there."
+    needed = DISK_FOR_MIMIC if run == "mimic" else DISK_FOR_OTHERS
+    free = shutil.disk_usage(config.ROOT).free / 1e9
+    if free < needed and not (config.ROOT / "results" / run).is_dir():
+        return f"RUN={run} needs {needed} GB, but {config.ROOT} has {free:.1f} GB free: make room."
+    from mcrlib.evaluation import java  # imported lazily: slow
+
+    try:
+        java.executable()
+    except FileNotFoundError as error:
+        return str(error)
     return ""
+
+
+def _existing(path: Path) -> Path:
+    """The path itself if it exists, or else the nearest folder above it that does."""
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 def main(arguments: list[str]) -> str | int:
