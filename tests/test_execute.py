@@ -177,6 +177,11 @@ def test_only_their_owner_can_read_notebooks_about_patients(tmp_path, home, para
         assert path.stat().st_mode & 0o777 == mode
 
 
+def _take_interrupts():
+    """A shell's background jobs ignore Ctrl-C, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupt_is_one_sentence_that_says_how_to_go_on(tmp_path):
     """Ctrl-C in a terminal reaches the kernel as well as the process that started it."""
     started = tmp_path / "started"
@@ -186,7 +191,13 @@ def test_an_interrupt_is_one_sentence_that_says_how_to_go_on(tmp_path):
     notebook = tmp_path / "in.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), notebook)
     command = [sys.executable, "-m", "mcrlib.companion.execute", notebook, tmp_path / "out.ipynb"]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    running = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=_take_interrupts,
+    )
     try:
         while not started.exists():
             assert running.poll() is None

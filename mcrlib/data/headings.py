@@ -353,6 +353,8 @@ def split_inline(line: str, is_whole_report: bool) -> list[str]:
     In general only headings in capitals after a sentence count. If the line is the whole report,
     all headings of `SPELLINGS` do, unless the word before binds them: "the overall impression:".
     """
+    if " " not in line:
+        return [line]  # a heading inside a line follows a blank
     is_lower = is_whole_report and line.islower()
     starts = []
     begin = 0

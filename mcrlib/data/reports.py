@@ -15,6 +15,7 @@ import re
 from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from mcrlib.data.headings import (
@@ -200,6 +201,15 @@ def _lines_of_one(report: str) -> list[str]:
 def _opening(
     line: str, current: str, starts_paragraph: bool, trusts_lower_case: bool
 ) -> _Opening | None:
+    """The section that `line` opens with a heading, or None: `_find_opening`, remembered for short
+    lines, since reports repeat their headings."""
+    find = _remembered_opening if len(line) <= MOST_CHARACTERS else _find_opening
+    return find(line, current, starts_paragraph, trusts_lower_case)
+
+
+def _find_opening(
+    line: str, current: str, starts_paragraph: bool, trusts_lower_case: bool
+) -> _Opening | None:
     """The section that `line` opens with a heading, or None.
 
     `current` is the section of the lines before. `trusts_lower_case`: the report was cut into lines
@@ -219,6 +229,9 @@ def _opening(
     if marked:
         return _unknown_opening(line, marked, current, starts_paragraph)
     return _misspelt_line(line, current, starts_paragraph)
+
+
+_remembered_opening = lru_cache(maxsize=4096)(_find_opening)
 
 
 def _is_aside(line: str, aside: re.Match, starts_paragraph: bool) -> bool:

@@ -18,9 +18,6 @@ def main(arguments: list[str]) -> int:
         config = load(**settings)
         dataset = open_dataset(config.data_folder)
         train(config, dataset)
-    except KeyboardInterrupt:
-        print("Stopped; run the same command again to go on from the last save.", file=sys.stderr)
-        return 130
     except (ValueError, OSError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -28,4 +25,8 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("Stopped; run the same command again to go on from the last save.", file=sys.stderr)
+        sys.exit(130)
