@@ -80,7 +80,7 @@ guard: $(ENV)
 data: guard ## pairs: manifest and image cache in data/RUN
 	@$(call NOTEBOOK,00_data,) data overrides
 
-# What was made from other settings or pairs than those asked for is refused, never taken as it is.
+# Refuse models and embeddings that were made from other settings or pairs than those asked for.
 settled: data
 	@$(PYTHON) -m mcrlib.companion.settled "$$RUN" "$$VARIANTS" "$$SEEDS" "$$SET"
 

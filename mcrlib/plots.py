@@ -256,7 +256,9 @@ def loss_curves(history: pd.DataFrame, pool: int | None = None) -> Figure:
     recall_axes.plot(validated["epoch"], percent, "o-", clip_on=False)
     legend = loss_axes.get_lines()
     if pool is not None:
-        chance = 100 * min(1.0, 10 / pool)
+        from mcrlib.evaluation.retrieval import chance_recall  # imported lazily: slow
+
+        chance = 100 * chance_recall((10,), pool)["R@10"]
         line = recall_axes.axhline(chance, color="0.4", linestyle="--", label="chance")
         legend = [*legend, line]
     recall_axes.set(xlabel="epoch", ylabel="validation Recall@10 (%)", ylim=(0, None))

@@ -124,8 +124,7 @@ def efficiency_parts(steps: Numbers) -> str:
 def data_lengths(settings: Config, dataset: Dataset) -> str:
     """Of the figure of report lengths and counts."""
     return (
-        f"Report lengths in words, and pairs by split and by view. Run {settings.run}, "
-        f"{len(dataset.frame):,} pairs, source {settings.source}."
+        f"Report lengths in words, and pairs by split and by view. {_all_pairs(settings, dataset)}"
     )
 
 
@@ -133,7 +132,7 @@ def data_examples(settings: Config, dataset: Dataset) -> str:
     """Of the figure of the first pairs."""
     return (
         "The first image-report pairs, with how each report begins. "
-        f"Run {settings.run}, {len(dataset.frame):,} pairs, source {settings.source}."
+        f"{_all_pairs(settings, dataset)}"
     )
 
 
@@ -215,6 +214,10 @@ _BOUNDS = (
     "of what is possible."
 )
 _TIMES = "Ratios are to dual without recomputation; time is forward and backward."
+
+
+def _all_pairs(settings: Config, dataset: Dataset) -> str:
+    return f"Run {settings.run}, {len(dataset.frame):,} pairs, source {settings.source}."
 
 
 def _timing(steps: Numbers) -> str:

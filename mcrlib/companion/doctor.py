@@ -63,7 +63,9 @@ def obstacle(run: str, data: str, confirm: str, weights: str = "") -> str:
             "start it."
         )
     if weights and not Path(weights).is_dir():
-        return f"WEIGHTS={weights} must be the folder with the pretrained encoders; there is none."
+        return (
+            f"WEIGHTS={weights} must be the folder with the pretrained encoders, but is no folder."
+        )
     return _of_the_machine(run)
 
 

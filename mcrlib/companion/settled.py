@@ -1,7 +1,7 @@
 """Whether what a run has finished is what is asked for now.
 
-`python -m mcrlib.companion.settled RUN VARIANTS SEEDS SET` is asked by `make` before it takes
-finished models and embeddings as they are: make compares names of files, and not what is in them.
+`make` runs `python -m mcrlib.companion.settled RUN VARIANTS SEEDS SET` before it reuses finished
+models and embeddings, because make itself sees only that the files exist.
 """
 
 import sys

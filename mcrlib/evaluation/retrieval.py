@@ -136,7 +136,7 @@ def evaluate(
     label_sets = None if labels is None else _label_sets(labels, pool)
 
     resampled = "pairs" if patients is None else "patients"
-    result = {"pool": pool, "chance": _chance(ks, pool), "resampled": resampled}
+    result = {"pool": pool, "chance": chance_recall(ks, pool), "resampled": resampled}
     codes = np.stack(list(policies.values()))  # [P, N]
     pool_ranks = _ranks_both_ways(image, report, codes)
     cells = _cells_with_intervals(pool_ranks, patient_codes, ks, draws, seed)
@@ -144,7 +144,7 @@ def evaluate(
     if pool > CHUNK:
         chunk_ranks = _ranks_in_chunks(image, report, codes, seed)
         chunk_cells = [_recall_cell(row, ks) for row in chunk_ranks]
-        result["chunks_1000"] = {"chance": _chance(ks, CHUNK)}
+        result["chunks_1000"] = {"chance": chance_recall(ks, CHUNK)}
         result["chunks_1000"].update(_by_direction(policies, chunk_cells))
     if label_sets is not None:
         result["labels"] = _by_labels(image, report, label_sets, ks)
@@ -163,8 +163,8 @@ def telling_k(pool: int, ks: Ks = (1, 5, 10)) -> int:
     return max(telling, default=min(ks))
 
 
-def _chance(ks: Ks, pool: int) -> dict[str, float]:
-    """Recall@K of random retrieval, policy `pair`."""
+def chance_recall(ks: Ks, pool: int) -> dict[str, float]:
+    """Recall@K of random retrieval, 0 to 1, policy `pair`, by the name of its column: "R@10"."""
     return {f"R@{k}": min(k / pool, 1.0) for k in ks}
 
 

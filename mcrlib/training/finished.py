@@ -1,6 +1,6 @@
 """What a model was made from, and whether that is what is asked for now (ours).
 
-Only small files are read, so that `make` can ask before it takes a finished model as it is.
+Only small files are read, so that `make` can ask before it reuses a finished model.
 """
 
 import json
@@ -33,7 +33,7 @@ def check_inputs(folder: Path, inputs: dict[str, Any]) -> None:
 
 
 def _keep(name: str, value: Any) -> str:
-    """How to ask for the model as it is, if a setting can do that."""
+    """How to keep the model, if repeating a setting can do that."""
     if name not in Config.model_fields or name in MAKE_VARIABLES:
         return "To go on, "
     return f"Repeat SET='{name}: {json.dumps(value)}' to use it as it is, "

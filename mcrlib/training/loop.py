@@ -269,7 +269,8 @@ class Trainer:
         table = pd.DataFrame(history).to_csv(index=False)
         write(self.config.folder / "history.csv", table.encode())
         self.saves.save(self.position)
-        chance = min(1.0, 10 / len(self.dataset.indices("validate")))  # of validate_recall@10
+        validation_pairs = len(self.dataset.indices("validate"))
+        chance = retrieval.chance_recall((10,), validation_pairs)["R@10"]
         print(_epoch_line(history, len(self.pairs), chance, self.config), flush=True)
 
     def _finish(self) -> None:
