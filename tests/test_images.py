@@ -709,3 +709,33 @@ def mutated(content, draw):
         if not content:
             return b"x"
     return bytes(content)
+
+
+def test_a_path_can_be_a_text_or_a_path(tmp_path):
+    path = tmp_path / "film.png"
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(path)
+
+    np.testing.assert_array_equal(images.read(str(path), 16), images.read(path, 16))
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("no-such-file.png", "image file is missing"),
+        ("film\0.png", "image path holds a null character"),
+        (None, "must be a path, an array or a function, not of the type NoneType"),
+        (3, "not of the type int"),
+        (["film.png"], "not of the type list"),
+        (lambda: None, "must return bytes or an array, not NoneType"),
+        (lambda: "film.png", "must return bytes or an array, not str"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_a_sentence(source, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        images.read(source, 16)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "32", None, True, 100_000])
+def test_a_size_that_is_no_number_of_pixels_is_refused(size):
+    with pytest.raises(ValueError, match="size must be a whole number from 1 to 4,096"):
+        images.read(np.arange(256, dtype=np.uint8).reshape(16, 16), size)

@@ -8,7 +8,6 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -17,6 +16,8 @@ from mcrlib.data import dicom, dicom_pixels, grey_levels, jpeg
 from mcrlib.data.grey_levels import MAX_FILE_BYTES, MAX_PIXELS, Refusal
 
 MIN_SIDE = 8  # pixels; a smaller image shows nothing
+
+MAX_SIDE = 4096  # pixels of the square asked for; encoders take a tenth of it
 
 # Pillow raises DecompressionBombError at twice this number, before it allocates memory.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
@@ -39,7 +40,7 @@ UPRIGHT = {
 
 BROKEN_ARCHIVE = (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 
-Source = Path | np.ndarray | Callable[[], "bytes | np.ndarray"]
+Source = str | os.PathLike | np.ndarray | Callable[[], "bytes | np.ndarray"]
 
 
 def read(source: Source, size: int) -> np.ndarray:
@@ -52,8 +53,9 @@ def read(source: Source, size: int) -> np.ndarray:
     DICOM's VOI LUT if it has one, else by percentiles; eight bits are not changed. The picture is
     turned as its EXIF orientation says. Raises ValueError if there is no usable radiograph, or
     one beyond the limits in `mcrlib.data.grey_levels`; the message says why in a sentence, without
-    the file's name.
+    the file's name. `size` is in pixels, from 1 to 4,096.
     """
+    _check_size(size)
     content = _content(source)
     try:
         with warnings.catch_warnings(action="ignore"):  # faults that matter raise an error
@@ -76,12 +78,18 @@ def read(source: Source, size: int) -> np.ndarray:
     return square
 
 
+def _check_size(size: int) -> None:
+    is_whole_number = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
+    if not is_whole_number or not 1 <= size <= MAX_SIDE:
+        raise ValueError(f"size must be a whole number from 1 to {MAX_SIDE:,}, not {size!r}")
+
+
 def _content(source: Source) -> bytes | np.ndarray:
     """The file's bytes, or the array."""
     if isinstance(source, np.ndarray):
         return source
     try:
-        content = _read_file(source) if isinstance(source, Path) else source()
+        content = _bytes_or_array(source)
     except (FileNotFoundError, KeyError):  # KeyError: an archive without this member
         raise ValueError("image file is missing") from None
     except OSError as error:
@@ -95,7 +103,23 @@ def _content(source: Source) -> bytes | np.ndarray:
     return content
 
 
-def _read_file(path: Path) -> bytes:
+def _bytes_or_array(source: Source) -> bytes | np.ndarray:
+    """What a path or a function leads to."""
+    if isinstance(source, (str, os.PathLike)):
+        if "\0" in os.fspath(source):
+            raise ValueError("image path holds a null character")
+        return _read_file(source)
+    if not callable(source):
+        kind = type(source).__name__
+        raise ValueError(f"image must be a path, an array or a function, not of the type {kind}")
+    content = source()
+    if not isinstance(content, (bytes, np.ndarray)):
+        kind = type(content).__name__
+        raise ValueError(f"the image's function must return bytes or an array, not {kind}")
+    return content
+
+
+def _read_file(path: str | os.PathLike) -> bytes:
     """A regular file's bytes; a link is followed."""
     with open(path, "rb", opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
