@@ -35,30 +35,46 @@ def save(path: str | Path, values: Any, **provenance: Any) -> None:
     packages, device and peak memory that made them.
 
     NumPy and PyTorch numbers and arrays become numbers and lists. Raises ValueError for numbers
-    that are not finite, and TypeError for what JSON cannot hold.
+    that are not finite, and TypeError for what JSON cannot hold; no file is then written.
     """
     about = dict(provenance)
     about["peak_memory_gb"] = round(peak_memory(), 2)
     about.update(environment())
     record = {"values": values, "provenance": about}
-    text = json.dumps(record, indent=1, default=_to_json, allow_nan=False)
+    try:
+        text = json.dumps(record, indent=1, default=_to_json, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be written: {error}.") from None
     write(config.project_path(path), text.encode() + b"\n")
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """What `save` wrote: `{"values": ..., "provenance": {...}}`. Raises FileNotFoundError."""
+    """What `save` wrote: `{"values": ..., "provenance": {...}}`.
+
+    Raises FileNotFoundError if there is no such file, and ValueError if it holds anything else.
+    """
     path = config.project_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}: run the notebook that makes it.")
-    return json.loads(path.read_text())
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError:  # of JSON and of UTF-8
+        record = None
+    if not isinstance(record, dict) or not {"values", "provenance"} <= set(record):
+        raise ValueError(
+            f"{path} is damaged or not a file of numbers: remove it and run the notebook that "
+            "makes it."
+        )
+    return record
 
 
 def is_current(path: str | Path, inputs: dict[str, str]) -> bool:
     """Whether `path` holds numbers that were made from these `inputs` (name -> hash or setting), so
-    that they need not be computed again."""
-    if not config.project_path(path).is_file():
+    that they need not be computed again. A damaged file is not current."""
+    try:
+        provenance = load(path)["provenance"]
+    except (FileNotFoundError, ValueError):
         return False
-    provenance = load(path)["provenance"]
     return provenance.get("inputs") == inputs
 
 

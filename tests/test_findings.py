@@ -610,3 +610,9 @@ def test_each_step_does_what_its_docstring_shows():
     assert finding_rules.collect_mentions([effusion], phrases, characters, words) == (
         findings.Mention("Pleural Effusion", "absent", start=8, end=16, side="left"),
     )
+
+
+@pytest.mark.parametrize("text", ["Edema.", b"Edema.", {"id": "Edema."}])
+def test_agreement_does_not_take_one_report_for_a_list_of_letters(text):
+    with pytest.raises(ValueError, match="must be a list of texts"):
+        findings.agreement(text, text)

@@ -448,3 +448,25 @@ def test_numbers_that_rest_on_the_findings_rules_record_them(prepared, tmp_path,
             provenance = results.load(folder / f"{name}.json")["provenance"]
             assert provenance["inputs"]["findings"] == digest
     assert len(findings.rules_digest()) > 0
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"[]", b'{"values": 1}', b"<<<<<<< HEAD\n{}"]
+)
+def test_a_damaged_file_of_numbers_is_named_and_not_current(tmp_path, content):
+    path = tmp_path / "recall.json"
+    path.write_bytes(content)
+
+    with pytest.raises(ValueError, match=r"recall\.json is damaged or not a file of numbers"):
+        results.load(path)
+    assert not results.is_current(path, {})
+
+
+def test_numbers_that_json_cannot_hold_name_the_file_and_leave_it_as_it_was(tmp_path):
+    path = tmp_path / "recall.json"
+    results.save(path, {"R@1": 1.0})
+    before = path.read_bytes()
+
+    with pytest.raises(ValueError, match=r"recall\.json cannot be written: .*nan"):
+        results.save(path, {"R@1": float("nan")})
+    assert path.read_bytes() == before

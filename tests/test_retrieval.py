@@ -552,3 +552,28 @@ def test_label_ceiling_equals_a_simulated_oracle():
         trials.append([1 + (row > row[i]).sum() for i, row in enumerate(scores)])
     simulated = retrieval.recall_at(trials, ks=(1, 2, 3))
     assert retrieval.label_ceiling(labels, ks=(1, 2, 3)) == pytest.approx(simulated, abs=0.01)
+
+
+@pytest.mark.parametrize("ranks", [[0, 1], [-1], ["1", "2"], "12", [float("nan")], [None]])
+def test_recall_refuses_what_are_no_ranks(ranks):
+    with pytest.raises(ValueError, match="ranks must be numbers that count from 1"):
+        retrieval.recall_at(ranks)
+
+
+@pytest.mark.parametrize("matrix", [np.eye(3, dtype=int), torch.eye(3)])
+def test_a_matrix_of_zeros_and_ones_is_no_list_of_labels(matrix):
+    rows = np.eye(3)
+
+    with pytest.raises(ValueError, match="not a matrix: write the names of the columns"):
+        retrieval.evaluate(rows, rows, labels=matrix)
+
+
+@pytest.mark.parametrize("p_values", [0.5, [0.1, float("nan")], [2.0], [-0.1]])
+def test_holm_refuses_what_are_no_p_values(p_values):
+    with pytest.raises(ValueError, match="p values must be a list of numbers from 0 to 1"):
+        retrieval.holm(p_values)
+
+
+def test_an_empty_pool_has_no_chance_recall():
+    with pytest.raises(ValueError, match="pool must be a whole number of at least 1"):
+        retrieval.chance_recall((1, 5), 0)

@@ -429,3 +429,13 @@ def test_a_failure_of_meteor_shows_no_report(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError) as raised:
         text_metrics.score(["secret lungs"], ["secret lungs"])
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["No effusion.", b"No effusion.", {"id": "No effusion."}])
+def test_one_text_is_not_taken_for_a_list_of_letters(text):
+    with pytest.raises(ValueError, match="hypotheses must be a list of texts"):
+        text_metrics.score(text, ["No effusion."])
+    with pytest.raises(ValueError, match="references must be a list of texts"):
+        text_metrics.score(["No effusion."], text)
+    with pytest.raises(ValueError, match="texts must be a list of texts"):
+        text_metrics.curves(text, {})

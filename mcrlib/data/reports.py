@@ -14,6 +14,7 @@ before the impression, count as findings. All steps take time in proportion to t
 import re
 from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -133,8 +134,10 @@ def sections(text: str) -> dict[str, str]:
     Sections that repeat (several impressions, studies in parts) are joined in order. Text under
     "FINDINGS AND IMPRESSION" counts as the findings and as the impression, unless they have a
     heading of their own. Text of a wet read or an addendum is in no other section. A text without
-    any heading is all findings. Takes time in proportion to the text.
+    any heading is all findings. Takes time in proportion to the text. Raises ValueError if it is
+    not a text.
     """
+    check_is_text(text)
     blocks = _blocks(text)
     by_section: dict[str, list[str]] = defaultdict(list)  # paragraphs
     for block in blocks:
@@ -154,8 +157,10 @@ def headings(text: str) -> list[Heading]:
     """The headings of a report in order, each with the section that its text went to.
 
     The headings of a data set, how often each was met and where it went:
-    `Counter(heading for text in texts for heading in headings(text))`.
+    `Counter(heading for text in texts for heading in headings(text))`. Raises ValueError if it is
+    not a text.
     """
+    check_is_text(text)
     blocks = _blocks(text)
     return [Heading(block.heading, block.section) for block in blocks if block.heading]
 
@@ -619,8 +624,9 @@ def clean(text: str) -> str:
 
     List numbers and bullets, times of day and the marks of de-identification (`___`, `XXXX`) are
     removed, and units are spelt one way. Case and wording stay. Takes time in proportion to the
-    text.
+    text. Raises ValueError if it is not a text.
     """
+    check_is_text(text)
     lines = [" ".join(line.split()) for line in text.splitlines()]
     text = "\n".join([line for line in lines if line])
     text = _without_list_numbers(_without_bullets(text))
@@ -691,7 +697,19 @@ def same_text(text: str) -> str:
 
     Raises ValueError if the report is not a text.
     """
-    if not isinstance(text, str):
-        raise ValueError(f"a report must be text, got {text!r}: use '' for a missing report.")
+    check_is_text(text)
     words = text.lower().split()
     return " ".join(words)
+
+
+def check_is_text(text: str) -> None:
+    """Raise ValueError unless a report is a text."""
+    if not isinstance(text, str):
+        raise ValueError(f"a report must be text, got {text!r}: use '' for a missing report.")
+
+
+def check_are_texts(texts: Iterable[str], name: str) -> None:
+    """Raise ValueError for a single text, or texts by name, where a list called `name` belongs."""
+    if isinstance(texts, (str, bytes, Mapping)):
+        kind = type(texts).__name__
+        raise ValueError(f"{name} must be a list of texts, not a {kind}: write [text] for one.")

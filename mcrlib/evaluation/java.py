@@ -20,6 +20,8 @@ import numpy as np
 from numpy import ndarray as Array
 from pycocoevalcap.tokenizer import ptbtokenizer
 
+from mcrlib.data import reports
+
 PYCOCOEVALCAP = Path(ptbtokenizer.__file__).parents[1]
 TOKENISER_JAR = PYCOCOEVALCAP / "tokenizer" / "stanford-corenlp-3.4.1.jar"
 METEOR_JAR = PYCOCOEVALCAP / "meteor" / "meteor-1.5.jar"
@@ -114,10 +116,7 @@ def tokenize(texts: Texts) -> list[str]:
     """
     lines = []
     for text in texts:
-        if not isinstance(text, str):
-            raise ValueError(
-                f"a report must be text, got {text!r}: use an empty string for a missing report."
-            )
+        reports.check_is_text(text)
         lines.append(" ".join(text.splitlines()))
     command = [executable(), *LOCALE, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     command += ["-cp", TOKENISER_JAR, "edu.stanford.nlp.process.PTBTokenizer"]

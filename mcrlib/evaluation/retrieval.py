@@ -78,12 +78,15 @@ def ranks(
 def recall_at(ranks: Iterable[int], ks: Ks = (1, 5, 10)) -> dict[int, float]:
     """Recall@K by k: the share of queries, in [0, 1], whose rank is at most k.
 
-    Raises ValueError if there are no ranks or no `ks`.
+    Raises ValueError if there are no ranks or no `ks`, and for ranks that are not numbers from 1.
     """
     _check_ks(ks)
     ranks = np.asarray(ranks)
     if not ranks.size:
         raise ValueError("there are no ranks, so Recall@K is undefined: give at least one query.")
+    is_number = np.issubdtype(ranks.dtype, np.number)
+    if not is_number or not (ranks >= 1).all():
+        raise ValueError(f"ranks must be numbers that count from 1, as `ranks` gives: got {ranks}.")
     recalls = {}
     for k in ks:
         is_hit = ranks <= k
@@ -164,7 +167,11 @@ def telling_k(pool: int, ks: Ks = (1, 5, 10)) -> int:
 
 
 def chance_recall(ks: Ks, pool: int) -> dict[str, float]:
-    """Recall@K of random retrieval, 0 to 1, policy `pair`, by the name of its column: "R@10"."""
+    """Recall@K of random retrieval, 0 to 1, policy `pair`, by the name of its column: "R@10".
+
+    Raises ValueError for an empty pool.
+    """
+    _check_count(pool, "pool")
     return {f"R@{k}": min(k / pool, 1.0) for k in ks}
 
 
@@ -236,8 +243,13 @@ def _why_nothing_can_differ(is_hit_a: Array, is_hit_b: Array, k: int) -> str:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: adjusted p values, in the order given."""
+    """Holm's step-down correction: adjusted p values, in the order given.
+
+    Raises ValueError unless they are a list of numbers from 0 to 1.
+    """
     p = np.asarray(p_values, dtype=float)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p values must be a list of numbers from 0 to 1: got {p_values}.")
     ascending = p.argsort()
     hypotheses_left = np.arange(len(p), 0, -1)
     multiplied = p[ascending] * hypotheses_left
@@ -382,7 +394,13 @@ def _to_list(values: Iterable, name: str) -> list:
 
 
 def _label_sets(labels: Iterable[Iterable[str]], length: int) -> list[frozenset]:
-    """The set of labels of each pair; ValueError for a text or a number in place of a list."""
+    """The set of labels of each pair; ValueError for a text or a number in place of a list, and for
+    a matrix of zeros and ones, whose rows would be read as lists of the labels 0 and 1."""
+    if getattr(labels, "ndim", 1) != 1:
+        raise ValueError(
+            "labels must hold a list of labels for each row, not a matrix: write the names of the "
+            "columns that a row has."
+        )
     sets = []
     for row, pair_labels in enumerate(_entries(labels, length, "labels")):
         try:

@@ -22,6 +22,7 @@ from nltk.util import ngrams
 from numpy import ndarray as Array
 from scipy.sparse import csr_array
 
+from mcrlib.data.reports import check_are_texts
 from mcrlib.evaluation import java
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
@@ -45,6 +46,8 @@ def score(
     FileNotFoundError without Java, which the tokeniser needs even if METEOR is left out;
     RuntimeError if the Java programs fail.
     """
+    check_are_texts(hypotheses, "hypotheses")
+    check_are_texts(references, "references")
     n = len(references)
     if n == 0 or len(hypotheses) != n:
         raise ValueError(f"each hypothesis needs one reference: {len(hypotheses)} and {n} given.")
@@ -76,6 +79,7 @@ def curves(
     best score that one of the first K hits has alone (BLEU: with pycocoevalcap's smoothing). Raises
     ValueError for hits that are not indices of the pool, and the same errors as `score`.
     """
+    check_are_texts(texts, "texts")
     rankings = _checked_rankings(hits, len(texts))
     depth = max(ranking.shape[1] for ranking in rankings.values())
     reports = _Reports(texts, documents=len(texts))
@@ -105,8 +109,10 @@ def curves(
 def floor(n: int, k: int = 10, seed: int = 0) -> Array:
     """Hits [n, min(k, n)] of a random retrieval, which any real curve should exceed.
 
-    Each row holds distinct indices of a pool of n pairs.
+    Each row holds distinct indices of a pool of n pairs. Raises ValueError for an empty pool.
     """
+    if n < 1 or k < 1:
+        raise ValueError(f"a random retrieval needs n and k of at least 1: got {n} and {k}.")
     rng = np.random.default_rng(seed)
     hits = []
     for _ in range(n):
