@@ -237,9 +237,7 @@ def test_old_encodings_are_read():
 
 
 @pytest.mark.parametrize("function", [reports.sections, reports.headings, reports.clean])
-@pytest.mark.parametrize(
-    "value", [None, 3, float("nan"), b"Clear.", ["Clear."]]
-)
+@pytest.mark.parametrize("value", [None, 3, float("nan"), b"Clear.", ["Clear."]])
 def test_what_is_no_text_is_refused_in_a_sentence(function, value):
     with pytest.raises(ValueError, match="a report must be text, got"):
         function(value)

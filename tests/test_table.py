@@ -405,3 +405,66 @@ def test_if_every_row_is_left_out_excluded_csv_says_why(folder):
 def test_no_table_given(home):
     with pytest.raises(FileNotFoundError, match="none was given"):
         next(table.rows(config.load("table")))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_csv_as_spreadsheets_write_it(folder, separator, encoding):
+    path = folder / "export.csv"
+    rows = [
+        {"image": "b.png", "report": "Größe normal; clear, no effusion | none."},
+        {"image": "c.png", "report": "Second\treport."},
+    ]
+    text = pd.DataFrame(rows).to_csv(index=False, sep=separator)
+    path.write_bytes(text.encode(encoding))
+
+    read = table.rows(config.load("table", data=str(path)))
+
+    assert [row.text for row in read] == [row["report"] for row in rows]
+
+
+def test_case_and_margins_of_column_names_do_not_count(folder):
+    rows = [{" Image": "b.png", "REPORT ": "Clear.", "Patient_ID": "7"}]
+    path = save(folder / "names.csv", rows)
+
+    (row,) = table.rows(config.load("table", data=str(path)))
+
+    assert (row.source, row.text, row.patient_id) == ("b.png", "Clear.", "7")
+
+
+def test_the_exact_name_comes_first_and_two_that_are_alike_are_not_guessed(folder):
+    both = [{"image": "b.png", "Report": "Draft.", "report": "Final."}]
+    (row,) = table.rows(config.load("table", data=str(save(folder / "both.csv", both))))
+    assert row.text == "Final."
+
+    doubtful = [{"image": "b.png", "Report": "Draft.", "REPORT": "Final."}]
+    with pytest.raises(ValueError, match="no column for report"):
+        list(table.rows(config.load("table", data=str(save(folder / "two.csv", doubtful)))))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_columns_of_marks_are_labels_as_in_chexpert(folder, suffix):
+    marks = [(1, -1, 0), (0, None, 1), (None, None, None)]
+    rows = []
+    for edema, fracture, mass in marks:
+        rows.append({"image": "b.png", "report": "x", "Edema": edema, "fracture": fracture})
+        rows[-1]["Mass"] = mass  # no label of CheXpert's
+    settings = config.load("table", data=str(save(folder / f"marks{suffix}", rows)))
+
+    read = list(table.rows(settings))
+
+    assert [row.labels for row in read] == [["Edema"], [], []]
+    assert [row.uncertain for row in read] == [["Fracture"], [], []]
+    notes = table.notes(settings)
+    assert "labels: from the columns Edema, Fracture; 1 is present, -1 uncertain" in notes
+    assert "not used: Mass" in notes
+
+
+def test_a_column_of_labels_comes_before_columns_of_marks(folder):
+    rows = [{"image": "b.png", "report": "x", "labels": "Mass", "Edema": 1, "A long name.": "y"}]
+    settings = config.load("table", data=str(save(folder / "marks.csv", rows)))
+
+    (row,) = table.rows(settings)
+
+    assert row.labels == ["Mass"]
+    assert any(note.startswith("not used: Edema, 1 with a name") for note in table.notes(settings))

@@ -111,6 +111,10 @@ def zeros_restored(ids: Iterable[str]) -> dict[str, str]:
 
 # Labels
 
+# In a column of one label, as in CheXpert's tables; 0 and a blank say absent and not mentioned.
+PRESENT_MARKS = ("1", "1.0", "True", "true", "TRUE")
+UNCERTAIN_MARKS = ("-1", "-1.0")
+
 
 def label_separator(values: Iterable[Any]) -> str:
     """What separates the labels of a column's texts: the first of `SEPARATORS` that occurs."""

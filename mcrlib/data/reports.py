@@ -11,6 +11,7 @@ Many radiologists skip the findings heading. In such a report the paragraphs und
 before the impression, count as findings. All steps take time in proportion to the text.
 """
 
+import codecs
 import re
 from bisect import bisect_right
 from collections import defaultdict
@@ -115,8 +116,13 @@ class _Opening(NamedTuple):
     rest: str
 
 
+UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # what Excel calls "Unicode text"
+
+
 def decode(data: bytes) -> str:
-    """Text of a report file: UTF-8, or else Windows-1252, which old hospital systems write."""
+    """Text of a file: UTF-8, UTF-16 with its mark, or Windows-1252, which old systems write."""
+    if data.startswith(UTF_16_MARKS):
+        return data.decode("utf-16", errors="replace")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

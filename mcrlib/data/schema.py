@@ -35,6 +35,25 @@ SCHEMA = pa.schema(
 )
 
 
+# The labels of CheXpert, as its tables and those of MIMIC-CXR-JPG name their columns.
+CHEXPERT = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One image of a source, with its report, before any rule is applied."""

@@ -272,8 +272,8 @@ def _labels(release: Release) -> dict[str, Labels]:
         table = table.set_index("study_id").drop(columns="subject_id", errors="ignore")
         table = table.rename(columns={"Airspace Opacity": "Lung Opacity"})  # as CheXpert calls it
         names = table.columns.tolist()
-        is_present = table.isin(["1", "1.0"]).to_numpy()  # [studies, labels]
-        is_uncertain = table.isin(["-1", "-1.0"]).to_numpy()
+        is_present = table.isin(cells.PRESENT_MARKS).to_numpy()  # [studies, labels]
+        is_uncertain = table.isin(cells.UNCERTAIN_MARKS).to_numpy()
         marks = zip(table.index, is_present, is_uncertain, strict=True)
         for study, study_present, study_uncertain in marks:
             present = list(compress(names, study_present))

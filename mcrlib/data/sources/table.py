@@ -1,7 +1,9 @@
 """Anybody's table of images and reports: CSV, TSV, Parquet or JSON lines (ours).
 
 Columns: `image` and `report`; optionally `pair_id`, `patient_id`, `study_id`, `split`, `view` and
-`labels`. `config.columns` maps our names to the table's own. Paths are relative to the table.
+`labels`. `config.columns` maps our names to the table's own; case and surrounding blanks do not
+count where they leave no doubt. Columns that are not used are listed in the data's notes. Paths are
+relative to the table. The fields of a CSV are separated by a comma, a semicolon, a tab or a bar.
 
 A row without `pair_id` gets its image's path as the id, one without `study_id` is a study of its
 own, and one without `patient_id` takes its study for the patient. `mcrlib.data.cells` says what
@@ -9,15 +11,18 @@ counts as a missing value, and how ids are restored that a spreadsheet took for 
 scientific notation are refused, and "00012" and "12" are one id.
 
 Labels are a list, a list written as text, or names with one separator between them in the whole
-column: the first of ; | a line break and the comma that occurs. A table with a column of 0 and 1
-for each label is not read: write the names into one column.
+column: the first of ; | a line break and the comma that occurs. Without a column of labels, columns
+with CheXpert's names are read as CheXpert's: 1 is present, -1 uncertain.
 """
 
 import io
 import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +31,7 @@ import pyarrow.parquet as pq
 
 from mcrlib.config import Config
 from mcrlib.data import cells, reports
-from mcrlib.data.schema import Row
+from mcrlib.data.schema import CHEXPERT, Row
 
 KNOWN = ("image", "report", "pair_id", "patient_id", "study_id", "split", "view", "labels")
 SPLIT_NAMES = {
@@ -45,11 +50,16 @@ SHORT_NAME = re.compile(r"\w[\w./\-]{0,29}(?<!\.)")  # one word, and no sentence
 TEXTS = ("image", "report", *IDS, "split", "view")  # columns of one text a cell
 
 
+FIELD_SEPARATORS = (",", ";", "\t", "|")  # where two occur equally often, the first one
+
+
 class Table(NamedTuple):
     """A table's columns that we know, by our names for them."""
 
     frame: pd.DataFrame
     faults: dict[int, str]  # row that could not be read -> why
+    marks: pd.DataFrame  # a column of marks for each of CheXpert's labels, if they are used
+    unused: list[str]  # the table's own names of its other columns
 
 
 def rows(config: Config) -> Iterator[Row]:
@@ -64,12 +74,14 @@ def rows(config: Config) -> Iterator[Row]:
     separator = ";"
     if "labels" in table.frame:
         separator = cells.label_separator(table.frame["labels"])
+    marked = _marked_labels(table.marks)
     for i, line in enumerate(table.frame.to_dict("records")):
         if i in table.faults:
             yield _unreadable(f"row {i + 1}", table.faults[i])
-        else:
-            own_ids = {name: column[i] for name, column in ids.items()}
-            yield _row(line, own_ids, separator, path.parent)
+            continue
+        own_ids = {name: column[i] for name, column in ids.items()}
+        row = _row(line, own_ids, separator, path.parent)
+        yield replace(row, **marked[i]) if marked else row
 
 
 def notes(config: Config) -> list[str]:
@@ -78,7 +90,8 @@ def notes(config: Config) -> list[str]:
         "patient_id": "no column patient_id: each row counts as a patient of its own",
         "view": "no column view: every image counts as frontal",
     }
-    frame = _read(config).frame
+    table = _read(config)
+    frame = table.frame
     if "study_id" in frame:
         assumptions["patient_id"] = "no column patient_id: each study counts as a patient"
     found = [note for name, note in assumptions.items() if name not in frame]
@@ -93,6 +106,11 @@ def notes(config: Config) -> list[str]:
         separator = cells.label_separator(frame["labels"])
         if separator != ";":
             found.append(f"labels: names are separated by {separator!r}")
+    if len(table.marks.columns):
+        names = ", ".join(table.marks)
+        found.append(f"labels: from the columns {names}; 1 is present, -1 uncertain")
+    if table.unused:
+        found.append(f"not used: {_shown_names(table.unused)}")
     return found
 
 
@@ -139,6 +157,21 @@ def _row(line: dict[str, Any], ids: dict[str, str], separator: str, folder: Path
         image=path,
         reason=_nested_fault(line) or _image_fault(image, path) or label_fault,
     )
+
+
+def _marked_labels(marks: pd.DataFrame) -> list[dict[str, list[str]]]:
+    """Each row's labels, present and uncertain, from columns of marks; no rows without columns."""
+    if not len(marks.columns):
+        return []
+    written = marks.map(cells.written)
+    is_present = written.isin(cells.PRESENT_MARKS).to_numpy()  # [rows, labels]
+    is_uncertain = written.isin(cells.UNCERTAIN_MARKS).to_numpy()
+    rows_of_labels = []
+    for present, uncertain in zip(is_present, is_uncertain, strict=True):
+        labels = list(compress(marks, present))
+        doubted = list(compress(marks, uncertain))
+        rows_of_labels.append({"labels": labels, "uncertain": doubted})
+    return rows_of_labels
 
 
 def _labels(line: dict[str, Any], separator: str) -> tuple[list[str] | None, str]:
@@ -188,24 +221,56 @@ def _read(config: Config) -> Table:
     """The table's columns that we know, by our names for them."""
     path = _path(config)
     try:
-        table = _load(path)
+        frame, faults = _load(path)
     except (ValueError, OSError) as error:  # the parsers' errors are subclasses of these
         raise ValueError(f"{path} cannot be read as a table: {error}") from error
-    columns = {}  # our name -> the table's own
-    for name in KNOWN:
-        column = config.columns.get(name, name)
-        if column in table.frame:
-            columns[name] = column
+    columns = _find_columns(frame, {name: config.columns.get(name, name) for name in KNOWN})
     needed = dict.fromkeys(["image", "report", *config.columns])  # in order, each once
     missing = [name for name in needed if name not in columns]
     if missing:
         raise ValueError(
-            f"{path} has no column for {', '.join(missing)}; {_describe_header(table.frame)} "
+            f"{path} has no column for {', '.join(missing)}; {_describe_header(frame)} "
             'Say which is which, as in columns={"report": "text"}; '
             f"names that can be mapped: {', '.join(KNOWN)}."
         )
-    known = table.frame[list(columns.values())].set_axis(list(columns), axis=1)
-    return Table(known, table.faults)
+    label_columns = {}
+    if "labels" not in columns:
+        label_columns = _find_columns(frame, {name: name for name in CHEXPERT})
+    used = {*columns.values(), *label_columns.values()}
+    return Table(
+        frame=_renamed(frame, columns),
+        faults=faults,
+        marks=_renamed(frame, label_columns),
+        unused=[str(column) for column in frame if column not in used],
+    )
+
+
+def _find_columns(frame: pd.DataFrame, wanted: dict[str, str]) -> dict[str, str]:
+    """Our name -> the table's own, for the columns that it has.
+
+    A column whose name differs from the wanted one in case or margins is taken if there is no
+    other such column.
+    """
+    by_plain_name = defaultdict(list)
+    for column in frame:
+        by_plain_name[_plain_name(column)].append(column)
+    found = {}
+    for name, column in wanted.items():
+        alike = by_plain_name[_plain_name(column)]
+        if column in frame:
+            found[name] = column
+        elif len(alike) == 1:
+            found[name] = alike[0]
+    return found
+
+
+def _plain_name(column: Any) -> str:
+    return str(column).strip().casefold()
+
+
+def _renamed(frame: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+    """The `columns` of a table (our name -> its own), under our names."""
+    return frame[list(columns.values())].set_axis(list(columns), axis=1)
 
 
 def _describe_header(frame: pd.DataFrame) -> str:
@@ -214,12 +279,17 @@ def _describe_header(frame: pd.DataFrame) -> str:
     names = [str(column) for column in frame]
     if any(IMAGE_NAME.search(name) for name in names):
         return "its first line looks like a row of data: add a header above it, image,report."
+    return f"it has {_shown_names(names)}."
+
+
+def _shown_names(names: list[str]) -> str:
+    """Names of columns, without those that may be the text of a report."""
     shown = [name for name in names if SHORT_NAME.fullmatch(name)]
     hidden = len(names) - len(shown)
     if not hidden:
-        return f"it has {', '.join(shown)}."
+        return ", ".join(shown)
     listed = ", ".join([*shown, f"{hidden} with a name of several words"])
-    return f"it has {listed} (not shown: it may be the text of a report)."
+    return f"{listed} (not shown: it may be the text of a report)"
 
 
 def _path(config: Config) -> Path:
@@ -235,25 +305,32 @@ def _path(config: Config) -> Path:
     return path
 
 
-def _load(path: Path) -> Table:
-    """Cells as the file has them: text, or the values and nulls of a typed format."""
+def _load(path: Path) -> tuple[pd.DataFrame, dict[int, str]]:
+    """Cells as the file has them: text, or the values and nulls of a typed format; and the rows
+    that could not be read, with the reason."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         columns = pq.read_table(path).to_pydict()
-        return Table(pd.DataFrame(columns, dtype=object), {})
+        return pd.DataFrame(columns, dtype=object), {}
     text = reports.decode(path.read_bytes())
     if suffix == ".jsonl":
         return _json_lines(text)
     if suffix not in (".csv", ".tsv"):
         raise ValueError("its name ends in none of .csv, .tsv, .parquet, .jsonl")
-    separator = "," if suffix == ".csv" else "\t"
+    separator = _field_separator(text) if suffix == ".csv" else "\t"
     frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, na_filter=False)
     if not isinstance(frame.index, pd.RangeIndex):  # pandas makes an index of surplus fields
         raise ValueError("its rows have more fields than its header")
-    return Table(frame, {})
+    return frame, {}
 
 
-def _json_lines(text: str) -> Table:
+def _field_separator(text: str) -> str:
+    """What separates the fields of a CSV: the mark that its header has most of."""
+    header, _, _ = text.lstrip().partition("\n")
+    return max(FIELD_SEPARATORS, key=header.count)
+
+
+def _json_lines(text: str) -> tuple[pd.DataFrame, dict[int, str]]:
     """One record for each line with anything on it. A line that is no record is a fault.
 
     Raises ValueError if no line is a record.
@@ -271,7 +348,7 @@ def _json_lines(text: str) -> Table:
         records.append(record)
     if faults and len(faults) == len(records):
         raise ValueError(f"row 1: {faults[0]}")
-    return Table(pd.DataFrame(records, dtype=object), faults)
+    return pd.DataFrame(records, dtype=object), faults
 
 
 def _record(line: str) -> dict[str, Any]:
