@@ -17,6 +17,13 @@ STYLE     ?= $(MCR_STYLE)
 ifneq ($(words $(RUN)) $(filter $(RUNS),$(RUN)),1 $(strip $(RUN)))
 $(error There is no run '$(RUN)'; choose RUN from $(RUNS))
 endif
+# Without a model no rule would run, and nothing would be said.
+ifeq ($(strip $(VARIANTS)),)
+$(error VARIANTS names no variant; the default is VARIANTS='mcr abm dual')
+endif
+ifeq ($(strip $(SEEDS)),)
+$(error SEEDS names no seed; the default is SEEDS=0)
+endif
 
 # Paths and settings reach Python through the environment, never pasted into a recipe, and a dollar
 # in them is kept: what the user typed is what is used.
@@ -74,8 +81,8 @@ env: $(ENV) ## the environment: .venv from requirements.lock, unless one is acti
 	touch $@
 
 guard: $(ENV)
-	@$(PYTHON) -m mcrlib.config "$$RUN" "$$VARIANTS" "$$SEEDS" "$$SET"
-	@$(PYTHON) -m mcrlib.companion.doctor --may-run "$$RUN" "$$DATA" "$$CONFIRM" "$$WEIGHTS"
+	@$(PYTHON) -m mcrlib.config "$$RUN" "$$VARIANTS" "$$SEEDS" "$$SET" "$$PROCESSES"
+	@$(PYTHON) -m mcrlib.companion.doctor --may-run "$$RUN" "$$DATA" "$$CONFIRM" "$$WEIGHTS" "$$PROCESSES"
 
 data: guard ## pairs: manifest and image cache in data/RUN
 	@$(call NOTEBOOK,00_data,) data overrides

@@ -407,13 +407,15 @@ def check_names(
     variants: str | Iterable[str],
     seeds: str | Iterable[str | int],
     settings: str | dict[str, Any] = "",
+    processes: str | int = 1,
 ) -> None:
     """Check what the Makefile is given before anything runs.
 
     `variants` and `seeds` are lists, or words with spaces between them; `settings` is a mapping, or
-    the text of SET, such as "epochs: 3, lr: 1e-3". Raises ValueError, in one sentence, for a run
-    that is not in RUNS, an unknown variant, a seed that is not a whole number of at least 0, and
-    for settings that do not exist, are given twice or have a wrong value.
+    the text of SET, such as "epochs: 3, lr: 1e-3"; `processes` share each batch. Raises ValueError,
+    in one sentence, for a run that is not in RUNS, an unknown variant, a seed that is not a whole
+    number of at least 0, for settings that do not exist, are given twice or have a wrong value, and
+    for a number of processes that cannot share a batch equally.
     """
     _known(run, RUNS, "run")
     variants = variants.split() if isinstance(variants, str) else list(variants)
@@ -426,7 +428,19 @@ def check_names(
     numbers = [_to_seed(seed) for seed in seeds]
     for variant in variants:
         for seed in numbers:
-            load(run, variant, seed, **changes)
+            config = load(run, variant, seed, **changes)
+            _check_processes(processes, config.batch_size)
+
+
+def _check_processes(processes: str | int, batch_size: int) -> None:
+    text = str(processes)
+    if not WHOLE_NUMBER.fullmatch(text) or int(text) == 0:
+        raise ValueError(f"PROCESSES must be a whole number of at least 1, not {text!r}.")
+    if batch_size % int(text):
+        raise ValueError(
+            f"A batch of {batch_size} cannot be shared equally by PROCESSES={text}; set batch_size "
+            "to a multiple of their number."
+        )
 
 
 def _to_seed(seed: str | int) -> int:
@@ -494,10 +508,12 @@ def _known(name: str, names: Iterable[str], kind: str) -> str:
 
 
 def main(arguments: list[str]) -> str | int:
-    """Check `RUN VARIANTS SEEDS SET`; returns the exit code 0, or the sentence to exit with."""
-    if not 3 <= len(arguments) <= 4:
+    """Check `RUN VARIANTS SEEDS SET PROCESSES`; returns the exit code 0, or the sentence to exit
+    with."""
+    if not 3 <= len(arguments) <= 5:
         return (
-            "Usage: python -m mcrlib.config RUN VARIANTS SEEDS [SET], each one word or in quotes."
+            "Usage: python -m mcrlib.config RUN VARIANTS SEEDS [SET [PROCESSES]], each one word or "
+            "in quotes."
         )
     try:
         check_names(*arguments)

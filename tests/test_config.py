@@ -144,7 +144,7 @@ def test_words_that_cannot_be_read_are_one_sentence(words, message):
         ("demo", "mcr abm dual", "0 1", "epochs: 3, lr: 1e-3"),
         ("table", ["mcr"], [0, "7"], {"columns": {"report": "text"}}),
         ("smoke", "mcr", "4294967295", ""),
-        ("demo", "mcr", "0", "precision: no, sizes: [10, 5, 5]"),
+        ("demo", "mcr", "0", "precision: no, sizes: [10, 5, 5]", "2"),
     ],
 )
 def test_right_names_are_accepted(arguments):
@@ -180,6 +180,11 @@ def test_right_names_are_accepted(arguments):
         ({"settings": "seed: 3"}, "cannot change 'seed': use SEEDS="),
         ({"settings": "data: x.csv"}, "use DATA="),
         ({"settings": {3: 4}}, "no setting 3"),
+        ({"processes": "x"}, "PROCESSES must be a whole number of at least 1, not 'x'"),
+        ({"processes": "0"}, "PROCESSES must be a whole number"),
+        ({"processes": "-2"}, "PROCESSES must be a whole number"),
+        ({"processes": ""}, "PROCESSES must be a whole number"),
+        ({"processes": "7"}, "cannot be shared equally by PROCESSES=7"),
     ],
 )
 def test_wrong_names_are_refused_in_one_sentence(change, message):

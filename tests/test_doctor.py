@@ -74,3 +74,8 @@ def test_the_report_has_a_line_for_each_need(home):
         "weights",
     ]
     assert "vit_base_patch16_224.mae, Bio_ClinicalBERT: from the hub" in lines[-1]
+
+
+def test_more_processes_than_the_machine_can_run_are_refused():
+    assert "PROCESSES=100000" in doctor.obstacle("smoke", "", "", processes="100000")
+    assert doctor.obstacle("smoke", "", "", processes="1") == ""

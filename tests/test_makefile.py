@@ -71,6 +71,15 @@ def test_an_unknown_run_is_refused_and_nothing_is_touched(project, run, target):
     assert everything(project.folder.parent) == before and not log
 
 
+@pytest.mark.parametrize("word", ["VARIANTS=", "SEEDS= "])
+@pytest.mark.parametrize("target", ["train", "embed", "reproduce"])
+def test_a_run_of_no_model_is_refused(project, target, word):
+    """make had nothing to do, and said so as if all were well."""
+    done, log = project(target, "RUN=smoke", word)
+    assert done.returncode != 0 and not log
+    assert "the default is" in done.stderr
+
+
 def test_clean_removes_one_run_and_never_the_reference(project):
     done, _ = project("clean", "RUN=reference")
     assert done.returncode != 0 and "not removed" in done.stdout

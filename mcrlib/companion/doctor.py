@@ -1,8 +1,8 @@
 """What this machine offers for a run, and whether the run may start.
 
 `python -m mcrlib.companion.doctor RUN DATA WEIGHTS` prints a report;
-`python -m mcrlib.companion.doctor --may-run RUN DATA CONFIRM WEIGHTS` fails if the run may not
-start.
+`python -m mcrlib.companion.doctor --may-run RUN DATA CONFIRM WEIGHTS PROCESSES` fails if the run may
+not start.
 """
 
 import os
@@ -40,12 +40,15 @@ def report(run: str, data: str, weights: str) -> Iterator[str]:
         yield f"weights  {_weights(settings, weights)}"
 
 
-def obstacle(run: str, data: str, confirm: str, weights: str = "") -> str:
+def obstacle(
+    run: str, data: str, confirm: str, weights: str = "", processes: str | int = 1
+) -> str:
     """Why the run may not start, and what to do; "" if it may.
 
     `data` and `weights` are paths, "" if not given; `confirm` is "1" if the user accepts a run's
-    cost. What would stop the run after hours of training is looked for here: the disk, the folders
-    to write to, and the Java that METEOR needs. Raises ValueError for an unknown run.
+    cost; `processes` share each batch. What would stop the run after hours of training is looked
+    for here: the disk, the folders to write to, and the Java that METEOR needs. Raises ValueError
+    for an unknown run.
     """
     if run == "reference":
         return "RUN=reference is a copy that draws and never trains: use RUN=demo."
@@ -66,7 +69,22 @@ def obstacle(run: str, data: str, confirm: str, weights: str = "") -> str:
         return (
             f"WEIGHTS={weights} must be the folder with the pretrained encoders, but is no folder."
         )
-    return _of_the_machine(run)
+    return _of_the_machine(run) or _too_many_processes(int(processes))
+
+
+def _too_many_processes(processes: int) -> str:
+    """Why this machine cannot train with so many processes; "" if it can."""
+    if processes == 1:
+        return ""
+    import torch  # imported lazily: slow
+
+    gpus = torch.cuda.device_count()
+    if gpus and processes > gpus:
+        return f"PROCESSES={processes} needs as many GPUs, but this machine has {gpus}."
+    cores = os.cpu_count()
+    if not gpus and processes > cores:
+        return f"PROCESSES={processes} is more than the {cores} cores of this machine, without GPU."
+    return ""
 
 
 def _of_the_machine(run: str) -> str:
