@@ -1,8 +1,8 @@
 """What this machine offers for a run, and whether the run may start.
 
 `python -m mcrlib.companion.doctor RUN DATA WEIGHTS` prints a report;
-`python -m mcrlib.companion.doctor --may-run RUN DATA CONFIRM WEIGHTS PROCESSES` fails if the run may
-not start.
+`python -m mcrlib.companion.doctor --may-run RUN DATA CONFIRM WEIGHTS PROCESSES` fails if the run
+may not start.
 """
 
 import os
@@ -40,9 +40,7 @@ def report(run: str, data: str, weights: str) -> Iterator[str]:
         yield f"weights  {_weights(settings, weights)}"
 
 
-def obstacle(
-    run: str, data: str, confirm: str, weights: str = "", processes: str | int = 1
-) -> str:
+def obstacle(run: str, data: str, confirm: str, weights: str = "", processes: str | int = 1) -> str:
     """Why the run may not start, and what to do; "" if it may.
 
     `data` and `weights` are paths, "" if not given; `confirm` is "1" if the user accepts a run's
