@@ -132,6 +132,19 @@ def recall_table(evaluated: Mapping[str, Mapping], policy: str = "pair") -> pd.D
     return pd.DataFrame(rows)
 
 
+def best_recall(pool: int) -> dict[str, int]:
+    """The columns of `recall_table` whose best value is bold, HIGHEST or LOWEST, in a pool of this
+    size: without those of a K at which guessing finds half of the partners or more."""
+    from mcrlib.evaluation.retrieval import LARGEST_SHARE  # imported lazily: slow
+
+    best = {}
+    for name, sign in BEST_RECALL.items():
+        _, at, k = name.partition("@")
+        if not at or int(k) < LARGEST_SHARE * pool:
+            best[name] = sign
+    return best
+
+
 def _with_spread(number: Mapping[str, float], seeds: int) -> str:
     """A share in %, with its interval or, over several seeds, one deviation."""
     value = 100 * number["value"]

@@ -3,10 +3,12 @@
 The first sentence is short: LaTeX tables have it as their caption and the rest as a note.
 """
 
+from mcrlib import tables
 from mcrlib.companion.analyses import Numbers, Retrieval, TextMetrics, models_of
 from mcrlib.companion.top3 import TopHits
 from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
+from mcrlib.training.history import recall_of, recorded_k
 
 # Tables
 
@@ -15,8 +17,8 @@ def recall(run: str, retrieval: Retrieval, policy: str) -> str:
     """Of the comparison table."""
     return (
         f"Recall@K in both directions, in %. {_test_pool(run, retrieval.pool)} "
-        f"{_positives(retrieval, policy)} Best values are bold. {_SPREAD} The paper's numbers are "
-        "not known to us."
+        f"{_positives(retrieval, policy)} {_bold(retrieval.pool)} {_SPREAD} The paper's numbers "
+        "are not known to us."
     )
 
 
@@ -34,7 +36,7 @@ def recall_ranks(run: str, retrieval: Retrieval, policy: str) -> str:
     return (
         "Median ranks, and relevance by shared findings. MedR: median rank of the first correct "
         "candidate. P@10 (precision at 10) and mAP are in % and count a candidate as relevant if "
-        f"it shares a finding with the query; labels: {labels}. Best values are bold. "
+        f"it shares a finding with the query; labels: {labels}. {_bold(retrieval.pool)} "
         f"{_test_pool(run, retrieval.pool)} {_positives(retrieval, policy)}"
     )
 
@@ -136,15 +138,25 @@ def data_examples(settings: Config, dataset: Dataset) -> str:
     )
 
 
-def training(settings: Config, pool: int) -> str:
-    """Of one model's loss curves; `pool` is the number of validation pairs."""
+def training(settings: Config, pool: int, k: int = 10) -> str:
+    """Of one model's loss curves; `pool` is the number of validation pairs, `k` that of the
+    recall."""
     return (
         "Training losses (top) and validation recall (bottom) by epoch. The loss is the "
         "weighted sum of vrc, the contrast between radiographs and reports, and of mim and mrm, "
-        "the reconstruction of masked radiographs and reports. Recall@10 is the mean of both "
+        f"the reconstruction of masked radiographs and reports. Recall@{k} is the mean of both "
         f"directions in a pool of {pool:,} pairs; dashed: chance.{_small_pool(pool)} "
         f"Run {settings.run}, model {settings.folder.name}."
     )
+
+
+def validation_recall(numbers: dict, pool: int) -> str:
+    """The validation recall of `analyses.describe_training`, in %, with its K and its chance."""
+    from mcrlib.evaluation.retrieval import chance_recall  # imported lazily: slow
+
+    k = recorded_k(numbers)
+    (chance,) = chance_recall((k,), pool).values()
+    return f"Recall@{k} {100 * recall_of(numbers):.1f} % (chance {100 * chance:.1f} %)"
 
 
 def recall_figure(run: str, retrieval: Retrieval, policy: str) -> str:
@@ -247,6 +259,16 @@ def _small_pool(pool: int) -> str:
     if pool <= 2:
         return f" In a pool of {pool} even K = 1 is half of the pool or more: no recall tells much."
     return f" A larger K is half of this pool or more and tells little: go by K = {k}."
+
+
+def _bold(pool: int) -> str:
+    """Which values are bold, by `tables.best_recall`."""
+    ks = [int(name.partition("@")[2]) for name in tables.best_recall(pool) if "R@" in name]
+    if not ks:
+        return "Best values are bold, but no recall is."
+    if max(ks) == 10:
+        return "Best values are bold."
+    return f"Best values are bold, of the recalls those at K up to {max(ks)}."
 
 
 def _test_pool(run: str, pool: int) -> str:
