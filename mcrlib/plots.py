@@ -249,7 +249,8 @@ def loss_curves(history: pd.DataFrame, pool: int | None = None) -> Figure:
     loss_axes, recall_axes = figure.subplots(2, 1, sharex=True)
 
     losses = [name for name in ("loss", "vrc", "mim", "mrm") if name in history]
-    loss_axes.plot(history["epoch"], history[losses], label=losses)
+    marker = "o" if len(history) == 1 else None  # a line of one point would not be seen
+    loss_axes.plot(history["epoch"], history[losses], marker=marker, label=losses)
     loss_axes.set(ylabel="training loss", ylim=(0, None))
 
     k = recorded_k(history.columns)
@@ -264,7 +265,10 @@ def loss_curves(history: pd.DataFrame, pool: int | None = None) -> Figure:
         line = recall_axes.axhline(100 * chance, color="0.4", linestyle="--", label="chance")
         legend = [*legend, line]
     recall_axes.set(xlabel="epoch", ylabel=f"validation Recall@{k} (%)", ylim=(0, None))
-    recall_axes.locator_params(axis="x", integer=True)
+    if len(history) == 1:
+        recall_axes.set_xticks(history["epoch"])
+    else:
+        recall_axes.locator_params(axis="x", integer=True)
 
     _add_legend(figure, legend)
     return figure
@@ -363,6 +367,7 @@ def curves(records: Sequence[Mapping], metrics: Sequence[str] = FIGURE3_METRICS)
 
     figure = Figure((FULL, 10.5 / CM_PER_INCH), layout="constrained")
     panels = figure.subplots(2, len(metrics), squeeze=False)
+    ticks = [k for k in (1, 4, 7, 10) if k <= table["k"].max()]
     for row, value in enumerate(("mean", "best")):
         for column, metric in enumerate(metrics):
             axes = panels[row, column]
@@ -372,7 +377,7 @@ def curves(records: Sequence[Mapping], metrics: Sequence[str] = FIGURE3_METRICS)
                 line_style = LINES[direction]
                 axes.plot(line["k"], line[value], ls=line_style, markevery=3, **look[name])
             title = _panel_title(metric, f"{value} of top K", columns=len(metrics))
-            axes.set(title=title, xticks=[1, 4, 7, 10])
+            axes.set(title=title, xticks=ticks)
     for axes in panels[-1]:
         axes.set_xlabel("K")
 

@@ -344,16 +344,20 @@ def verdict_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
 
 def text_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
     """One row a model and direction, one group of columns a metric, one column a K."""
-    ks = frame["K"].unique()
-    of_first_k = frame[frame["K"] == ks[0]]
-    columns = [_names(of_first_k["model"], "model")]
-    for metric in frame.columns.drop(["model", "direction", "K"]):
-        for k in ks:
+    row = ["model", "direction"]
+    rows = frame[row].drop_duplicates(ignore_index=True)
+    models = pd.MultiIndex.from_frame(rows)
+    columns = [_names(rows["model"], "model")]
+    for metric in frame.columns.drop([*row, "K"]):
+        for k in sorted(frame["K"].unique()):
             of_k = frame["K"] == k
-            cells = [f"{value:.3f}" for value in frame.loc[of_k, metric]]
-            bold = is_best.loc[of_k, metric].tolist()
+            values = frame[of_k].set_index(row)[metric]
+            is_bold = is_best.loc[of_k, metric].set_axis(values.index)
+            # In a small pool the ceiling has fewer candidates than the others.
+            cells = _texts(values.reindex(models))
+            bold = is_bold.reindex(models, fill_value=False).tolist()
             columns.append(latex.Column(f"K={k}", cells, bold, group=metric, unit=metric))
-    return _in_sections(columns, of_first_k["direction"])
+    return _in_sections(columns, rows["direction"])
 
 
 def agreement_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:

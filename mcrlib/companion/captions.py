@@ -4,11 +4,19 @@ The first sentence is short: LaTeX tables have it as their caption and the rest 
 """
 
 from mcrlib import tables
-from mcrlib.companion.analyses import Numbers, Retrieval, TextMetrics, models_of
+from mcrlib.companion.analyses import (
+    Numbers,
+    Retrieval,
+    TextMetrics,
+    first_seeds,
+    models_of,
+)
 from mcrlib.companion.top3 import TopHits
 from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
 from mcrlib.training.history import recall_of, recorded_k
+
+DEPTH = 10  # the largest K of the text metrics
 
 # Tables
 
@@ -59,8 +67,8 @@ def text_metrics(run: str, metrics: TextMetrics) -> str:
     """Of the table beside Figure 3."""
     return (
         "Text metrics of the first K hits. Each value is the mean over the ranks up to K and over "
-        f"seeds; best values are bold. {_text_pool(run, metrics)} {_BOUNDS} The paper draws its "
-        "curves and prints no numbers."
+        f"seeds; best values are bold. {_text_pool(run, metrics)} {_BOUNDS}{_few_texts(metrics)} "
+        "The paper draws its curves and prints no numbers."
     )
 
 
@@ -173,7 +181,7 @@ def figure3(run: str, metrics: TextMetrics) -> str:
     return (
         "Text metrics of the first K retrieved reports. Top: mean over the ranks up to K; bottom: "
         "best of them. Dashed: image to report; solid: report to image; means over seeds. "
-        f"{_text_pool(run, metrics)} {_BOUNDS}"
+        f"{_text_pool(run, metrics)} {_BOUNDS}{_few_texts(metrics)}"
     )
 
 
@@ -185,7 +193,8 @@ def figure4(run: str, gaps: Numbers) -> str:
     return (
         "t-SNE of radiograph and report embeddings, one panel a variant. Below each panel: the "
         "modality gap, measured on the embeddings themselves. The first seed of each variant, "
-        f"{pairs:,} pairs of the validation split. Run {run}, models {models}."
+        f"{pairs:,} pairs of the validation split.{_without_map(first_seeds(gaps.values))} "
+        f"Run {run}, models {models}."
     )
 
 
@@ -228,6 +237,14 @@ _BOUNDS = (
 _TIMES = "Ratios are to dual without recomputation; time is forward and backward."
 
 
+def _without_map(gaps: dict[str, dict]) -> str:
+    """A sentence if all embeddings of a model are equal, so that its panel has a single point."""
+    without = [name for name, gap in gaps.items() if not any(map(any, gap["tsne"]))]
+    if not without:
+        return ""
+    return f" All embeddings of {', '.join(without)} are equal: a single point."
+
+
 def _all_pairs(settings: Config, dataset: Dataset) -> str:
     return f"Run {settings.run}, {len(dataset.frame):,} pairs, source {settings.source}."
 
@@ -245,8 +262,16 @@ def _positives(retrieval: Retrieval, policy: str) -> str:
     correct = {"pair": "the query's own partner", "report": "any pair with the same report"}
     return (
         f"Correct is {correct[policy]} (policy {policy}); chance is {', '.join(chance)} % "
-        f"at K = {', '.join(ks)} (policy pair).{_small_pool(retrieval.pool)}"
+        f"at K = {', '.join(ks)} (policy pair).{_small_pool(retrieval.pool)}{_one_unit(retrieval)}"
     )
+
+
+def _one_unit(retrieval: Retrieval) -> str:
+    """A sentence if the intervals have no width because there is nothing to resample."""
+    first_model = next(iter(retrieval.recall.values.values()))
+    if first_model.get("units") != 1:
+        return ""
+    return " All pairs are of one patient: with nothing to resample, the intervals tell nothing."
 
 
 def _small_pool(pool: int) -> str:
@@ -277,3 +302,18 @@ def _test_pool(run: str, pool: int) -> str:
 
 def _text_pool(run: str, metrics: TextMetrics) -> str:
     return _test_pool(run, metrics.curves.provenance["pool"])
+
+
+def _few_texts(metrics: TextMetrics) -> str:
+    """What a small pool, or one of equal reports, leaves undefined; nothing for others."""
+    sentences = ""
+    pool = metrics.curves.provenance["pool"]
+    if pool == 1:
+        sentences += " In a pool of 1 every hit is right, and there is no ceiling."
+    elif pool <= DEPTH:
+        others = "one other report" if pool == 2 else f"{pool - 1} other reports"
+        sentences += f" This pool leaves the ceiling only {others}."
+    cider = [point["mean"] for point in metrics.curves.values if point["metric"] == "CIDEr"]
+    if not any(cider):
+        sentences += " CIDEr is 0 throughout: it counts only words that not every report has."
+    return sentences
