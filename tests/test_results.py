@@ -491,3 +491,26 @@ def test_numbers_that_rest_on_the_findings_rules_record_them(prepared, tmp_path,
             provenance = results.load(folder / f"{name}.json")["provenance"]
             assert provenance["inputs"]["findings"] == digest
     assert len(findings.rules_digest()) > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pair_id": "abc"}, "pair_id must be a list .* got a str"),
+        ({"pair_id": None}, "pair_id must be a list .* got a NoneType"),
+        ({"pair_id": ["a", "a", "b"]}, "name each pair once"),
+        ({"pair_id": ["a", None, "b"]}, "that of row 1 is missing"),
+        ({"pair_id": ["a", float("nan"), "b"]}, "that of row 1 is missing"),
+        ({"image": None}, "image must be a matrix"),
+        ({"report": [[1.0], [1.0, 2.0]]}, "report must be a matrix"),
+        ({"image": np.full((3, 3), "1")}, "image must be a matrix"),
+    ],
+)
+def test_what_is_no_embedding_is_refused_before_it_is_saved(tmp_path, change, message):
+    file = tmp_path / "embeddings-test.npz"
+    given = {"image": np.eye(3), "report": np.eye(3), "pair_id": ["a", "b", "c"]} | change
+    with pytest.raises(ValueError, match=message):
+        results.save_embeddings(file, **given)
+    assert not file.exists()
+    results.save_embeddings(file, np.eye(3), np.eye(3), (name for name in "abc"))
+    assert len(results.load_embeddings(file, ["c", "b", "a"])[0]) == 3

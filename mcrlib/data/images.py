@@ -8,6 +8,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ UPRIGHT = {
 
 BROKEN_ARCHIVE = (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 
-Source = Path | np.ndarray | Callable[[], "bytes | np.ndarray"]
+Source = str | Path | np.ndarray | Callable[[], "bytes | np.ndarray"]
 
 
 def read(source: Source, size: int) -> np.ndarray:
@@ -54,6 +55,8 @@ def read(source: Source, size: int) -> np.ndarray:
     one beyond the limits in `mcrlib.data.grey_levels`; the message says why in a sentence, without
     the file's name.
     """
+    if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
+        raise ValueError(f"the side of the square must be a whole number from 1, not {size!r}")
     content = _content(source)
     try:
         with warnings.catch_warnings(action="ignore"):  # faults that matter raise an error
@@ -80,6 +83,13 @@ def _content(source: Source) -> bytes | np.ndarray:
     """The file's bytes, or the array."""
     if isinstance(source, np.ndarray):
         return source
+    if isinstance(source, str):
+        source = Path(source)
+    if not isinstance(source, Path) and not callable(source):
+        raise ValueError(
+            "an image is a path, an array or a function that returns a file's bytes, not a "
+            f"{type(source).__name__}"
+        )
     try:
         content = _read_file(source) if isinstance(source, Path) else source()
     except (FileNotFoundError, KeyError):  # KeyError: an archive without this member

@@ -14,6 +14,7 @@ before the impression, count as findings. All steps take time in proportion to t
 import re
 from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -122,6 +123,15 @@ def decode(data: bytes) -> str:
         return data.decode("cp1252", errors="replace")
 
 
+def text_list(texts: Sequence[str], name: str) -> list[str]:
+    """The texts as a list; ValueError for what would be taken apart, such as a single text."""
+    is_list = isinstance(texts, Iterable) and not isinstance(texts, (str, bytes, Mapping, Set))
+    if not is_list or hasattr(texts, "columns"):  # a table's entries are the names of its columns
+        kind = type(texts).__name__
+        raise ValueError(f"{name} must be a list of texts: got a {kind}.")
+    return list(texts)
+
+
 def sections(text: str) -> dict[str, str]:
     """Sections of a report by canonical name in lower case (`headings.SPELLINGS`), white space
     collapsed.
@@ -133,8 +143,11 @@ def sections(text: str) -> dict[str, str]:
     Sections that repeat (several impressions, studies in parts) are joined in order. Text under
     "FINDINGS AND IMPRESSION" counts as the findings and as the impression, unless they have a
     heading of their own. Text of a wet read or an addendum is in no other section. A text without
-    any heading is all findings. Takes time in proportion to the text.
+    any heading is all findings. Takes time in proportion to the text. Raises TypeError if the
+    report is not text.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"A report is text, not {text!r}: leave reports that are missing out.")
     blocks = _blocks(text)
     by_section: dict[str, list[str]] = defaultdict(list)  # paragraphs
     for block in blocks:
