@@ -456,9 +456,7 @@ def read_settings(settings: str | dict[str, Any]) -> dict[str, Any]:
                 f"SET cannot be read: {error}; write SET='epochs: 3, lr: 1e-3'."
             ) from None
     if not isinstance(settings, dict):
-        raise ValueError(
-            f"SET must be text or a mapping, as {{'epochs': 3}}: got {settings!r}."
-        )
+        raise ValueError(f"SET must be text or a mapping, as {{'epochs': 3}}: got {settings!r}.")
     for name, value in settings.items():
         if name in MAKE_VARIABLES:
             raise ValueError(f"SET cannot change {name!r}: use {MAKE_VARIABLES[name]}=... instead.")
