@@ -418,6 +418,9 @@ def check_names(
     for a number of processes that cannot share a batch equally.
     """
     _known(run, RUNS, "run")
+    for name, given in (("VARIANTS", variants), ("SEEDS", seeds)):
+        if not isinstance(given, Iterable):
+            raise ValueError(f"{name} must be a list, or words with spaces between: got {given!r}.")
     variants = variants.split() if isinstance(variants, str) else list(variants)
     seeds = seeds.split() if isinstance(seeds, str) else list(seeds)
     if not variants:
@@ -466,6 +469,8 @@ def read_settings(settings: str | dict[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"SET cannot be read: {error}; write SET='epochs: 3, lr: 1e-3'."
             ) from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"SET must be text or a mapping, as {{'epochs': 3}}: got {settings!r}.")
     for name, value in settings.items():
         if name in MAKE_VARIABLES:
             raise ValueError(f"SET cannot change {name!r}: use {MAKE_VARIABLES[name]}=... instead.")

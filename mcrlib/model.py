@@ -15,7 +15,9 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from io import IOBase
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -396,7 +398,8 @@ def _find_folder(folder_or_hub_id: str | Path) -> Path:
 
 
 def _check_batch_size(batch_size: int) -> None:
-    if not isinstance(batch_size, int) or batch_size < 1:
+    is_whole = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
+    if not is_whole or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1: got {batch_size!r}.")
 
 
@@ -404,7 +407,7 @@ def _list_of_texts(texts: Iterable[str] | str) -> list[str]:
     """The reports as a list; ValueError for what is no text."""
     if isinstance(texts, str):
         return [texts]
-    if isinstance(texts, (bytes, Mapping, Path)) or not isinstance(texts, Iterable):
+    if _is_no_list(texts):
         kind = type(texts).__name__
         raise ValueError(f"embed_reports takes a list of texts: got a {kind}.")
     reports = list(texts)
@@ -413,7 +416,17 @@ def _list_of_texts(texts: Iterable[str] | str) -> list[str]:
             raise ValueError(
                 f"embed_reports takes texts, but entry {i} is {report!r}: use '' for a missing one."
             )
-    return reports
+    # Half a surrogate pair, which no tokenizer takes, becomes a question mark.
+    return [report.encode(errors="replace").decode() for report in reports]
+
+
+def _is_no_list(values: Any) -> bool:
+    """Whether these are taken apart into something else than entries in an order: bytes into
+    numbers, a table into the names of its columns, a file into its lines."""
+    has_columns = hasattr(values, "columns")
+    has_no_order = isinstance(values, (bytes, Mapping, Path, Set, IOBase)) or has_columns
+    is_single = isinstance(values, np.ndarray) and values.ndim == 0
+    return has_no_order or is_single or not isinstance(values, Iterable)
 
 
 def _list_of_pictures(pictures: Iterable[Picture] | Picture) -> Sequence[Picture]:
@@ -422,9 +435,9 @@ def _list_of_pictures(pictures: Iterable[Picture] | Picture) -> Sequence[Picture
         return [pictures]
     if isinstance(pictures, Tensor):
         pictures = _to_array(pictures)
-    if isinstance(pictures, np.ndarray) and pictures.dtype.kind in "biuf":
+    if isinstance(pictures, np.ndarray) and pictures.dtype.kind in "biufc":
         return _split_pictures(pictures)
-    if isinstance(pictures, (bytes, Mapping)) or not isinstance(pictures, Iterable):
+    if _is_no_list(pictures):
         kind = type(pictures).__name__
         raise ValueError(f"embed_images takes a list of paths, PIL images or arrays: got a {kind}.")
     return list(pictures)
@@ -436,7 +449,7 @@ def _split_pictures(array: np.ndarray) -> Sequence[np.ndarray]:
         return []
     if array.ndim == 2:
         return array[None]
-    is_colour = array.shape[-1] in (3, 4)
+    is_colour = array.shape[-1:] in ((3,), (4,))
     if array.ndim == 3 and not is_colour:
         return array
     if array.ndim == 4 and array.shape[1] == 1:
@@ -448,7 +461,7 @@ def _split_pictures(array: np.ndarray) -> Sequence[np.ndarray]:
 
 
 def _to_array(tensor: Tensor) -> np.ndarray:
-    tensor = tensor.detach().cpu()
+    tensor = tensor.detach().cpu().to_dense()
     if tensor.dtype == torch.bfloat16:  # NumPy has none
         tensor = tensor.float()
     return tensor.numpy()
@@ -457,6 +470,8 @@ def _to_array(tensor: Tensor) -> np.ndarray:
 def _read_square(picture: Picture, size: int) -> np.ndarray:
     """A radiograph as uint8 `[size, size]`. Raises ValueError that names the file."""
     if isinstance(picture, str):
+        if not picture:
+            raise ValueError("A radiograph's path is empty: leave that pair out.")
         source = settings.project_path(picture)
     elif isinstance(picture, Image.Image):
         source = _grey_array(picture)

@@ -31,6 +31,7 @@ from matplotlib.textpath import text_to_path
 from mcrlib import tables
 from mcrlib.config import VARIANTS
 from mcrlib.files import write
+from mcrlib.training.history import recall_name, recorded_k
 
 CM_PER_INCH = 2.54
 POINTS_PER_INCH = 72
@@ -240,7 +241,7 @@ def _add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
 def loss_curves(history: pd.DataFrame, pool: int | None = None) -> Figure:
     """Losses and validation recall of one training, COLUMN wide (ours).
 
-    `history` has one row an epoch: `epoch`, `loss`, `validate_recall@10` (a fraction; NaN in epochs
+    `history` has one row an epoch: `epoch`, `loss`, `validate_recall@K` (a fraction; NaN in epochs
     without validation), and `vrc`, `mim` and `mrm` if the variant has these losses. `pool` is the
     number of validation pairs: with it, chance is drawn, too (dashed).
     """
@@ -248,21 +249,26 @@ def loss_curves(history: pd.DataFrame, pool: int | None = None) -> Figure:
     loss_axes, recall_axes = figure.subplots(2, 1, sharex=True)
 
     losses = [name for name in ("loss", "vrc", "mim", "mrm") if name in history]
-    loss_axes.plot(history["epoch"], history[losses], label=losses)
+    marker = "o" if len(history) == 1 else None  # a line of one point would not be seen
+    loss_axes.plot(history["epoch"], history[losses], marker=marker, label=losses)
     loss_axes.set(ylabel="training loss", ylim=(0, None))
 
-    validated = history.dropna(subset="validate_recall@10")
-    percent = 100 * validated["validate_recall@10"]
+    k = recorded_k(history.columns)
+    validated = history.dropna(subset=recall_name(k))
+    percent = 100 * validated[recall_name(k)]
     recall_axes.plot(validated["epoch"], percent, "o-", clip_on=False)
     legend = loss_axes.get_lines()
     if pool is not None:
         from mcrlib.evaluation.retrieval import chance_recall  # imported lazily: slow
 
-        chance = 100 * chance_recall((10,), pool)["R@10"]
-        line = recall_axes.axhline(chance, color="0.4", linestyle="--", label="chance")
+        (chance,) = chance_recall((k,), pool).values()
+        line = recall_axes.axhline(100 * chance, color="0.4", linestyle="--", label="chance")
         legend = [*legend, line]
-    recall_axes.set(xlabel="epoch", ylabel="validation Recall@10 (%)", ylim=(0, None))
-    recall_axes.locator_params(axis="x", integer=True)
+    recall_axes.set(xlabel="epoch", ylabel=f"validation Recall@{k} (%)", ylim=(0, None))
+    if len(history) == 1:
+        recall_axes.set_xticks(history["epoch"])
+    else:
+        recall_axes.locator_params(axis="x", integer=True)
 
     _add_legend(figure, legend)
     return figure
@@ -361,6 +367,7 @@ def curves(records: Sequence[Mapping], metrics: Sequence[str] = FIGURE3_METRICS)
 
     figure = Figure((FULL, 10.5 / CM_PER_INCH), layout="constrained")
     panels = figure.subplots(2, len(metrics), squeeze=False)
+    ticks = [k for k in (1, 4, 7, 10) if k <= table["k"].max()]
     for row, value in enumerate(("mean", "best")):
         for column, metric in enumerate(metrics):
             axes = panels[row, column]
@@ -370,7 +377,7 @@ def curves(records: Sequence[Mapping], metrics: Sequence[str] = FIGURE3_METRICS)
                 line_style = LINES[direction]
                 axes.plot(line["k"], line[value], ls=line_style, markevery=3, **look[name])
             title = _panel_title(metric, f"{value} of top K", columns=len(metrics))
-            axes.set(title=title, xticks=[1, 4, 7, 10])
+            axes.set(title=title, xticks=ticks)
     for axes in panels[-1]:
         axes.set_xlabel("K")
 

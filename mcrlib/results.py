@@ -6,7 +6,7 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -206,12 +206,12 @@ def save_embeddings(
 
     `made_from` holds hashes by which later readers see that the file is out of date, or is that
     array of another file. A relative `path` into `results/` is taken from the project, where all
-    tables look.
+    tables look. Raises ValueError for matrices that are none and for ids that are no list.
     """
     arrays = {
-        "image": np.asarray(image, dtype),
-        "report": np.asarray(report, dtype),
-        "pair_id": np.asarray(pair_id, dtype=str),
+        "image": _to_matrix(image, "image", dtype),
+        "report": _to_matrix(report, "report", dtype),
+        "pair_id": _to_ids(pair_id),
     }
     if isinstance(made_from, np.ndarray):
         arrays[MADE_FROM] = made_from
@@ -220,6 +220,36 @@ def save_embeddings(
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write(config.project_path(path), buffer.getvalue())
+
+
+def _to_matrix(rows: Any, name: str, dtype: type) -> np.ndarray:
+    try:
+        matrix = np.asarray(rows)
+        if matrix.ndim == 2 and matrix.dtype.kind in "biufO":
+            return matrix.astype(dtype)
+    except (TypeError, ValueError):  # rows of unequal length, or no numbers
+        pass
+    kind = type(rows).__name__
+    raise ValueError(f"{name} must be a matrix [N, E] of numbers: got a {kind} that is none.")
+
+
+def _to_ids(pair_id: Any) -> np.ndarray:
+    """The ids as text. Raises ValueError for a text in place of a list, and for a missing or
+    repeated id."""
+    kind = type(pair_id).__name__
+    if isinstance(pair_id, (str, bytes, Mapping, Set)) or not isinstance(pair_id, Iterable):
+        raise ValueError(f"pair_id must be a list with one id per pair: got a {kind}.")
+    ids = pair_id.tolist() if hasattr(pair_id, "tolist") else list(pair_id)
+    for row, name in enumerate(ids):
+        is_nan = isinstance(name, float) and math.isnan(name)
+        if name is None or is_nan:
+            raise ValueError(
+                f"pair_id must have an id for each pair: that of row {row} is missing."
+            )
+    texts = [str(name) for name in ids]
+    if len(set(texts)) < len(texts):
+        raise ValueError("pair_id must name each pair once, but has repeated ids.")
+    return np.array(texts, dtype=str)
 
 
 def load_embeddings(

@@ -132,6 +132,19 @@ def recall_table(evaluated: Mapping[str, Mapping], policy: str = "pair") -> pd.D
     return pd.DataFrame(rows)
 
 
+def best_recall(pool: int) -> dict[str, int]:
+    """The columns of `recall_table` whose best value is bold, HIGHEST or LOWEST, in a pool of this
+    size: without those of a K at which guessing finds half of the partners or more."""
+    from mcrlib.evaluation.retrieval import LARGEST_SHARE  # imported lazily: slow
+
+    best = {}
+    for name, sign in BEST_RECALL.items():
+        _, at, k = name.partition("@")
+        if not at or int(k) < LARGEST_SHARE * pool:
+            best[name] = sign
+    return best
+
+
 def _with_spread(number: Mapping[str, float], seeds: int) -> str:
     """A share in %, with its interval or, over several seeds, one deviation."""
     value = 100 * number["value"]
@@ -331,16 +344,20 @@ def verdict_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
 
 def text_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
     """One row a model and direction, one group of columns a metric, one column a K."""
-    ks = frame["K"].unique()
-    of_first_k = frame[frame["K"] == ks[0]]
-    columns = [_names(of_first_k["model"], "model")]
-    for metric in frame.columns.drop(["model", "direction", "K"]):
-        for k in ks:
+    row = ["model", "direction"]
+    rows = frame[row].drop_duplicates(ignore_index=True)
+    models = pd.MultiIndex.from_frame(rows)
+    columns = [_names(rows["model"], "model")]
+    for metric in frame.columns.drop([*row, "K"]):
+        for k in sorted(frame["K"].unique()):
             of_k = frame["K"] == k
-            cells = [f"{value:.3f}" for value in frame.loc[of_k, metric]]
-            bold = is_best.loc[of_k, metric].tolist()
+            values = frame[of_k].set_index(row)[metric]
+            is_bold = is_best.loc[of_k, metric].set_axis(values.index)
+            # In a small pool the ceiling has fewer candidates than the others.
+            cells = _texts(values.reindex(models))
+            bold = is_bold.reindex(models, fill_value=False).tolist()
             columns.append(latex.Column(f"K={k}", cells, bold, group=metric, unit=metric))
-    return _in_sections(columns, of_first_k["direction"])
+    return _in_sections(columns, rows["direction"])
 
 
 def agreement_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:

@@ -204,3 +204,17 @@ def test_names_are_checked_from_the_command_line():
     assert wrong.returncode == 1
     assert wrong.stderr == "There is no variant 'dul'; did you mean 'dual'?\n"
     assert "Usage" in check("demo").stderr
+
+
+@pytest.mark.parametrize(
+    ("variants", "seeds", "settings", "message"),
+    [
+        (None, "0", "", "VARIANTS must be a list"),
+        ("mcr", 3, "", "SEEDS must be a list"),
+        ("mcr", "0", None, "SET must be text or a mapping"),
+        ("mcr", "0", ["epochs"], "SET must be text or a mapping"),
+    ],
+)
+def test_what_is_no_list_of_names_is_one_sentence(variants, seeds, settings, message):
+    with pytest.raises(ValueError, match=message):
+        config.check_names("smoke", variants, seeds, settings)

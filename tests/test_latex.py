@@ -197,3 +197,18 @@ def test_known_characters_keep_their_meaning():
     assert latex.escape("β − Ω") == r"$\beta$ $-$ $\Omega$"
     assert latex.escape("ﬁne ① 中") == "fine 1 [U+4E2D]"
     assert latex.escape("a--b\x00\u202e") == "a-{}-b"
+
+
+@pytest.mark.parametrize("pool", [2, 3, 10])
+def test_where_the_ceiling_has_fewer_candidates_its_cells_are_dashes(pool, tmp_path):
+    records = []
+    for variant, depth in (("mcr", pool), ("ceiling", pool - 1)):
+        for direction in tables.DIRECTION_LABELS:
+            for k in range(1, depth + 1):
+                point = {"variant": variant, "direction": direction, "k": k, "metric": "CIDEr"}
+                records.append(point | {"mean": k / 10, "best": k / 10})
+    table = tables.text_table(records)
+    tables.save_table(tmp_path / "text", table, "Text.", layout=tables.text_layout)
+    source = (tmp_path / "text.tex").read_text()
+    dashes = source.count("ceiling") * sum(k == pool for k in (1, 5, 10))
+    assert source.count(f"{tables.UNDEFINED}") == dashes

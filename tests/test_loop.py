@@ -14,12 +14,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mcrlib import config as config_module
+from mcrlib import plots
+from mcrlib.companion import analyses, captions
 from mcrlib.config import load
+from mcrlib.data import prepare
 from mcrlib.data.batches import EpochOrder
 from mcrlib.data.dataset import problems
 from mcrlib.training import loop
 from mcrlib.training.__main__ import main
-from mcrlib.training.checkpoint import Damaged, Saves, load_trained
+from mcrlib.training.checkpoint import Damaged, Position, Saves, load_trained
 
 
 @pytest.fixture
@@ -302,3 +306,51 @@ def test_the_rate_warms_up_and_comes_down():
     assert rates[10] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0.0, abs=1e-12)
     assert rates[20:] == sorted(rates[20:], reverse=True)
+
+
+@pytest.fixture
+def few(smoke, home):
+    """Settings and pairs of a training whose validation pool is so small that K = 10 tells little.
+
+    Their `data` stands in a home of its own.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config_module, "ROOT", home / "few")
+        settings = smoke.replace(
+            sizes=(16, 12, 12), batch_size=8, epochs=2, vision_width=32, text_width=32, seed=1
+        )
+        yield settings, prepare.build(settings, workers=1)
+        shutil.rmtree(home / "few")
+
+
+def test_a_small_validation_pool_is_read_at_a_k_that_tells(few, capsys):
+    config, dataset = few
+    history = loop.train(config, dataset)
+    assert [name for name in history if name.startswith("validate")] == ["validate_recall@5"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    for line, recall in zip(lines, history["validate_recall@5"], strict=True):
+        assert f"validation Recall@5 {recall:.3f} (chance 0.417)" in line
+    trained = load_trained(config, dataset)
+    best = history["validate_recall@5"].max()
+    assert loop.validate(trained, dataset, 5) == pytest.approx(best)
+    numbers = analyses.describe_training(config, dataset, history).values
+    assert numbers["validate_recall@5"] == pytest.approx(best)
+    said = captions.validation_recall(numbers, 12)
+    assert said == f"Recall@5 {100 * best:.1f} % (chance 41.7 %)"
+    (axis,) = [axes for axes in plots.loss_curves(history, 12).axes if axes.get_xlabel()]
+    assert axis.get_ylabel() == "validation Recall@5 (%)"
+    assert axis.lines[1].get_ydata()[0] == pytest.approx(100 * 5 / 12)
+
+
+def test_a_training_keeps_the_k_that_it_began_with(few):
+    """As one that an earlier version stopped, which read Recall@10 in every pool."""
+    config, dataset = few
+    trainer = loop.Trainer(config, dataset, loop._accelerator(config))
+    row = {"epoch": 1, "loss": 1.0, "seconds": 1.0, "validate_recall@10": 1.0}
+    trainer.saves.save(Position(history=[row]))
+    before = load_file(config.folder / "checkpoint/epoch-0001-step-000000/model.safetensors")
+    history = loop.train(config, dataset)
+    assert [name for name in history if name.startswith("validate")] == ["validate_recall@10"]
+    final = load_file(config.folder / "checkpoint/final/model.safetensors")
+    assert all(torch.equal(final[name], before[name]) for name in before)  # 1.0 stays the best

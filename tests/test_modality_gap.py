@@ -23,6 +23,18 @@ def test_without_a_gap_the_modalities_cannot_be_separated(cloud):
     assert gap["probe_accuracy"] < 0.6
 
 
+@pytest.mark.filterwarnings("error")
+def test_equal_embeddings_are_one_point_and_two_clouds_of_them_two():
+    """As those of equal reports: scikit-learn's t-SNE crashes on them."""
+    one, other = np.eye(4)[:2]
+    same = measure_gap(np.tile(one, (10, 1)), np.tile(one, (10, 1)))
+    assert np.ptp(same["tsne"], axis=0).tolist() == [0, 0]
+    assert same["numbers"]["distance_of_means"] == 0
+    two = measure_gap(np.tile(one, (10, 1)), np.tile(other, (10, 1)))
+    assert np.isfinite(two["tsne"]).all()
+    assert two["numbers"]["probe_accuracy"] == 1
+
+
 def test_opposite_clouds_lie_far_apart():
     centre = np.zeros(8)
     centre[0] = 10

@@ -1,9 +1,11 @@
 """The model against the paper's statements and against the stock implementations of its parts."""
 
+import io
 import itertools
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import stock
 import torch
@@ -431,3 +433,33 @@ def test_a_batch_size_of_nothing_is_refused(build):
     for embed in (build().embed_reports, build().embed_images):
         with pytest.raises(ValueError, match="batch_size must be a whole number of at least 1"):
             embed([], batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model.embed_images(np.array(3.0)), r"got the shape \[\]"),
+        (lambda model: model.embed_images([""]), "path is empty"),
+        (lambda model: model.embed_images({"a.png"}), "got a set"),
+        (lambda model: model.embed_images(pd.DataFrame({"image": ["a"]})), "got a DataFrame"),
+        (lambda model: model.embed_images([], batch_size=True), "batch_size must be"),
+        (lambda model: model.embed_reports(np.array("a")), "got a ndarray"),
+        (lambda model: model.embed_reports({"a"}), "got a set"),
+        (lambda model: model.embed_reports(pd.DataFrame({"report": ["a"]})), "got a DataFrame"),
+        (lambda model: model.embed_reports(io.StringIO("a")), "got a StringIO"),
+    ],
+)
+def test_what_is_no_list_of_pictures_or_texts_is_one_sentence(build, call, message):
+    with pytest.raises(ValueError, match=message) as error:
+        call(build())
+    assert "\n" not in str(error.value)
+
+
+def test_what_was_plainly_meant_is_embedded(build, dataset):
+    model = build()
+    picture = torch.from_numpy(dataset.images[0].copy())
+    expected = model.embed_images([dataset.images[0]])
+    assert torch.equal(model.embed_images(picture.to_sparse()), expected)
+    assert torch.equal(model.embed_images([picture], batch_size=np.int64(1)), expected)
+    halves = model.embed_reports(text for text in ["clear \ud800", "clear ?"])
+    assert torch.equal(halves[0], halves[1])

@@ -322,3 +322,10 @@ def test_loss_curves_take_what_a_variant_has():
 def test_nothing_to_draw_is_an_error(draw):
     with pytest.raises(ValueError, match="no variant"):
         draw()
+
+
+def test_a_single_epoch_is_seen():
+    first = HISTORY[HISTORY["epoch"] == 2]
+    losses, recall = plots.loss_curves(first, 500).axes
+    assert all(line.get_marker() == "o" for line in losses.lines)
+    assert recall.get_xticks().tolist() == [2]

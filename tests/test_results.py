@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mcrlib import config, plots, results, tables
 from mcrlib.companion import analyses, captions
-from mcrlib.companion.compare import compare
+from mcrlib.companion.compare import compare, main
 from mcrlib.companion.top3 import Question, ask, find_top3
 from mcrlib.evaluation import findings, retrieval
 from mcrlib.evaluation.seeds import by_variant, over_seeds
@@ -430,6 +430,49 @@ def test_captions_say_chance_at_every_k_and_which_k_tells(pool, tmp_path, monkey
     plots.recall_bars(found.by_variant)
 
 
+@pytest.mark.parametrize("pool", [1, 2, 3, 10, 12, 20, 21, 500])
+def test_only_recalls_at_a_k_that_tells_are_bold(pool):
+    best = tables.best_recall(pool)
+    recalls = [name for name in best if name.startswith("R@")]
+    assert recalls == [f"R@{k}" for k in (1, 5, 10) if k < pool / 2]
+    assert ("precision@10" in best) == (pool > 20)
+    assert {"median rank", "mAP"} <= set(best)
+
+
+@pytest.mark.parametrize(("pool", "k"), [(40, 10), (12, 5), (8, 1)])
+def test_a_small_run_is_compared_with_the_reference_at_a_k_that_tells(
+    pool, k, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    rng = np.random.default_rng(0)
+    expected = []
+    for run, size in (("table", pool), ("reference", 500)):
+        values = retrieval.evaluate(*rng.normal(size=(2, size, 4)), draws=5)
+        results.save(tmp_path / "results" / run / "retrieval.json", {"mcr-seed0": values})
+        expected.append(100 * values["image_to_report"]["pair"][f"R@{k}"]["value"])
+    table = compare("table")
+    assert table.iloc[0, 2:].tolist() == pytest.approx(expected, abs=0.05)
+    main("table")
+    printed = capsys.readouterr().out
+    assert f"Recall@{k} in %" in printed
+    assert f"Chance: {100 * k / pool:.1f} (table) and {100 * k / 500:.1f} (reference)" in printed
+
+
+def test_verdicts_record_the_k_that_they_were_read_at(prepared, tmp_path):
+    frame = results.dataset_of_run("smoke").frame
+    ids = frame["pair_id"][frame["split"] == "test"]
+    for seed, model in enumerate(("mcr", "dual")):
+        image, report = np.random.default_rng(seed).normal(size=(2, len(ids), 4))
+        file = tmp_path / f"results/smoke/{model}-seed0/embeddings-test.npz"
+        results.save_embeddings(file, image, report, ids)
+    first = analyses.retrieve("smoke", draws=10)
+    inputs = first.verdicts.provenance["inputs"]
+    assert inputs == first.recall.provenance["inputs"] | {"k": "10"}
+    file = tmp_path / "results/smoke/verdicts.json"
+    results.save(file, ["read at another K"], inputs=inputs | {"k": "5"})
+    assert analyses.retrieve("smoke", draws=10).verdicts.values == first.verdicts.values
+
+
 def test_numbers_that_rest_on_the_findings_rules_record_them(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(findings, "rules_digest", lambda: "the rules as they were")
     test = results.dataset_of_run("smoke")
@@ -470,3 +513,26 @@ def test_numbers_that_json_cannot_hold_name_the_file_and_leave_it_as_it_was(tmp_
     with pytest.raises(ValueError, match=r"recall\.json cannot be written: .*nan"):
         results.save(path, {"R@1": float("nan")})
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pair_id": "abc"}, "pair_id must be a list .* got a str"),
+        ({"pair_id": None}, "pair_id must be a list .* got a NoneType"),
+        ({"pair_id": ["a", "a", "b"]}, "name each pair once"),
+        ({"pair_id": ["a", None, "b"]}, "that of row 1 is missing"),
+        ({"pair_id": ["a", float("nan"), "b"]}, "that of row 1 is missing"),
+        ({"image": None}, "image must be a matrix"),
+        ({"report": [[1.0], [1.0, 2.0]]}, "report must be a matrix"),
+        ({"image": np.full((3, 3), "1")}, "image must be a matrix"),
+    ],
+)
+def test_what_is_no_embedding_is_refused_before_it_is_saved(tmp_path, change, message):
+    file = tmp_path / "embeddings-test.npz"
+    given = {"image": np.eye(3), "report": np.eye(3), "pair_id": ["a", "b", "c"]} | change
+    with pytest.raises(ValueError, match=message):
+        results.save_embeddings(file, **given)
+    assert not file.exists()
+    results.save_embeddings(file, np.eye(3), np.eye(3), (name for name in "abc"))
+    assert len(results.load_embeddings(file, ["c", "b", "a"])[0]) == 3

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -554,26 +555,76 @@ def test_label_ceiling_equals_a_simulated_oracle():
     assert retrieval.label_ceiling(labels, ks=(1, 2, 3)) == pytest.approx(simulated, abs=0.01)
 
 
-@pytest.mark.parametrize("ranks", [[0, 1], [-1], ["1", "2"], "12", [float("nan")], [None]])
-def test_recall_refuses_what_are_no_ranks(ranks):
-    with pytest.raises(ValueError, match="ranks must be numbers that count from 1"):
-        retrieval.recall_at(ranks)
+def test_labels_may_be_numbers_of_classes():
+    rows = np.random.default_rng(0).normal(size=(3, 4))
+    by_number = retrieval.evaluate(rows, rows, labels=[[1], [2, 3], []], draws=5)
+    by_name = retrieval.evaluate(rows, rows, labels=[["a"], ["b", "c"], []], draws=5)
+    assert by_number == by_name
 
 
-@pytest.mark.parametrize("matrix", [np.eye(3, dtype=int), torch.eye(3)])
+@pytest.mark.parametrize("matrix", [np.eye(3, dtype=int), torch.eye(3), pd.DataFrame(np.eye(3))])
 def test_a_matrix_of_zeros_and_ones_is_no_list_of_labels(matrix):
     rows = np.eye(3)
 
-    with pytest.raises(ValueError, match="not a matrix: write the names of the columns"):
+    with pytest.raises(ValueError, match="not a matrix: of a table of 0 and 1, give the names"):
         retrieval.evaluate(rows, rows, labels=matrix)
 
 
-@pytest.mark.parametrize("p_values", [0.5, [0.1, float("nan")], [2.0], [-0.1]])
-def test_holm_refuses_what_are_no_p_values(p_values):
-    with pytest.raises(ValueError, match="p values must be a list of numbers from 0 to 1"):
-        retrieval.holm(p_values)
+def test_of_one_patient_there_is_no_verdict():
+    """Its bootstrap draws are all the same, which would look like certainty."""
+    ranks = {"mcr-seed0": np.full((2, 30), 1), "dual-seed0": np.full((2, 30), 20)}
+    ranks["mcr-seed0"][:, ::2] = 20
+    (record,) = retrieval.verdicts(ranks, ["one"] * 30)
+    assert record["verdict"].startswith("none: all pairs are of one patient")
+    assert record["no_loss"] is None and record["detectable"] is None
+    (record,) = retrieval.verdicts(ranks, range(30))
+    assert record["verdict"] == "better"
+    image, report = np.random.default_rng(0).normal(size=(2, 30, 4))
+    assert retrieval.evaluate(image, report, patients=["one"] * 30, draws=5)["units"] == 1
+    assert retrieval.evaluate(image, report, draws=5)["units"] == 30
 
 
-def test_an_empty_pool_has_no_chance_recall():
-    with pytest.raises(ValueError, match="pool must be a whole number of at least 1"):
-        retrieval.chance_recall((1, 5), 0)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": np.zeros((3, 2), int)}, "give the names of the columns that are 1"),
+        ({"labels": [[True], [], []]}, "row 0 has True"),
+        ({"labels": [["a"], [float("nan")], []]}, "row 1 has nan"),
+        ({"patients": {1, 2, 3}}, "patients must be a list .* got a set"),
+        ({"patients": [1, 2, float("nan")]}, "numbers or texts: got nan"),
+        ({"image": np.full((3, 2), "1.0")}, "image must be a matrix of numbers"),
+        ({"image": np.ones((3, 2), complex)}, "ndarray of complex128"),
+        ({"image": np.ones((3, 0)), "report": np.ones((3, 0))}, "image must have columns"),
+        ({"ks": (k for k in (1, 5))}, "ks must be a list"),
+    ],
+)
+def test_evaluate_refuses_what_only_looks_right(change, message):
+    with pytest.raises(ValueError, match=message) as error:
+        retrieval.evaluate(**{"image": np.ones((3, 2)), "report": np.ones((3, 2))} | change)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: retrieval.recall_at("123"),
+        lambda: retrieval.recall_at(None),
+        lambda: retrieval.recall_at(["1", "2"]),
+        lambda: retrieval.recall_at([0, 1]),
+        lambda: retrieval.recall_at([float("nan")]),
+        lambda: retrieval.chance_recall((1,), 0),
+        lambda: retrieval.chance_recall((1,), None),
+        lambda: retrieval.holm("0.1"),
+        lambda: retrieval.holm(None),
+        lambda: retrieval.holm([2.0]),
+        lambda: retrieval.verdicts([1], [1]),
+    ],
+)
+def test_numbers_of_the_wrong_kind_are_refused_in_one_sentence(call):
+    with pytest.raises(ValueError, match=r"must be|no ranks to compare") as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_ranks_may_come_from_a_generator():
+    assert retrieval.recall_at(rank for rank in (1, 20)) == {1: 0.5, 5: 0.5, 10: 0.5}

@@ -363,6 +363,30 @@ def test_a_dead_meteor_process_is_replaced():
     assert text_metrics.score(texts, texts[::-1], ["METEOR"]) == before
 
 
+def test_meteor_starts_before_the_texts_are_tokenised(monkeypatch):
+    """It reads its table meanwhile, which takes seconds."""
+    monkeypatch.setattr(java, "_idle_meteors", [])
+    started = []
+
+    def tokenize(texts):
+        started.extend(java._idle_meteors)
+        raise ValueError("stop here")
+
+    monkeypatch.setattr(java, "tokenize", tokenize)
+    hits = {"mcr": {"image_to_report": [[0]]}}
+    for call in (
+        lambda: text_metrics.score(["a"], ["a"], WITHOUT_METEOR),
+        lambda: text_metrics.score(["a"], ["a"]),
+        lambda: text_metrics.curves(["a"], hits),
+    ):
+        with pytest.raises(ValueError, match="stop here"):
+            call()
+    assert len(started) == 2  # once by each call with METEOR, the same process
+    assert started[0] is started[1]
+    started[0].kill()
+    started[0].wait()
+
+
 def java_that_dies(folder, monkeypatch, when):
     """JAVA_HOME with a java that fails if its arguments contain `when`, else is the real one."""
     script = folder / "bin" / "java"

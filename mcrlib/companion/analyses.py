@@ -17,6 +17,7 @@ from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
 from mcrlib.evaluation.seeds import by_variant, over_seeds
 from mcrlib.files import sha256
+from mcrlib.training.history import recall_name, recorded_k
 
 # Libraries that take seconds to import are imported by the functions that compute, so that
 # redrawing does not wait for them.
@@ -69,14 +70,18 @@ def describe_data(settings: Config, dataset: Dataset) -> Numbers:
 
 
 def describe_training(settings: Config, dataset: Dataset, history: pd.DataFrame) -> Numbers:
-    """The best epoch of a finished training, its validation recall, and the seconds it took."""
+    """The best epoch of a finished training, its validation recall, and the seconds it took.
+
+    The recall's name, `validate_recall@K`, says its K.
+    """
     file = settings.folder / "training.json"
     inputs = {"config": settings.digest(), "dataset": dataset.info["dataset_sha256"]}
     if not results.is_current(file, inputs):
-        best = history.loc[history["validate_recall@10"].idxmax()]
+        recall = recall_name(recorded_k(history.columns))
+        best = history.loc[history[recall].idxmax()]
         values = {
             "best_epoch": int(best["epoch"]),
-            "validate_recall@10": best["validate_recall@10"],
+            recall: best[recall],
             "seconds": history["seconds"].sum(),
         }
         model = {"run": settings.run, "variant": settings.variant, "seed": settings.seed}
@@ -154,15 +159,31 @@ def retrieve(run: str, draws: int = 1000) -> Retrieval:
     folder = config.ROOT / "results" / run
     recall_file = folder / "retrieval.json"
     verdicts_file = folder / "verdicts.json"
+    k = retrieval_k(run)
     inputs = results.input_hashes(run) | {"draws": str(draws)}
-    current = [results.is_current(file, inputs) for file in (recall_file, verdicts_file)]
-    if not all(current):
-        _compute_retrieval(run, draws, inputs, recall_file, verdicts_file)
+    has_recall = results.is_current(recall_file, inputs)
+    has_verdicts = results.is_current(verdicts_file, inputs | {"k": str(k)})
+    if not has_recall or not has_verdicts:
+        _compute_retrieval(run, draws, k, inputs, recall_file, verdicts_file)
     return Retrieval(Numbers.load(recall_file), Numbers.load(verdicts_file))
 
 
+def retrieval_k(run: str) -> int:
+    """The K at which a run's recalls are read and compared: `retrieval.telling_k` of its pool."""
+    from mcrlib.evaluation import retrieval
+
+    first_file = next(iter(results.embedding_files(run).values()))
+    image, _ = results.load_embeddings(first_file)
+    return retrieval.telling_k(len(image))
+
+
 def _compute_retrieval(
-    run: str, draws: int, inputs: dict[str, str], recall_file: Path, verdicts_file: Path
+    run: str,
+    draws: int,
+    k: int,
+    inputs: dict[str, str],
+    recall_file: Path,
+    verdicts_file: Path,
 ) -> None:
     from mcrlib.evaluation import retrieval
 
@@ -183,12 +204,11 @@ def _compute_retrieval(
             retrieval.ranks(image, report, own, own),
             retrieval.ranks(report, image, own, own),
         ]
-    about = {"inputs": inputs, "run": run, "dataset": dataset.info["dataset_sha256"]}
-    about["labels"] = label_source
+    about = {"run": run, "dataset": dataset.info["dataset_sha256"], "labels": label_source}
     seconds = round(time.perf_counter() - started)
-    k = retrieval.telling_k(len(test))
-    results.save(verdicts_file, retrieval.verdicts(ranks, patients, k), **about, k=k)
-    results.save(recall_file, recall, **about, seconds=seconds)
+    verdicts = retrieval.verdicts(ranks, patients, k)
+    results.save(verdicts_file, verdicts, inputs=inputs | {"k": str(k)}, **about, k=k)
+    results.save(recall_file, recall, inputs=inputs, **about, seconds=seconds)
 
 
 def _finding_labels(test: pd.DataFrame) -> tuple[list[set[str]], str]:

@@ -3,10 +3,20 @@
 The first sentence is short: LaTeX tables have it as their caption and the rest as a note.
 """
 
-from mcrlib.companion.analyses import Numbers, Retrieval, TextMetrics, models_of
+from mcrlib import tables
+from mcrlib.companion.analyses import (
+    Numbers,
+    Retrieval,
+    TextMetrics,
+    first_seeds,
+    models_of,
+)
 from mcrlib.companion.top3 import TopHits
 from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
+from mcrlib.training.history import recall_of, recorded_k
+
+DEPTH = 10  # the largest K of the text metrics
 
 # Tables
 
@@ -15,8 +25,8 @@ def recall(run: str, retrieval: Retrieval, policy: str) -> str:
     """Of the comparison table."""
     return (
         f"Recall@K in both directions, in %. {_test_pool(run, retrieval.pool)} "
-        f"{_positives(retrieval, policy)} Best values are bold. {_SPREAD} The paper's numbers are "
-        "not known to us."
+        f"{_positives(retrieval, policy)} {_bold(retrieval.pool)} {_SPREAD} The paper's numbers "
+        "are not known to us."
     )
 
 
@@ -34,7 +44,7 @@ def recall_ranks(run: str, retrieval: Retrieval, policy: str) -> str:
     return (
         "Median ranks, and relevance by shared findings. MedR: median rank of the first correct "
         "candidate. P@10 (precision at 10) and mAP are in % and count a candidate as relevant if "
-        f"it shares a finding with the query; labels: {labels}. Best values are bold. "
+        f"it shares a finding with the query; labels: {labels}. {_bold(retrieval.pool)} "
         f"{_test_pool(run, retrieval.pool)} {_positives(retrieval, policy)}"
     )
 
@@ -57,8 +67,8 @@ def text_metrics(run: str, metrics: TextMetrics) -> str:
     """Of the table beside Figure 3."""
     return (
         "Text metrics of the first K hits. Each value is the mean over the ranks up to K and over "
-        f"seeds; best values are bold. {_text_pool(run, metrics)} {_BOUNDS} The paper draws its "
-        "curves and prints no numbers."
+        f"seeds; best values are bold. {_text_pool(run, metrics)} {_BOUNDS}{_few_texts(metrics)} "
+        "The paper draws its curves and prints no numbers."
     )
 
 
@@ -136,15 +146,25 @@ def data_examples(settings: Config, dataset: Dataset) -> str:
     )
 
 
-def training(settings: Config, pool: int) -> str:
-    """Of one model's loss curves; `pool` is the number of validation pairs."""
+def training(settings: Config, pool: int, k: int = 10) -> str:
+    """Of one model's loss curves; `pool` is the number of validation pairs, `k` that of the
+    recall."""
     return (
         "Training losses (top) and validation recall (bottom) by epoch. The loss is the "
         "weighted sum of vrc, the contrast between radiographs and reports, and of mim and mrm, "
-        "the reconstruction of masked radiographs and reports. Recall@10 is the mean of both "
+        f"the reconstruction of masked radiographs and reports. Recall@{k} is the mean of both "
         f"directions in a pool of {pool:,} pairs; dashed: chance.{_small_pool(pool)} "
         f"Run {settings.run}, model {settings.folder.name}."
     )
+
+
+def validation_recall(numbers: dict, pool: int) -> str:
+    """The validation recall of `analyses.describe_training`, in %, with its K and its chance."""
+    from mcrlib.evaluation.retrieval import chance_recall  # imported lazily: slow
+
+    k = recorded_k(numbers)
+    (chance,) = chance_recall((k,), pool).values()
+    return f"Recall@{k} {100 * recall_of(numbers):.1f} % (chance {100 * chance:.1f} %)"
 
 
 def recall_figure(run: str, retrieval: Retrieval, policy: str) -> str:
@@ -161,7 +181,7 @@ def figure3(run: str, metrics: TextMetrics) -> str:
     return (
         "Text metrics of the first K retrieved reports. Top: mean over the ranks up to K; bottom: "
         "best of them. Dashed: image to report; solid: report to image; means over seeds. "
-        f"{_text_pool(run, metrics)} {_BOUNDS}"
+        f"{_text_pool(run, metrics)} {_BOUNDS}{_few_texts(metrics)}"
     )
 
 
@@ -173,7 +193,8 @@ def figure4(run: str, gaps: Numbers) -> str:
     return (
         "t-SNE of radiograph and report embeddings, one panel a variant. Below each panel: the "
         "modality gap, measured on the embeddings themselves. The first seed of each variant, "
-        f"{pairs:,} pairs of the validation split. Run {run}, models {models}."
+        f"{pairs:,} pairs of the validation split.{_without_map(first_seeds(gaps.values))} "
+        f"Run {run}, models {models}."
     )
 
 
@@ -216,6 +237,14 @@ _BOUNDS = (
 _TIMES = "Ratios are to dual without recomputation; time is forward and backward."
 
 
+def _without_map(gaps: dict[str, dict]) -> str:
+    """A sentence if all embeddings of a model are equal, so that its panel has a single point."""
+    without = [name for name, gap in gaps.items() if not any(map(any, gap["tsne"]))]
+    if not without:
+        return ""
+    return f" All embeddings of {', '.join(without)} are equal: a single point."
+
+
 def _all_pairs(settings: Config, dataset: Dataset) -> str:
     return f"Run {settings.run}, {len(dataset.frame):,} pairs, source {settings.source}."
 
@@ -233,8 +262,16 @@ def _positives(retrieval: Retrieval, policy: str) -> str:
     correct = {"pair": "the query's own partner", "report": "any pair with the same report"}
     return (
         f"Correct is {correct[policy]} (policy {policy}); chance is {', '.join(chance)} % "
-        f"at K = {', '.join(ks)} (policy pair).{_small_pool(retrieval.pool)}"
+        f"at K = {', '.join(ks)} (policy pair).{_small_pool(retrieval.pool)}{_one_unit(retrieval)}"
     )
+
+
+def _one_unit(retrieval: Retrieval) -> str:
+    """A sentence if the intervals have no width because there is nothing to resample."""
+    first_model = next(iter(retrieval.recall.values.values()))
+    if first_model.get("units") != 1:
+        return ""
+    return " All pairs are of one patient: with nothing to resample, the intervals tell nothing."
 
 
 def _small_pool(pool: int) -> str:
@@ -249,9 +286,34 @@ def _small_pool(pool: int) -> str:
     return f" A larger K is half of this pool or more and tells little: go by K = {k}."
 
 
+def _bold(pool: int) -> str:
+    """Which values are bold, by `tables.best_recall`."""
+    ks = [int(name.partition("@")[2]) for name in tables.best_recall(pool) if "R@" in name]
+    if not ks:
+        return "Best values are bold, but no recall is."
+    if max(ks) == 10:
+        return "Best values are bold."
+    return f"Best values are bold, of the recalls those at K up to {max(ks)}."
+
+
 def _test_pool(run: str, pool: int) -> str:
     return f"Run {run}, test pool of {pool:,} pairs, models {models_of(run)}."
 
 
 def _text_pool(run: str, metrics: TextMetrics) -> str:
     return _test_pool(run, metrics.curves.provenance["pool"])
+
+
+def _few_texts(metrics: TextMetrics) -> str:
+    """What a small pool, or one of equal reports, leaves undefined; nothing for others."""
+    sentences = ""
+    pool = metrics.curves.provenance["pool"]
+    if pool == 1:
+        sentences += " In a pool of 1 every hit is right, and there is no ceiling."
+    elif pool <= DEPTH:
+        others = "one other report" if pool == 2 else f"{pool - 1} other reports"
+        sentences += f" This pool leaves the ceiling only {others}."
+    cider = [point["mean"] for point in metrics.curves.values if point["metric"] == "CIDEr"]
+    if not any(cider):
+        sentences += " CIDEr is 0 throughout: it counts only words that not every report has."
+    return sentences

@@ -1,4 +1,7 @@
-"""A run's recall next to the committed reference's: `python -m mcrlib.companion.compare RUN`."""
+"""A run's recall next to the committed reference's: `python -m mcrlib.companion.compare RUN`.
+
+Both are read at the K that suits the smaller of the two pools (`retrieval.telling_k`).
+"""
 
 import sys
 from collections.abc import Mapping
@@ -6,14 +9,15 @@ from collections.abc import Mapping
 import pandas as pd
 
 from mcrlib import config
+from mcrlib.evaluation import retrieval
 from mcrlib.evaluation.seeds import over_seeds
 from mcrlib.results import load
 from mcrlib.tables import DIRECTION_LABELS
 
 
 def compare(run: str, reference: str = "reference") -> pd.DataFrame:
-    """Recall@10 of a run and of the committed reference run in percent, averaged over seeds; one
-    row per model of the run and direction.
+    """Recall@K of a run and of the committed reference run in percent, averaged over seeds; one row
+    per model of the run and direction. K is `shared_k`.
 
     Column names give each run's pool, since retrieval from a smaller pool is easier. Raises
     FileNotFoundError if a run has no `retrieval.json`.
@@ -22,14 +26,27 @@ def compare(run: str, reference: str = "reference") -> pd.DataFrame:
     reference_numbers = _evaluated(reference)
     run_column = _column_name(run, run_numbers)
     reference_column = _column_name(reference, reference_numbers)
+    k = shared_k(run, reference)
     columns = {
-        run_column: _recall_at_10(run_numbers),
-        reference_column: _recall_at_10(reference_numbers),
+        run_column: _recall(run_numbers, k),
+        reference_column: _recall(reference_numbers, k),
     }
     table = pd.DataFrame(columns)
     table = table.rename_axis(["model", "direction"]).round(1)
     of_run = table.dropna(subset=[run_column])
     return of_run.reset_index()
+
+
+def shared_k(run: str, reference: str = "reference") -> int:
+    """The K at which the recalls of both are read, so that it tells something in both pools."""
+    pools = [_pool(_evaluated(name)) for name in (run, reference)]
+    return retrieval.telling_k(min(pools))
+
+
+def _chance(run: str, k: int) -> str:
+    """In percent, with the run's name."""
+    (chance,) = retrieval.chance_recall((k,), _pool(_evaluated(run))).values()
+    return f"{100 * chance:.1f} ({run})"
 
 
 def _evaluated(run: str) -> dict[str, dict]:
@@ -38,16 +55,20 @@ def _evaluated(run: str) -> dict[str, dict]:
 
 
 def _column_name(run: str, evaluated: Mapping[str, dict]) -> str:
+    return f"{run}, pool of {_pool(evaluated):,}"
+
+
+def _pool(evaluated: Mapping[str, dict]) -> int:
     (pool,) = {result["pool"] for result in evaluated.values()}
-    return f"{run}, pool of {pool:,}"
+    return pool
 
 
-def _recall_at_10(evaluated: Mapping[str, dict]) -> dict[tuple[str, str], float]:
-    """In percent, by model and direction."""
+def _recall(evaluated: Mapping[str, dict], k: int) -> dict[tuple[str, str], float]:
+    """Recall@k in percent, by model and direction."""
     recall = {}
     for model, result in over_seeds(evaluated).items():
         for direction, label in DIRECTION_LABELS.items():
-            share = result[direction]["pair"]["R@10"]["value"]
+            share = result[direction]["pair"][f"R@{k}"]["value"]
             recall[model, label] = 100 * share
     return recall
 
@@ -55,7 +76,9 @@ def _recall_at_10(evaluated: Mapping[str, dict]) -> dict[tuple[str, str], float]
 def main(run: str) -> None:
     """Print the comparison under a line that says what its numbers are."""
     table = compare(run)
-    print(f"\nRecall@10 in %, policy pair, mean over seeds: {run} and the committed reference")
+    k = shared_k(run)
+    print(f"\nRecall@{k} in %, policy pair, mean over seeds: {run} and the committed reference")
+    print(f"Chance: {_chance(run, k)} and {_chance('reference', k)}")
     print(table.to_string(index=False))
     print(f"Tables: results/{run}/*.csv, *.tex. Figures: figures/{run}/.")
 

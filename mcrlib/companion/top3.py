@@ -46,6 +46,19 @@ class Question:
 FIGURE5 = Question()
 
 
+def names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of models or pairs as a question has them; a single one may be given as it is.
+
+    Raises ValueError for what is no list of names.
+    """
+    if isinstance(given, str):
+        return (given,)
+    is_list = isinstance(given, Sequence)
+    if not is_list or not all(isinstance(name, str) for name in given):
+        raise ValueError(f'models and pair_ids are lists of names, such as ["mcr"]: got {given!r}.')
+    return tuple(given)
+
+
 def find_top3(run: str, question: Question = FIGURE5) -> TopHits:
     """Three best hits of each query under each model, in both directions.
 
@@ -164,6 +177,10 @@ def _check(question: Question, pool: int) -> None:
     """Raise ValueError if nothing is asked for, or if there is nothing to search."""
     if pool == 0:
         raise ValueError("The test split has no pairs: there is nothing to search.")
+    for name in ("queries", "seed", "least"):
+        number = getattr(question, name)
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            raise ValueError(f"{name} must be a whole number of at least 0: got {number!r}.")
     if not question.pair_ids and question.queries < 1:
         raise ValueError(f"queries is {question.queries}: ask for at least 1, or name pair_ids.")
 

@@ -107,22 +107,37 @@ def problems(dataset: Dataset, config: Config) -> list[str]:
     counts = {split: len(dataset.indices(split)) for split in SPLITS}
     for split, count in counts.items():
         if count == 0:
-            sentences.append(
-                f"The {split} split of {dataset.folder} has no pairs: add some, or leave the split "
-                "of all patients empty so that it is drawn; excluded.csv says what was left out."
-            )
+            sentences.append(_about_empty(split, dataset))
     validation = counts["validate"]
     if 0 < validation < FEWEST_VALIDATION_PAIRS:
         sentences.append(
-            f"The validate split of {dataset.folder} has {validation} pairs, but choosing the best "
-            f"epoch and notebook 05 need {FEWEST_VALIDATION_PAIRS}: move some patients to it."
+            f"The validate split of {dataset.folder} has {_pairs(validation)}, but choosing the "
+            f"best epoch and notebook 05 need {FEWEST_VALIDATION_PAIRS}: add pairs, or name a "
+            "split for each row so that more patients are in this one."
         )
     if 0 < counts["train"] < config.batch_size:
         sentences.append(
-            f"The training split has {counts['train']} pairs, fewer than a batch of "
+            f"The training split has {_pairs(counts['train'])}, fewer than a batch of "
             f"{config.batch_size}; set a smaller batch_size."
         )
     return sentences
+
+
+def _about_empty(split: str, dataset: Dataset) -> str:
+    patients = dataset.frame["patient_id"].nunique()
+    if patients < len(SPLITS):
+        return (
+            f"The {split} split of {dataset.folder} has no pairs, since no patient may be in two "
+            f"splits and there are too few: {patients}. Add patients, or correct the patient_id."
+        )
+    return (
+        f"The {split} split of {dataset.folder} has no pairs: add some, or leave the split of all "
+        "patients empty so that it is drawn; excluded.csv says what was left out."
+    )
+
+
+def _pairs(count: int) -> str:
+    return "1 pair" if count == 1 else f"{count:,} pairs"
 
 
 def refuse_problems(dataset: Dataset, config: Config) -> None:

@@ -15,7 +15,7 @@ import codecs
 import re
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -127,6 +127,15 @@ def decode(data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("cp1252", errors="replace")
+
+
+def text_list(texts: Sequence[str], name: str) -> list[str]:
+    """The texts as a list; ValueError for what would be taken apart, such as a single text."""
+    is_list = isinstance(texts, Iterable) and not isinstance(texts, (str, bytes, Mapping, Set))
+    if not is_list or hasattr(texts, "columns"):  # a table's entries are the names of its columns
+        kind = type(texts).__name__
+        raise ValueError(f"{name} must be a list of texts: got a {kind}.")
+    return list(texts)
 
 
 def sections(text: str) -> dict[str, str]:
@@ -712,10 +721,3 @@ def check_is_text(text: str) -> None:
     """Raise ValueError unless a report is a text."""
     if not isinstance(text, str):
         raise ValueError(f"a report must be text, got {text!r}: use '' for a missing report.")
-
-
-def check_are_texts(texts: Iterable[str], name: str) -> None:
-    """Raise ValueError for a single text, or texts by name, where a list called `name` belongs."""
-    if isinstance(texts, (str, bytes, Mapping)):
-        kind = type(texts).__name__
-        raise ValueError(f"{name} must be a list of texts, not a {kind}: write [text] for one.")

@@ -65,7 +65,9 @@ def fit(dataset: Dataset, width: int = 128, largest: int = 20_000) -> LinearBase
         TruncatedSVD(dimensions, random_state=0),
         StandardScaler(with_std=False),
     )
-    with np.errstate(invalid="ignore"):  # equal reports have no variance to explain
+    with np.errstate(
+        invalid="ignore", divide="ignore"
+    ):  # equal reports have no variance to explain
         target = report_side.fit_transform(texts)
 
     image_side = make_pipeline(

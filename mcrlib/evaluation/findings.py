@@ -22,7 +22,7 @@ import numpy as np
 from sklearn.metrics import classification_report
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from mcrlib.data.reports import check_are_texts
+from mcrlib.data.reports import text_list
 from mcrlib.evaluation import comparison
 from mcrlib.evaluation.comparison import Said
 from mcrlib.evaluation.finding_rules import (
@@ -118,8 +118,8 @@ def agreement(hypotheses: Sequence[str], references: Sequence[str]) -> dict:
     0 where undefined; "macro" is the mean over findings with support. Raises ValueError if there
     are no pairs, or not as many hypotheses as references, or one text in place of a list.
     """
-    check_are_texts(hypotheses, "hypotheses")
-    check_are_texts(references, "references")
+    hypotheses = text_list(hypotheses, "hypotheses")
+    references = text_list(references, "references")
     if not 0 < len(references) == len(hypotheses):
         got = f"{len(hypotheses)} and {len(references)}"
         raise ValueError(f"agreement needs one hypothesis for each reference, not {got} of them.")

@@ -1,7 +1,9 @@
 """The Java programs of pycocoevalcap: which Java runs them, the PTB tokeniser, and METEOR.
 
-The tokeniser is started once a call. METEOR takes seconds to start, so its processes are kept and
-used again by later calls. It would normalise both texts of each pair, which takes more than half of
+The tokeniser is started once a call. METEOR takes seconds to start, nearly all of them to read its
+table of paraphrases (16 million lines), which no flag of Java shortens by more than a tenth. So its
+processes are kept and used again by later calls, and `start_meteor` lets the first one read while
+the texts are tokenised. It would normalise both texts of each pair, which takes more than half of
 its time, so each text is normalised once, by METEOR's own normaliser.
 """
 
@@ -231,11 +233,24 @@ def _died_twice(characters: int) -> str:
     )
 
 
+def start_meteor() -> None:
+    """Start a METEOR process if none is idle, and return at once: it reads its table meanwhile.
+
+    Raises FileNotFoundError without Java.
+    """
+    if not _idle_meteors:
+        _idle_meteors.append(_new_meteor())
+
+
 def _meteor_process(may_be_idle: bool) -> Popen:
     """An idle METEOR process if there is one and it may be used, else a new one."""
     if may_be_idle:
         with suppress(IndexError):  # another thread may take the last one at any time
             return _idle_meteors.pop()
+    return _new_meteor()
+
+
+def _new_meteor() -> Popen:
     command = [executable(), *LOCALE, "-Xmx2G", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8"]
     # -lower is what is left of -norm for texts that are normalised.
     command += ["-jar", METEOR_JAR, "-", "-", "-stdio", "-l", "en", "-lower"]

@@ -6,25 +6,34 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
 from sklearn.model_selection import cross_val_score
 
+SMALLEST_SPREAD = 1e-6  # of any coordinate; cosines within it are equal in retrieval, too
+
 
 def measure_gap(image: np.ndarray, report: np.ndarray, seed: int = 0) -> dict:
     """Project both modalities with t-SNE (Figure 4) and measure the gap between them.
 
     image and report [N, E] hold unit rows; row i of both is pair i. Returns `tsne` [2N, 2], the
-    images first, and `numbers` (`gap_numbers`). The same seed gives the same picture. Raises
-    ValueError for fewer than ten pairs.
+    images first, and `numbers` (`gap_numbers`). The same seed gives the same picture; if all rows
+    are equal, all points are at the origin. Raises ValueError for fewer than ten pairs.
     """
     if len(image) < 10:
         raise ValueError(f"The modality gap takes at least ten pairs, not {len(image)}.")
     rows = np.concatenate([image, report])
     rows = rows.astype(np.float64)
+    points = _map(rows, seed)
+    numbers = gap_numbers(image, report, seed)
+    return {"tsne": points.tolist(), "numbers": numbers}
+
+
+def _map(rows: np.ndarray, seed: int) -> np.ndarray:
+    """t-SNE of rows [N, E]: points [N, 2]. Equal rows, which have no map, are all at the origin."""
+    if np.ptp(rows, axis=0).max() < SMALLEST_SPREAD:  # scikit-learn would crash
+        return np.zeros((len(rows), 2))
     # t-SNE needs fewer neighbours than rows: small pools get less than scikit-learn's default, 30.
     largest_perplexity = (len(rows) - 1) / 3
     perplexity = min(30.0, largest_perplexity)
     projection = TSNE(perplexity=perplexity, init="pca", random_state=seed)
-    points = projection.fit_transform(rows)
-    numbers = gap_numbers(image, report, seed)
-    return {"tsne": points.tolist(), "numbers": numbers}
+    return projection.fit_transform(rows)
 
 
 def gap_numbers(image: np.ndarray, report: np.ndarray, seed: int = 0) -> dict[str, float]:

@@ -8,7 +8,8 @@ gives every pair the same embedding scores nothing. Two policies define the posi
 """
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from math import isnan
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -81,12 +82,12 @@ def recall_at(ranks: Iterable[int], ks: Ks = (1, 5, 10)) -> dict[int, float]:
     Raises ValueError if there are no ranks or no `ks`, and for ranks that are not numbers from 1.
     """
     _check_ks(ks)
-    ranks = np.asarray(ranks)
+    ranks = np.array(_to_list(ranks, "ranks"))
     if not ranks.size:
         raise ValueError("there are no ranks, so Recall@K is undefined: give at least one query.")
-    is_number = np.issubdtype(ranks.dtype, np.number)
-    if not is_number or not (ranks >= 1).all():
-        raise ValueError(f"ranks must be numbers that count from 1, as `ranks` gives: got {ranks}.")
+    are_ranks = ranks.dtype.kind in "iuf" and (ranks >= 1).all()
+    if not are_ranks:
+        raise ValueError("ranks must be numbers from 1, the rank of the best candidate.")
     recalls = {}
     for k in ks:
         is_hit = ranks <= k
@@ -124,7 +125,8 @@ def evaluate(
 
     image and report [N, E]: row i of both is pair i. texts [N] add the policy `report`. patients
     [N] are the units that the bootstrap resamples for the 95 % interval (`low`, `high`), while the
-    ranks and the pool stay fixed; without them each pair counts as its own patient. labels [N], a
+    ranks and the pool stay fixed; without them each pair counts as its own patient. `units` is
+    their number: of one patient, no interval can be computed, and it has no width. labels [N], a
     set of labels for each pair, add precision@K and mAP (`_by_labels`). Recall, precision and mAP
     are in [0, 1]. Above 1,000 pairs, `chunks_1000` has the mean recalls in pools of 1,000:
     consecutive chunks of a seeded permutation, without the incomplete last one. Raises ValueError,
@@ -140,6 +142,7 @@ def evaluate(
 
     resampled = "pairs" if patients is None else "patients"
     result = {"pool": pool, "chance": chance_recall(ks, pool), "resampled": resampled}
+    result["units"] = int(patient_codes.max()) + 1
     codes = np.stack(list(policies.values()))  # [P, N]
     pool_ranks = _ranks_both_ways(image, report, codes)
     cells = _cells_with_intervals(pool_ranks, patient_codes, ks, draws, seed)
@@ -169,9 +172,10 @@ def telling_k(pool: int, ks: Ks = (1, 5, 10)) -> int:
 def chance_recall(ks: Ks, pool: int) -> dict[str, float]:
     """Recall@K of random retrieval, 0 to 1, policy `pair`, by the name of its column: "R@10".
 
-    Raises ValueError for an empty pool.
+    Raises ValueError for an empty pool and for `ks` that are not whole numbers from 1.
     """
     _check_count(pool, "pool")
+    _check_ks(ks)
     return {f"R@{k}": min(k / pool, 1.0) for k in ks}
 
 
@@ -191,7 +195,8 @@ def compare_ranks(
     - `detectable`: the true difference that a two-sided test at 5 % finds with 80 % power.
 
     If nothing can differ, because all ranks of both variants are within k (as in any pool of at
-    most k pairs) or none is, `no_loss` and `detectable` are None and `undecided` says why.
+    most k pairs) or none is, or because all pairs are of one patient, `no_loss` and `detectable`
+    are None and `undecided` says why.
     """
     _check_count(k, "k")
     _check_count(draws, "draws")
@@ -217,6 +222,8 @@ def compare_ranks(
         "detectable": float(Z_SCORES * samples.std()),
     }
     undecided = _why_nothing_can_differ(is_hit_a, is_hit_b, k)
+    if patient_codes.max() == 0:
+        undecided = "all pairs are of one patient, so nothing can be resampled"
     if undecided:
         comparison.update(no_loss=None, detectable=None, undecided=undecided)
     return comparison
@@ -245,11 +252,15 @@ def _why_nothing_can_differ(is_hit_a: Array, is_hit_b: Array, k: int) -> str:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction: adjusted p values, in the order given.
 
-    Raises ValueError unless they are a list of numbers from 0 to 1.
+    Raises ValueError for what is no list of numbers from 0 to 1.
     """
-    p = np.asarray(p_values, dtype=float)
-    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"p values must be a list of numbers from 0 to 1: got {p_values}.")
+    try:
+        p = np.array(_to_list(p_values, "p_values"), dtype=float)
+        are_shares = p.ndim == 1 and ((p >= 0) & (p <= 1)).all()
+    except (TypeError, ValueError):
+        are_shares = False
+    if not are_shares:
+        raise ValueError(f"p_values must be a list of numbers from 0 to 1: got {p_values!r}.")
     ascending = p.argsort()
     hypotheses_left = np.arange(len(p), 0, -1)
     multiplied = p[ascending] * hypotheses_left
@@ -276,8 +287,10 @@ def verdicts(
 
     Raises ValueError if there are no ranks.
     """
-    if not ranks:
-        raise ValueError("there are no ranks to compare: give those of at least one model.")
+    if not isinstance(ranks, Mapping) or not ranks:
+        raise ValueError(
+            "there are no ranks to compare: give those of at least one model, as {name: ranks}."
+        )
     ranks_by_variant = _by_variant_and_seed(ranks)
     baseline = "mcr" if "mcr" in ranks_by_variant else next(iter(ranks_by_variant))
     ranks_a = ranks_by_variant[baseline]
@@ -334,6 +347,10 @@ def _unit_rows(rows: Matrix, name: str) -> Tensor:
     tensor = _to_tensor(rows, name)
     if tensor.ndim != 2:
         raise ValueError(f"{name} must be a matrix, one row each: got shape {list(tensor.shape)}.")
+    if tensor.shape[1] == 0:
+        raise ValueError(f"{name} must have columns: got shape {list(tensor.shape)}.")
+    if tensor.is_complex():
+        raise ValueError(f"{name} must be a matrix of real numbers: got {tensor.dtype}.")
     is_finite = torch.isfinite(tensor).all(1)
     bad_rows = (~is_finite).nonzero()
     if len(bad_rows):
@@ -348,10 +365,14 @@ def _to_tensor(rows: Matrix, name: str) -> Tensor:
     """Rows as numbers; arrays and lists in double precision."""
     if torch.is_tensor(rows):
         return rows.detach()
+    kind = type(rows).__name__
     try:
-        return torch.from_numpy(np.array(rows, float))
-    except (TypeError, ValueError):  # texts, or rows of unequal length
-        kind = type(rows).__name__
+        array = np.array(rows)
+        if array.dtype.kind not in "biufO":  # texts, dates or complex numbers
+            kind = f"{kind} of {array.dtype.name}"
+            raise TypeError
+        return torch.from_numpy(array.astype(float))
+    except (TypeError, ValueError):  # these, or rows of unequal length
         raise ValueError(
             f"{name} must be a matrix of numbers, with rows of equal length: got a {kind} that is "
             "none."
@@ -381,7 +402,7 @@ def _entries(values: Iterable, length: int, name: str) -> list:
 
 def _to_list(values: Iterable, name: str) -> list:
     """Values as a list; ValueError for what would be taken apart, such as a text."""
-    if isinstance(values, (str, bytes, Mapping)):
+    if isinstance(values, (str, bytes, Mapping, Set)):  # a set has no order
         kind = type(values).__name__
         raise ValueError(f"{name} must be a list with an entry for each row: got a {kind}.")
     try:
@@ -398,21 +419,31 @@ def _label_sets(labels: Iterable[Iterable[str]], length: int) -> list[frozenset]
     a matrix of zeros and ones, whose rows would be read as lists of the labels 0 and 1."""
     if getattr(labels, "ndim", 1) != 1:
         raise ValueError(
-            "labels must hold a list of labels for each row, not a matrix: write the names of the "
-            "columns that a row has."
+            "labels must hold a list of labels for each row, not a matrix: of a table of 0 and 1, "
+            "give the names of the columns that are 1."
         )
     sets = []
     for row, pair_labels in enumerate(_entries(labels, length, "labels")):
         try:
             if isinstance(pair_labels, (str, bytes, Mapping)):
                 raise TypeError
-            sets.append(frozenset(pair_labels))
+            names = frozenset(pair_labels)
+            _check_labels(names, row)
+            sets.append(names)
         except TypeError:
             raise ValueError(
                 f"labels must hold a list of labels for each row: row {row} has {pair_labels!r}, "
                 "write ['Edema'] for a single one."
             ) from None
     return sets
+
+
+def _check_labels(labels: Collection[Hashable], row: int) -> None:
+    """Raise ValueError for a label that is none: a truth value, or one that is missing."""
+    for label in labels:
+        is_missing = label is None or label != label  # only NaN differs from itself
+        if isinstance(label, bool) or is_missing:
+            raise ValueError(f"labels must be names, such as 'Edema': row {row} has {label!r}.")
 
 
 def _check_numbers(ks: Ks, draws: int, seed: int) -> None:
@@ -423,7 +454,7 @@ def _check_numbers(ks: Ks, draws: int, seed: int) -> None:
 
 def _check_ks(ks: Ks) -> None:
     """Raise ValueError unless `ks` are whole numbers from 1, and there is one at least."""
-    is_list = isinstance(ks, Iterable) and not isinstance(ks, (str, bytes))
+    is_list = isinstance(ks, (Collection, np.ndarray)) and not isinstance(ks, (str, bytes))
     are_counts = is_list and len(ks) > 0 and all(_is_whole(k) and k >= 1 for k in ks)
     if not are_counts:
         raise ValueError(f"ks must be a list of whole numbers from 1, as in (1, 5, 10): got {ks}.")
@@ -445,6 +476,8 @@ def _codes(values: Iterable[Hashable]) -> Array:
     for value in values:
         next_code = len(code_of)
         try:
+            if isinstance(value, float) and isnan(value):  # as pandas writes a missing one
+                raise TypeError
             codes.append(code_of.setdefault(value, next_code))
         except TypeError:
             raise ValueError(

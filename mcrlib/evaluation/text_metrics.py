@@ -15,6 +15,7 @@ words of a report, and fewer if they repeat themselves too often (`_shortened`).
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from nltk.util import ngrams
 from numpy import ndarray as Array
 from scipy.sparse import csr_array
 
-from mcrlib.data.reports import check_are_texts
+from mcrlib.data.reports import text_list
 from mcrlib.evaluation import java
 
 METRICS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
@@ -46,11 +47,13 @@ def score(
     FileNotFoundError without Java, which the tokeniser needs even if METEOR is left out;
     RuntimeError if the Java programs fail.
     """
-    check_are_texts(hypotheses, "hypotheses")
-    check_are_texts(references, "references")
+    hypotheses = text_list(hypotheses, "hypotheses")
+    references = text_list(references, "references")
+    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
     n = len(references)
     if n == 0 or len(hypotheses) != n:
         raise ValueError(f"each hypothesis needs one reference: {len(hypotheses)} and {n} given.")
+    _start_early(metrics, processes)
     reports = _Reports([*references, *hypotheses], documents=n)
     reference = reports.text_index[:n]
     hypothesis = reports.text_index[n:]
@@ -79,9 +82,11 @@ def curves(
     best score that one of the first K hits has alone (BLEU: with pycocoevalcap's smoothing). Raises
     ValueError for hits that are not indices of the pool, and the same errors as `score`.
     """
-    check_are_texts(texts, "texts")
+    texts = text_list(texts, "texts")
+    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
     rankings = _checked_rankings(hits, len(texts))
     depth = max(ranking.shape[1] for ranking in rankings.values())
+    _start_early(metrics, processes)
     reports = _Reports(texts, documents=len(texts))
     if nearest and len(texts) > 1:
         nearest_others = _nearest(reports, nearest)
@@ -313,6 +318,20 @@ class _Reports:
         return [_positions(words) for words in self.rouge_words]
 
 
+def _start_early(metrics: Texts, processes: int) -> None:
+    """Start what takes seconds to start, so that it is ready when it is needed.
+
+    Raises ValueError for an unknown metric and for a number of processes that is none.
+    """
+    if not isinstance(processes, Integral) or isinstance(processes, bool) or processes < 0:
+        raise ValueError(f"processes must be a whole number of at least 0: got {processes!r}.")
+    unknown = set(metrics) - set(METRICS)
+    if unknown:
+        raise ValueError(f"{min(unknown)!r} is not a metric: choose from {', '.join(METRICS)}.")
+    if "METEOR" in metrics:
+        java.start_meteor()
+
+
 def _nearest(reports: _Reports, count: int) -> Array:
     """The other reports nearest to each by CIDEr, best first: [N, min(count, N - 1)]."""
     n = len(reports.text_index)
@@ -341,12 +360,8 @@ def _pair_statistics(
 ) -> _PairStatistics:
     """Statistics of the distinct pairs among those requested.
 
-    hypothesis and reference are indices of texts; their shapes broadcast. Raises ValueError for an
-    unknown metric.
+    hypothesis and reference are indices of texts; their shapes broadcast.
     """
-    unknown = set(metrics) - set(METRICS)
-    if unknown:
-        raise ValueError(f"{min(unknown)!r} is not a metric: choose from {', '.join(METRICS)}.")
     processes = processes or java.meteor_processes()
     functions = {
         "BLEU": _bleu,

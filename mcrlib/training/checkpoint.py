@@ -32,6 +32,7 @@ from mcrlib.data.dataset import Dataset
 from mcrlib.files import sha256, sync, write
 from mcrlib.model import MCR
 from mcrlib.training.finished import INPUTS, check_inputs
+from mcrlib.training.history import recall_of
 
 HASHES = "sha256.json"
 POSITION = "position.json"
@@ -67,7 +68,7 @@ class Position:
         before the first epoch ends."""
         if not self.history:
             return None
-        best_row = max(self.history, key=lambda row: row.get("validate_recall@10", -1.0))
+        best_row = max(self.history, key=recall_of)
         return _save_name(best_row["epoch"], 0)
 
     def add(self, terms: dict[str, float], seconds: float) -> None:

@@ -36,6 +36,7 @@ from mcrlib.model import MCR
 from mcrlib.provenance import peak_memory
 from mcrlib.training import checkpoint
 from mcrlib.training.checkpoint import Damaged, Saves
+from mcrlib.training.history import recall_name, recall_of, recorded_k
 from mcrlib.training.recompute import lighten
 from mcrlib.training.two_pass import two_pass
 
@@ -47,8 +48,8 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
     """Train one model to `config.folder/checkpoint/final`; returns its history, one row per epoch.
 
     An interrupted run resumes at the step of its last save; a finished one is not trained again.
-    `final` is the epoch with the best mean Recall@10 of both directions on the validation split.
-    The test split is never used.
+    `final` is the epoch with the best mean Recall@K of both directions on the validation split; K
+    is 10, or less in a small split (`retrieval.telling_k`). The test split is never used.
 
     Raises ValueError if the folder holds a model of other settings or data, or only damaged saves,
     if a split is empty or too small (`data.dataset.problems`), and if the batch size does not suit
@@ -139,6 +140,8 @@ class Trainer:
         self.loader = batches.loader
         self.saves = Saves(config, dataset, self.model, self.optimizer)
         self.position = self.saves.resume()
+        self.pool = len(dataset.indices("validate"))
+        self.k = _validation_k(self.position.history, self.pool)
         self.epoch_started = time.perf_counter()
         self._announce_resuming()
         # No process may write a save while another one still reads it.
@@ -264,14 +267,12 @@ class Trainer:
             return
         is_last = row["epoch"] == self.config.epochs
         if is_last or row["epoch"] % self.config.validate_every == 0:
-            row["validate_recall@10"] = validate(self.model, self.dataset)
+            row[recall_name(self.k)] = validate(self.model, self.dataset, self.k)
         history = self.position.history
         table = pd.DataFrame(history).to_csv(index=False)
         write(self.config.folder / "history.csv", table.encode())
         self.saves.save(self.position)
-        validation_pairs = len(self.dataset.indices("validate"))
-        chance = retrieval.chance_recall((10,), validation_pairs)["R@10"]
-        print(_epoch_line(history, len(self.pairs), chance, self.config), flush=True)
+        print(_epoch_line(history, len(self.pairs), self.pool, self.config), flush=True)
 
     def _finish(self) -> None:
         if self.accelerator.is_main_process:
@@ -279,11 +280,11 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
 
-def validate(model: MCR, dataset: Dataset) -> float:
-    """Mean Recall@10 of both directions on the validation split, 0 to 1, policy `pair`."""
+def validate(model: MCR, dataset: Dataset, k: int = 10) -> float:
+    """Mean Recall@K of both directions on the validation split, 0 to 1, policy `pair`."""
     recalls = []
     for ranks in rank_split(model, dataset, "validate"):
-        recalls.append(retrieval.recall_at(ranks, ks=(10,))[10])
+        recalls.append(retrieval.recall_at(ranks, ks=(k,))[k])
     return float(np.mean(recalls))
 
 
@@ -410,17 +411,31 @@ def _read(terms: dict[str, Tensor]) -> dict[str, float]:
     return dict(zip(terms, values, strict=True))
 
 
-def _epoch_line(history: list[dict[str, Any]], pairs: int, chance: float, config: Config) -> str:
-    """The last epoch in one line, so that a log file grows with the epochs and not the steps."""
+def _validation_k(history: list[dict[str, Any]], pool: int) -> int:
+    """The K that chooses the best epoch: the one that the training began with, or, before its first
+    validation, the one that suits the pool."""
+    for row in history:
+        k = recorded_k(row)
+        if k is not None:
+            return k
+    return retrieval.telling_k(pool)
+
+
+def _epoch_line(history: list[dict[str, Any]], pairs: int, pool: int, config: Config) -> str:
+    """The last epoch in one line, so that a log file grows with the epochs and not the steps.
+
+    `pairs` are trained on, `pool` validated on.
+    """
     row = history[-1]
     seconds = row["seconds"]
     parts = [f"epoch {row['epoch']:>2}/{config.epochs}"]
     for name in SHOWN_TERMS:
         if name in row:
             parts.append(f"{name} {row[name]:.3f}")
-    if "validate_recall@10" in row:
-        recall = row["validate_recall@10"]
-        parts.append(f"validation Recall@10 {recall:.3f} (chance {chance:.3f})")
+    k = recorded_k(row)
+    if k is not None:
+        (chance,) = retrieval.chance_recall((k,), pool).values()
+        parts.append(f"validation Recall@{k} {recall_of(row):.3f} (chance {chance:.3f})")
     epochs_left = config.epochs - row["epoch"]
     seconds_per_epoch = np.mean([past["seconds"] for past in history])
     minutes_left = epochs_left * seconds_per_epoch / 60
