@@ -46,6 +46,7 @@ QUALITY = "qualities"
 FORWARD = "forward triggers"
 BACKWARD = "backward triggers"
 BACKWARD_NEAREST = "backward triggers, nearest finding"
+EXCLUSION = "exclusion"
 CURRENT = "current"
 PSEUDO = "pseudo-triggers"
 TERMINATION = "termination"
@@ -92,6 +93,15 @@ _STILL_VISIBLE = {"Fracture", SUPPORT_DEVICES, OTHER_ABNORMALITY}  # long after 
 _MODIFIERS = (SIDE, ZONE, SEVERITY)
 _SEVERITIES = ("small", "mild", "moderate", "large", "severe")  # from the least to the greatest
 _VERBS = {"is", "are", "was", "were", "be", "been", "remain", "appear", "has", "have"}
+# Before an exclusion, at most this many words back: it is negated, or only planned.
+_WORDS_TO_EXCLUSION = 5
+_OPEN = {"not", "cannot", "can't", "couldn't", "never", "hard", "must", "should", "need", "to"}
+# Without endings, the words of "is felt to be" and "has since" before a trigger.
+_VERB_PHRASE = _VERBS | {"felt", "thought", "consider", "to", "sinc", "now", "also", "very", "more"}
+_ALTERNATIVES = {"or", "nor"}
+# Without endings: what begins a statement after a list of what is not there.
+_SMALL = {"small", "tiny", "trace", "minim", "mild"}
+_PLACE_OR_SIZE = _SMALL | {"left", "right", "bilater", "bibasilar", "biapic", "new"}
 _JOINTS = {",", ";", ".", "and", "or", "nor", "/", "with", "but", "may", "might", "could"}
 
 # Endings to cut off, so that "atelectasis", "atelectases" and "atelectatic" become one word. The
@@ -115,9 +125,9 @@ _ENDING = re.compile(
     """,
     re.VERBOSE,
 )
-# Their endings matter: what is resolving is still there, what was ruled out is not, and "could" has
-# none.
-_WHOLE_WORDS = {"resolving", "ruled", "excluded", "could"}
+# Their endings matter: what is resolving is still there, what was ruled out is not, "likely" is not
+# "like"; and "could" and "should" have none.
+_WHOLE_WORDS = {"resolving", "ruled", "rules", "excluded", "excludes", "could", "should", "likely"}
 
 # A word, also with "n't"; a number; points or underscores in a row; any other mark.
 _TOKEN = re.compile(r"[^\W\d_]+(?:(?<=[nN])['\u2019][tT]\b)?|\d+(?:[.,]\d+)*|\.+|_+|\S")
@@ -133,7 +143,7 @@ _SENTENCE_END = re.compile(
     | (?<= \n)(?=[^\S\n]*\n)             # an empty line
     | (?<= \n)
       (?<! [,:/&-] \n)
-      (?<! \b(?i:no|of|or) \n) (?<! \b(?i:and|for|the|nor|any|new) \n)
+      (?: (?<! \b(?i:no|of|or|is|as|be|an|to|in|on|at|by) \n) | (?<= [:-][ ](?i:no) \n) ) (?<! \b(?i:and|for|the|nor|any|new) \n)
       (?<! \b(?i:with) \n) (?<! \b(?i:without) \n)
       (?=
         [^\S\n]{0,20}
@@ -143,7 +153,11 @@ _SENTENCE_END = re.compile(
           | [A-Za-z][A-Za-z /&,()'-]{1,40}:                # a heading
           | [A-Z][a-z]
           | (?i:no|there|the|small|tiny|trace|mild|moderate|large|left|right|bilateral|stable|heart
-              |lungs)[ ]
+              |lungs|left-sided|right-sided|old|new|persistent|unchanged|increasing|decreasing|possible
+              |probable|et|ng|picc)[ ]
+          | (?<= (?i:ion|ons|rax|ema|nia|sis|aly) \n)     # one finding after another
+            (?i:bibasilar|pleural|effusion|edema|pneumonia|pneumothorax|consolidation|atelectasis
+              |cardiomegaly|nodule|mass|opacity|opacities|infiltrate|emphysema|fracture|hernia)
         )
       )
     )
@@ -274,6 +288,7 @@ def read_sentence(sentence: str) -> tuple[Mention, ...]:
         -> Pleural Effusion absent, left; Cardiomegaly present
     """
     words = split_into_words(sentence)
+    words.append(".")  # so that phrases with a full stop match where it was left out
     phrases = match_phrases(words)
     if not any(phrase.entry.kind in _CLAIMING for phrase in phrases):
         return ()
@@ -299,22 +314,22 @@ def match_phrases(words: list[str]) -> list[Phrase]:
         -> no: forward trigger; left: side; effusion: finding; but: termination; heart: organ; ...
     """
     first_words = load_lexicon().following
-    starts = [start for start, word in enumerate(words) if word in first_words]
     phrases = []
-    for start in starts:
-        node = first_words[words[start]]
+    for start, word in enumerate(words):
+        node = first_words.get(word)
+        if node is None:
+            continue
         end = start + 1
+        found = []
         while node:
-            for entry in node.entries:
-                phrases.append(Phrase(entry, start, end))
+            if node.entries:
+                found.append((node.entries, end))
             node = node.following.get(words[end]) if end < len(words) else None
             end += 1
-    phrases.sort(key=_reading_order)
+        for entries, end in reversed(found):
+            for entry in entries:  # in the order of the file
+                phrases.append(Phrase(entry, start, end))
     return phrases
-
-
-def _reading_order(phrase: Phrase) -> tuple[int, int, int]:
-    return phrase.start, -phrase.end, phrase.entry.order
 
 
 def split_into_clauses(phrases: list[Phrase]) -> list[list[Phrase]]:
@@ -433,6 +448,7 @@ def apply_scope(clause: list[Phrase], words: list[str]) -> list[Assertion]:
         -> Pleural Effusion absent
     """
     scope = PRESENT
+    scope_start = 0
     is_current = any(phrase.entry.kind == CURRENT for phrase in clause)
     assertions = []
     for phrase in clause:
@@ -444,13 +460,19 @@ def apply_scope(clause: list[Phrase], words: list[str]) -> list[Assertion]:
             # pneumonia" is absent, "no effusion, possible pneumonia" is not.
             if scope != ABSENT or _follows_comma(phrase, words):
                 scope = phrase.entry.name
+                scope_start = phrase.end
         elif kind == BACKWARD:
-            _apply_backward(phrase, assertions, words)
+            _apply_backward(phrase, phrase.entry.name, assertions, words)
         elif kind == BACKWARD_NEAREST:
-            nearest = assertions[-1:]  # empty if no finding precedes
-            _apply_backward(phrase, nearest, words)
+            _apply_backward(phrase, phrase.entry.name, _nearest(assertions), words)
+        elif kind == EXCLUSION:
+            before = words[max(0, phrase.start - _WORDS_TO_EXCLUSION) : phrase.start]
+            status = ABSENT if _OPEN.isdisjoint(before) else UNCERTAIN
+            _apply_backward(phrase, status, assertions, words)
         elif phrase.entry.claims:
             if _starts_own_clause(phrase, words):
+                scope = PRESENT
+            elif scope == ABSENT and _leaves_negation(phrase, words, scope_start):
                 scope = PRESENT
             span = Span(phrase.start, phrase.end)
             for claim in phrase.entry.claims:
@@ -459,14 +481,41 @@ def apply_scope(clause: list[Phrase], words: list[str]) -> list[Assertion]:
     return [assertion for assertion in assertions if _is_mention(assertion)]
 
 
-def _apply_backward(trigger: Phrase, assertions: list[Assertion], words: list[str]) -> None:
-    """Set the trigger's status on those of `assertions` that are not absent, as far back as the
-    last verb. The word right before the trigger does not count: "effusion is not seen".
+def _nearest(assertions: list[Assertion]) -> list[Assertion]:
+    """All that the last phrase asserts; empty if no finding precedes."""
+    return [assertion for assertion in assertions if assertion.span == assertions[-1].span]
+
+
+def _apply_backward(
+    trigger: Phrase, status: str, assertions: list[Assertion], words: list[str]
+) -> None:
+    """Set the status on those of `assertions` that are not absent, as far back as the
+    last verb. The verbs of the trigger itself do not count: "effusion is not seen", "effusion is
+    felt to be unlikely".
     """
+    start = trigger.start - 1
+    while start > 0 and words[start - 1] in _VERB_PHRASE:
+        start -= 1
     for assertion in assertions:
-        between = words[assertion.span.end : trigger.start - 1]
-        if assertion.status != ABSENT and _VERBS.isdisjoint(between):
-            assertion.status = trigger.entry.name
+        if assertion.status == ABSENT:
+            continue
+        if not _is_separate(assertion, assertions[-1], words[:start]):
+            assertion.status = status
+
+
+def _is_separate(assertion: Assertion, nearest: Assertion, words: list[str]) -> bool:
+    """Whether another statement begins between a finding and the trigger after `words`: with a
+    verb, "effusion with edema not seen", "effusion, edema not seen", "there is effusion and edema
+    is not seen". "Effusion, edema, or mass is not seen" is one list.
+    """
+    between = words[assertion.span.end :]
+    if "with" in between or not _VERBS.isdisjoint(between):
+        return True
+    if assertion.span == nearest.span or not _ALTERNATIVES.isdisjoint(between):
+        return False
+    if "and" in between:
+        return not _VERBS.isdisjoint(words[: assertion.span.start])
+    return "," in between
 
 
 def _starts_own_clause(phrase: Phrase, words: list[str]) -> bool:
@@ -474,6 +523,23 @@ def _starts_own_clause(phrase: Phrase, words: list[str]) -> bool:
     if not _follows_comma(phrase, words):
         return False
     return phrase.end < len(words) and words[phrase.end] in _VERBS
+
+
+def _leaves_negation(phrase: Phrase, words: list[str], scope_start: int) -> bool:
+    """Whether a statement of its own begins with the phrase, although words[scope_start:] are
+    negated: "no edema and small effusion", "no edema, left effusion", "no edema or mass, effusion".
+    "No edema, left effusion or mass" is one list.
+    """
+    start = phrase.start
+    while start > scope_start and words[start - 1] in _PLACE_OR_SIZE:
+        start -= 1
+    joint = words[start - 1]
+    modifiers = words[start : phrase.start]
+    if joint == "and":
+        return not _SMALL.isdisjoint(modifiers)
+    if joint != "," or not _ALTERNATIVES.isdisjoint(words[phrase.end :]):
+        return False
+    return bool(modifiers) or not _ALTERNATIVES.isdisjoint(words[scope_start:start])
 
 
 def _follows_comma(phrase: Phrase, words: list[str]) -> bool:
