@@ -53,6 +53,7 @@ TERMINATION = "termination"
 SIDE = "side"
 ZONE = "zone"
 SEVERITY = "severity"
+_BACKWARD = {BACKWARD, BACKWARD_NEAREST, EXCLUSION}
 _CLAIMING = {FINDING, ABNORMALITY, DISEASE, ORGAN}  # without one, a sentence states nothing
 # Kinds that are not in the file: `resolve_organs` makes them.
 STATEMENT = "statement"  # an organ with its quality
@@ -143,7 +144,8 @@ _SENTENCE_END = re.compile(
     | (?<= \n)(?=[^\S\n]*\n)             # an empty line
     | (?<= \n)
       (?<! [,:/&-] \n)
-      (?: (?<! \b(?i:no|of|or|is|as|be|an|to|in|on|at|by) \n) | (?<= [:-][ ](?i:no) \n) ) (?<! \b(?i:and|for|the|nor|any|new) \n)
+      (?: (?<! \b(?i:no|of|or|is|as|be|an|to|in|on|at|by) \n) | (?<= [:-][ ](?i:no) \n) )
+      (?<! \b(?i:and|for|the|nor|any|new) \n)
       (?<! \b(?i:with) \n) (?<! \b(?i:without) \n)
       (?=
         [^\S\n]{0,20}
@@ -342,23 +344,24 @@ def split_into_clauses(phrases: list[Phrase]) -> list[list[Phrase]]:
     """
     clauses = []
     clause = []
-    taken = Span(0, 0)
+    taken_start = taken_end = 0
     for phrase in phrases:
-        kind = phrase.entry.kind
+        entry, start, end = phrase
+        kind = entry.kind
         if kind in _MODIFIERS:
             continue
-        span = Span(phrase.start, phrase.end)
-        is_covered = span.start < taken.end
+        is_covered = start < taken_end
         # The same words may have several entries in the lexicon, and all of them count.
-        if is_covered and span != taken:
+        if is_covered and (start != taken_start or end != taken_end):
             continue
-        taken = span
+        taken_start = start
+        taken_end = end
         if kind == TERMINATION:
             if clause:
                 clauses.append(clause)
             clause = []
             # Only the first word is used up: in ", heart is enlarged" the new clause needs "heart".
-            taken = Span(span.start, span.start + 1)
+            taken_end = start + 1
         elif kind != PSEUDO:
             clause.append(phrase)
     if clause:
@@ -461,18 +464,12 @@ def apply_scope(clause: list[Phrase], words: list[str]) -> list[Assertion]:
             if scope != ABSENT or _follows_comma(phrase, words):
                 scope = phrase.entry.name
                 scope_start = phrase.end
-        elif kind == BACKWARD:
-            _apply_backward(phrase, phrase.entry.name, assertions, words)
-        elif kind == BACKWARD_NEAREST:
-            _apply_backward(phrase, phrase.entry.name, _nearest(assertions), words)
-        elif kind == EXCLUSION:
-            before = words[max(0, phrase.start - _WORDS_TO_EXCLUSION) : phrase.start]
-            status = ABSENT if _OPEN.isdisjoint(before) else UNCERTAIN
-            _apply_backward(phrase, status, assertions, words)
+        elif kind in _BACKWARD:
+            _apply_backward(phrase, assertions, words)
         elif phrase.entry.claims:
-            if _starts_own_clause(phrase, words):
+            if scope != PRESENT and _starts_own_clause(phrase, words):
                 scope = PRESENT
-            elif scope == ABSENT and _leaves_negation(phrase, words, scope_start):
+            if scope == ABSENT and _leaves_negation(phrase, words, scope_start):
                 scope = PRESENT
             span = Span(phrase.start, phrase.end)
             for claim in phrase.entry.claims:
@@ -481,29 +478,34 @@ def apply_scope(clause: list[Phrase], words: list[str]) -> list[Assertion]:
     return [assertion for assertion in assertions if _is_mention(assertion)]
 
 
-def _nearest(assertions: list[Assertion]) -> list[Assertion]:
-    """All that the last phrase asserts; empty if no finding precedes."""
-    return [assertion for assertion in assertions if assertion.span == assertions[-1].span]
-
-
-def _apply_backward(
-    trigger: Phrase, status: str, assertions: list[Assertion], words: list[str]
-) -> None:
-    """Set the status on those of `assertions` that are not absent, as far back as the
-    last verb. The verbs of the trigger itself do not count: "effusion is not seen", "effusion is
-    felt to be unlikely".
+def _apply_backward(trigger: Phrase, assertions: list[Assertion], words: list[str]) -> None:
+    """Set the trigger's status on those of `assertions` that are not absent, as far back as
+    another statement begins. The verbs of the trigger itself do not count: "effusion is not seen",
+    "effusion is felt to be unlikely".
     """
     start = trigger.start - 1
     while start > 0 and words[start - 1] in _VERB_PHRASE:
         start -= 1
+    status = _status_after(trigger, words)
     for assertion in assertions:
-        if assertion.status == ABSENT:
+        is_nearest = assertion.span == assertions[-1].span
+        if trigger.entry.kind == BACKWARD_NEAREST and not is_nearest:
             continue
-        if not _is_separate(assertion, assertions[-1], words[:start]):
+        if assertion.status != ABSENT and not _is_separate(assertion, is_nearest, words[:start]):
             assertion.status = status
 
 
-def _is_separate(assertion: Assertion, nearest: Assertion, words: list[str]) -> bool:
+def _status_after(trigger: Phrase, words: list[str]) -> str:
+    """The status of a backward trigger. An exclusion that is negated or only planned leaves the
+    finding open: "cannot be reliably excluded", "should be ruled out".
+    """
+    if trigger.entry.kind != EXCLUSION:
+        return trigger.entry.name
+    before = words[max(0, trigger.start - _WORDS_TO_EXCLUSION) : trigger.start]
+    return ABSENT if _OPEN.isdisjoint(before) else UNCERTAIN
+
+
+def _is_separate(assertion: Assertion, is_nearest: bool, words: list[str]) -> bool:
     """Whether another statement begins between a finding and the trigger after `words`: with a
     verb, "effusion with edema not seen", "effusion, edema not seen", "there is effusion and edema
     is not seen". "Effusion, edema, or mass is not seen" is one list.
@@ -511,7 +513,7 @@ def _is_separate(assertion: Assertion, nearest: Assertion, words: list[str]) -> 
     between = words[assertion.span.end :]
     if "with" in between or not _VERBS.isdisjoint(between):
         return True
-    if assertion.span == nearest.span or not _ALTERNATIVES.isdisjoint(between):
+    if is_nearest or not _ALTERNATIVES.isdisjoint(between):
         return False
     if "and" in between:
         return not _VERBS.isdisjoint(words[: assertion.span.start])
