@@ -483,15 +483,17 @@ def _apply_backward(trigger: Phrase, assertions: list[Assertion], words: list[st
     another statement begins. The verbs of the trigger itself do not count: "effusion is not seen",
     "effusion is felt to be unlikely".
     """
-    start = trigger.start - 1
-    while start > 0 and words[start - 1] in _VERB_PHRASE:
-        start -= 1
+    stop = trigger.start - 1
+    while stop > 0 and words[stop - 1] in _VERB_PHRASE:
+        stop -= 1
     status = _status_after(trigger, words)
     for assertion in assertions:
         is_nearest = assertion.span == assertions[-1].span
         if trigger.entry.kind == BACKWARD_NEAREST and not is_nearest:
             continue
-        if assertion.status != ABSENT and not _is_separate(assertion, is_nearest, words[:start]):
+        if assertion.status == ABSENT:
+            continue
+        if not _is_separate(assertion, is_nearest, words, stop):
             assertion.status = status
 
 
@@ -505,12 +507,12 @@ def _status_after(trigger: Phrase, words: list[str]) -> str:
     return ABSENT if _OPEN.isdisjoint(before) else UNCERTAIN
 
 
-def _is_separate(assertion: Assertion, is_nearest: bool, words: list[str]) -> bool:
-    """Whether another statement begins between a finding and the trigger after `words`: with a
+def _is_separate(assertion: Assertion, is_nearest: bool, words: list[str], stop: int) -> bool:
+    """Whether another statement begins between a finding and a trigger at words[stop]: with a
     verb, "effusion with edema not seen", "effusion, edema not seen", "there is effusion and edema
     is not seen". "Effusion, edema, or mass is not seen" is one list.
     """
-    between = words[assertion.span.end :]
+    between = words[assertion.span.end : stop]
     if "with" in between or not _VERBS.isdisjoint(between):
         return True
     if is_nearest or not _ALTERNATIVES.isdisjoint(between):
