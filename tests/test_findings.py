@@ -616,3 +616,116 @@ def test_each_step_does_what_its_docstring_shows():
 def test_agreement_does_not_take_one_report_for_a_list_of_letters(text):
     with pytest.raises(ValueError, match="must be a list of texts"):
         findings.agreement(text, text)
+
+
+# What a careful reader marks, decided before the rules were asked.
+READ_BY_EYE = [
+    ("COULD REPRESENT RESOLVING PNEUMONIA, OR MALIGNANCY.", {"Pneumonia": "uncertain"}),
+    ("Could represent resolving pneumonia, or malignancy.", {"Pneumonia": "uncertain"}),
+    ("Pneumothorax is not appreciated.", {"Pneumothorax": "absent"}),
+    ("Pleural effusion has resolved.", {"Pleural Effusion": "absent"}),
+    ("Pleural effusion is resolving.", {"Pleural Effusion": "present"}),
+    ("Interval resolution of the left effusion.", {"Pleural Effusion": "absent"}),
+    ("The left effusion is nearly resolved.", {"Pleural Effusion": "present"}),
+    ("Incomplete resolution of pneumonia.", {"Pneumonia": "present"}),
+    ("No change in the small left effusion.", {"Pleural Effusion": "present"}),
+    ("No significant interval change of pneumothorax.", {"Pneumothorax": "present"}),
+    ("No increase in the effusion.", {"Pleural Effusion": "present"}),
+    (
+        "Negative for pneumothorax or effusion.",
+        {"Pneumothorax": "absent", "Pleural Effusion": "absent"},
+    ),
+    ("Free of consolidation.", {"Consolidation": "absent"}),
+    ("Low suspicion for pneumonia.", {"Pneumonia": "uncertain"}),
+    ("Pneumonia is unlikely.", {"Pneumonia": "uncertain"}),
+    ("Pneumonia is felt to be less likely.", {"Pneumonia": "uncertain"}),
+    ("Atelectasis rather than pneumonia.", {"Atelectasis": "present"}),
+    ("Atelectasis versus pneumonia.", {"Atelectasis": "uncertain", "Pneumonia": "uncertain"}),
+    ("Pneumonia cannot be entirely excluded.", {"Pneumonia": "uncertain"}),
+    ("Pneumonia can not be ruled out.", {"Pneumonia": "uncertain"}),
+    ("Underlying pneumonia is difficult to exclude.", {"Pneumonia": "uncertain"}),
+    ("?Left effusion.", {"Pleural Effusion": "uncertain"}),
+    ("Question of small pneumothorax.", {"Pneumothorax": "uncertain"}),
+    ("Concerning for pneumonia.", {"Pneumonia": "uncertain"}),
+    (
+        "No effusion but small pneumothorax.",
+        {"Pleural Effusion": "absent", "Pneumothorax": "present"},
+    ),
+    ("No acute findings except for a small left effusion.", {"Pleural Effusion": "present"}),
+    ("Apart from mild cardiomegaly, no acute disease.", {"Cardiomegaly": "present"}),
+    (
+        "No pneumothorax, effusion, or consolidation is seen.",
+        {"Pneumothorax": "absent", "Pleural Effusion": "absent", "Consolidation": "absent"},
+    ),
+    (
+        "Effusion, pneumothorax and consolidation are absent.",
+        {"Pneumothorax": "absent", "Pleural Effusion": "absent", "Consolidation": "absent"},
+    ),
+    (
+        "Neither effusion nor pneumothorax.",
+        {"Pneumothorax": "absent", "Pleural Effusion": "absent"},
+    ),
+    ("Not without a small effusion.", {"Pleural Effusion": "present"}),
+    ("The previously seen pneumothorax is no longer visualized.", {"Pneumothorax": "absent"}),
+    ("Previously noted effusion has cleared.", {"Pleural Effusion": "absent"}),
+    (
+        "Effusions: none. Pneumothorax: none.",
+        {"Pneumothorax": "absent", "Pleural Effusion": "absent"},
+    ),
+    (
+        "Pneumothorax - no. Effusion - yes.",
+        {"Pneumothorax": "absent", "Pleural Effusion": "present"},
+    ),
+    (
+        "Lungs: No consolidation\nPleura: Small left effusion\nHeart: normal size",
+        {"Consolidation": "absent", "Pleural Effusion": "present", "Cardiomegaly": "absent"},
+    ),
+    (
+        "no focal consolidation\nsmall effusion\nno ptx",
+        {"Consolidation": "absent", "Pleural Effusion": "present", "Pneumothorax": "absent"},
+    ),
+    ("- No consolidation\n- Mild edema", {"Consolidation": "absent", "Edema": "present"}),
+    (
+        "Heart size is within normal limits; lungs clear.",
+        {"Cardiomegaly": "absent", "No Finding": "present"},
+    ),
+    ("Pneumonia has been excluded.", {"Pneumonia": "absent"}),
+    ("There may be trace effusions.", {"Pleural Effusion": "uncertain"}),
+    ("Likely atelectasis.", {"Atelectasis": "uncertain"}),
+    ("Improving pulmonary edema.", {"Edema": "present"}),
+    ("Decrease in right effusion.", {"Pleural Effusion": "present"}),
+    ("Without evidence for CHF.", {"Edema": "absent"}),
+    ("Absence of pneumothorax.", {"Pneumothorax": "absent"}),
+    ("Fails to show pneumothorax.", {"Pneumothorax": "absent"}),
+    (
+        "No sign of pneumonia, but there is atelectasis at the left base without effusion.",
+        {"Pneumonia": "absent", "Atelectasis": "present", "Pleural Effusion": "absent"},
+    ),
+    (
+        "Small effusions have developed, no pneumothorax.",
+        {"Pleural Effusion": "present", "Pneumothorax": "absent"},
+    ),
+    ("Cardiac silhouette is not enlarged.", {"Cardiomegaly": "absent"}),
+    ("There is no longer any evidence of edema.", {"Edema": "absent"}),
+    ("Edema has not resolved.", {"Edema": "present"}),
+    ("Edema has not worsened.", {"Edema": "present"}),
+    ("Effusion is not significantly changed.", {"Pleural Effusion": "present"}),
+    ("Pneumothorax not excluded.", {"Pneumothorax": "uncertain"}),
+    ("Doubt pneumonia.", {"Pneumonia": "uncertain"}),
+    ("No definite pneumothorax.", {"Pneumothorax": "absent"}),
+    ("No convincing evidence of pneumonia.", {"Pneumonia": "absent"}),
+    (
+        "Pleural thickening vs. effusion at the left base.",
+        {"Pleural Thickening": "uncertain", "Pleural Effusion": "uncertain"},
+    ),
+    ("Biapical pleural thickening, unchanged.", {"Pleural Thickening": "present"}),
+    ("Congestive failure has improved.", {"Edema": "present"}),
+]
+
+
+@pytest.mark.parametrize(("report", "marks"), READ_BY_EYE)
+def test_doubt_negation_and_change_are_read_as_a_careful_reader_does(report, marks):
+    labels = findings.label(report)
+    assert {finding: labels.get(finding) for finding in marks} == marks
+    asserted = [name for name, status in labels.items() if status == "present"]
+    assert "No Finding" not in asserted or len(asserted) == 1

@@ -46,12 +46,14 @@ QUALITY = "qualities"
 FORWARD = "forward triggers"
 BACKWARD = "backward triggers"
 BACKWARD_NEAREST = "backward triggers, nearest finding"
+EXCLUSION = "exclusion"
 CURRENT = "current"
 PSEUDO = "pseudo-triggers"
 TERMINATION = "termination"
 SIDE = "side"
 ZONE = "zone"
 SEVERITY = "severity"
+_BACKWARD = {BACKWARD, BACKWARD_NEAREST, EXCLUSION}
 _CLAIMING = {FINDING, ABNORMALITY, DISEASE, ORGAN}  # without one, a sentence states nothing
 # Kinds that are not in the file: `resolve_organs` makes them.
 STATEMENT = "statement"  # an organ with its quality
@@ -92,6 +94,15 @@ _STILL_VISIBLE = {"Fracture", SUPPORT_DEVICES, OTHER_ABNORMALITY}  # long after 
 _MODIFIERS = (SIDE, ZONE, SEVERITY)
 _SEVERITIES = ("small", "mild", "moderate", "large", "severe")  # from the least to the greatest
 _VERBS = {"is", "are", "was", "were", "be", "been", "remain", "appear", "has", "have"}
+# Before an exclusion, at most this many words back: it is negated, or only planned.
+_WORDS_TO_EXCLUSION = 5
+_OPEN = {"not", "cannot", "can't", "couldn't", "never", "hard", "must", "should", "need", "to"}
+# Without endings, the words of "is felt to be" and "has since" before a trigger.
+_VERB_PHRASE = _VERBS | {"felt", "thought", "consider", "to", "sinc", "now", "also", "very", "more"}
+_ALTERNATIVES = {"or", "nor"}
+# Without endings: what begins a statement after a list of what is not there.
+_SMALL = {"small", "tiny", "trace", "minim", "mild"}
+_PLACE_OR_SIZE = _SMALL | {"left", "right", "bilater", "bibasilar", "biapic", "new"}
 _JOINTS = {",", ";", ".", "and", "or", "nor", "/", "with", "but", "may", "might", "could"}
 
 # Endings to cut off, so that "atelectasis", "atelectases" and "atelectatic" become one word. The
@@ -115,9 +126,9 @@ _ENDING = re.compile(
     """,
     re.VERBOSE,
 )
-# Their endings matter: what is resolving is still there, what was ruled out is not, and "could" has
-# none.
-_WHOLE_WORDS = {"resolving", "ruled", "excluded", "could"}
+# Their endings matter: what is resolving is still there, what was ruled out is not, "likely" is not
+# "like"; and "could" and "should" have none.
+_WHOLE_WORDS = {"resolving", "ruled", "rules", "excluded", "excludes", "could", "should", "likely"}
 
 # A word, also with "n't"; a number; points or underscores in a row; any other mark.
 _TOKEN = re.compile(r"[^\W\d_]+(?:(?<=[nN])['\u2019][tT]\b)?|\d+(?:[.,]\d+)*|\.+|_+|\S")
@@ -133,7 +144,8 @@ _SENTENCE_END = re.compile(
     | (?<= \n)(?=[^\S\n]*\n)             # an empty line
     | (?<= \n)
       (?<! [,:/&-] \n)
-      (?<! \b(?i:no|of|or) \n) (?<! \b(?i:and|for|the|nor|any|new) \n)
+      (?: (?<! \b(?i:no|of|or|is|as|be|an|to|in|on|at|by) \n) | (?<= [:-][ ](?i:no) \n) )
+      (?<! \b(?i:and|for|the|nor|any|new) \n)
       (?<! \b(?i:with) \n) (?<! \b(?i:without) \n)
       (?=
         [^\S\n]{0,20}
@@ -143,7 +155,11 @@ _SENTENCE_END = re.compile(
           | [A-Za-z][A-Za-z /&,()'-]{1,40}:                # a heading
           | [A-Z][a-z]
           | (?i:no|there|the|small|tiny|trace|mild|moderate|large|left|right|bilateral|stable|heart
-              |lungs)[ ]
+              |lungs|left-sided|right-sided|old|new|persistent|unchanged|increasing|decreasing|possible
+              |probable|et|ng|picc)[ ]
+          | (?<= (?i:ion|ons|rax|ema|nia|sis|aly) \n)     # one finding after another
+            (?i:bibasilar|pleural|effusion|edema|pneumonia|pneumothorax|consolidation|atelectasis
+              |cardiomegaly|nodule|mass|opacity|opacities|infiltrate|emphysema|fracture|hernia)
         )
       )
     )
@@ -274,6 +290,7 @@ def read_sentence(sentence: str) -> tuple[Mention, ...]:
         -> Pleural Effusion absent, left; Cardiomegaly present
     """
     words = split_into_words(sentence)
+    words.append(".")  # so that phrases with a full stop match where it was left out
     phrases = match_phrases(words)
     if not any(phrase.entry.kind in _CLAIMING for phrase in phrases):
         return ()
@@ -299,22 +316,22 @@ def match_phrases(words: list[str]) -> list[Phrase]:
         -> no: forward trigger; left: side; effusion: finding; but: termination; heart: organ; ...
     """
     first_words = load_lexicon().following
-    starts = [start for start, word in enumerate(words) if word in first_words]
     phrases = []
-    for start in starts:
-        node = first_words[words[start]]
+    for start, word in enumerate(words):
+        node = first_words.get(word)
+        if node is None:
+            continue
         end = start + 1
+        found = []
         while node:
-            for entry in node.entries:
-                phrases.append(Phrase(entry, start, end))
+            if node.entries:
+                found.append((node.entries, end))
             node = node.following.get(words[end]) if end < len(words) else None
             end += 1
-    phrases.sort(key=_reading_order)
+        for entries, end in reversed(found):
+            for entry in entries:  # in the order of the file
+                phrases.append(Phrase(entry, start, end))
     return phrases
-
-
-def _reading_order(phrase: Phrase) -> tuple[int, int, int]:
-    return phrase.start, -phrase.end, phrase.entry.order
 
 
 def split_into_clauses(phrases: list[Phrase]) -> list[list[Phrase]]:
@@ -327,23 +344,24 @@ def split_into_clauses(phrases: list[Phrase]) -> list[list[Phrase]]:
     """
     clauses = []
     clause = []
-    taken = Span(0, 0)
+    taken_start = taken_end = 0
     for phrase in phrases:
-        kind = phrase.entry.kind
+        entry, start, end = phrase
+        kind = entry.kind
         if kind in _MODIFIERS:
             continue
-        span = Span(phrase.start, phrase.end)
-        is_covered = span.start < taken.end
+        is_covered = start < taken_end
         # The same words may have several entries in the lexicon, and all of them count.
-        if is_covered and span != taken:
+        if is_covered and (start != taken_start or end != taken_end):
             continue
-        taken = span
+        taken_start = start
+        taken_end = end
         if kind == TERMINATION:
             if clause:
                 clauses.append(clause)
             clause = []
             # Only the first word is used up: in ", heart is enlarged" the new clause needs "heart".
-            taken = Span(span.start, span.start + 1)
+            taken_end = start + 1
         elif kind != PSEUDO:
             clause.append(phrase)
     if clause:
@@ -433,6 +451,7 @@ def apply_scope(clause: list[Phrase], words: list[str]) -> list[Assertion]:
         -> Pleural Effusion absent
     """
     scope = PRESENT
+    scope_start = 0
     is_current = any(phrase.entry.kind == CURRENT for phrase in clause)
     assertions = []
     for phrase in clause:
@@ -444,13 +463,13 @@ def apply_scope(clause: list[Phrase], words: list[str]) -> list[Assertion]:
             # pneumonia" is absent, "no effusion, possible pneumonia" is not.
             if scope != ABSENT or _follows_comma(phrase, words):
                 scope = phrase.entry.name
-        elif kind == BACKWARD:
+                scope_start = phrase.end
+        elif kind in _BACKWARD:
             _apply_backward(phrase, assertions, words)
-        elif kind == BACKWARD_NEAREST:
-            nearest = assertions[-1:]  # empty if no finding precedes
-            _apply_backward(phrase, nearest, words)
         elif phrase.entry.claims:
-            if _starts_own_clause(phrase, words):
+            if scope != PRESENT and _starts_own_clause(phrase, words):
+                scope = PRESENT
+            if scope == ABSENT and _leaves_negation(phrase, words, scope_start):
                 scope = PRESENT
             span = Span(phrase.start, phrase.end)
             for claim in phrase.entry.claims:
@@ -460,13 +479,47 @@ def apply_scope(clause: list[Phrase], words: list[str]) -> list[Assertion]:
 
 
 def _apply_backward(trigger: Phrase, assertions: list[Assertion], words: list[str]) -> None:
-    """Set the trigger's status on those of `assertions` that are not absent, as far back as the
-    last verb. The word right before the trigger does not count: "effusion is not seen".
+    """Set the trigger's status on those of `assertions` that are not absent, as far back as
+    another statement begins. The verbs of the trigger itself do not count: "effusion is not seen",
+    "effusion is felt to be unlikely".
     """
+    stop = trigger.start - 1
+    while stop > 0 and words[stop - 1] in _VERB_PHRASE:
+        stop -= 1
+    status = _status_after(trigger, words)
     for assertion in assertions:
-        between = words[assertion.span.end : trigger.start - 1]
-        if assertion.status != ABSENT and _VERBS.isdisjoint(between):
-            assertion.status = trigger.entry.name
+        is_nearest = assertion.span == assertions[-1].span
+        if trigger.entry.kind == BACKWARD_NEAREST and not is_nearest:
+            continue
+        if assertion.status == ABSENT:
+            continue
+        if not _is_separate(assertion, is_nearest, words, stop):
+            assertion.status = status
+
+
+def _status_after(trigger: Phrase, words: list[str]) -> str:
+    """The status of a backward trigger. An exclusion that is negated or only planned leaves the
+    finding open: "cannot be reliably excluded", "should be ruled out".
+    """
+    if trigger.entry.kind != EXCLUSION:
+        return trigger.entry.name
+    before = words[max(0, trigger.start - _WORDS_TO_EXCLUSION) : trigger.start]
+    return ABSENT if _OPEN.isdisjoint(before) else UNCERTAIN
+
+
+def _is_separate(assertion: Assertion, is_nearest: bool, words: list[str], stop: int) -> bool:
+    """Whether another statement begins between a finding and a trigger at words[stop]: with a
+    verb, "effusion with edema not seen", "effusion, edema not seen", "there is effusion and edema
+    is not seen". "Effusion, edema, or mass is not seen" is one list.
+    """
+    between = words[assertion.span.end : stop]
+    if "with" in between or not _VERBS.isdisjoint(between):
+        return True
+    if is_nearest or not _ALTERNATIVES.isdisjoint(between):
+        return False
+    if "and" in between:
+        return not _VERBS.isdisjoint(words[: assertion.span.start])
+    return "," in between
 
 
 def _starts_own_clause(phrase: Phrase, words: list[str]) -> bool:
@@ -474,6 +527,23 @@ def _starts_own_clause(phrase: Phrase, words: list[str]) -> bool:
     if not _follows_comma(phrase, words):
         return False
     return phrase.end < len(words) and words[phrase.end] in _VERBS
+
+
+def _leaves_negation(phrase: Phrase, words: list[str], scope_start: int) -> bool:
+    """Whether a statement of its own begins with the phrase, although words[scope_start:] are
+    negated: "no edema and small effusion", "no edema, left effusion", "no edema or mass, effusion".
+    "No edema, left effusion or mass" is one list.
+    """
+    start = phrase.start
+    while start > scope_start and words[start - 1] in _PLACE_OR_SIZE:
+        start -= 1
+    joint = words[start - 1]
+    modifiers = words[start : phrase.start]
+    if joint == "and":
+        return not _SMALL.isdisjoint(modifiers)
+    if joint != "," or not _ALTERNATIVES.isdisjoint(words[phrase.end :]):
+        return False
+    return bool(modifiers) or not _ALTERNATIVES.isdisjoint(words[scope_start:start])
 
 
 def _follows_comma(phrase: Phrase, words: list[str]) -> bool:
