@@ -35,8 +35,8 @@ NEUTRAL = _Neutral()
 
 
 class _Later:
-    """Marks a setting that version 0.2 did not have: models and data that it made have the default,
-    so a setting at its default is not compared."""
+    """Marks a setting that was added when models and data had been made without it: at its default,
+    it is left out of what they are compared by."""
 
 
 LATER = _Later()

@@ -73,7 +73,13 @@ def _cost_of_mimic() -> str:
 
     planned = plan.read("mimic")
     if planned is not None:
-        return "\n".join(plan.describe("mimic", planned)) + "\n"
+        values = planned["values"]
+        hours = plan.duration(values["hours"]["total"])
+        disk = plan.size(values["disk_gb"]["total"])
+        return (
+            f"RUN=mimic takes about {hours} and {disk} of disk here, by the plan of its rehearsal "
+            "(`make plan RUN=mimic` shows it)."
+        )
     return (
         "RUN=mimic caches 16 GB of images and writes 10 GB of saves while a model trains, of which "
         "1 GB stays. It trains each model for 50 epochs of 213,000 pairs. How long that takes here "

@@ -55,7 +55,7 @@ def make(settings: list[Config], measured: dict[str, Any]) -> dict[str, Any]:
     """
     first = settings[0]
     pairs = whole_pairs(measured)
-    models = {config.folder.name: _training(config, pairs, measured) for config in settings}
+    models = {model.folder.name: _training(model, pairs, measured) for model in settings}
     embedding = _embedding_hours(pairs, measured)
     tables = _tables_hours(pairs, measured) * _share_of_models(settings, measured)
     data = _data_hours(measured)
@@ -68,7 +68,7 @@ def make(settings: list[Config], measured: dict[str, Any]) -> dict[str, Any]:
         "hours": {
             "data": data,
             "training": {name: model["hours"] for name, model in models.items()},
-            "embeddings": {name: embedding for name in models},
+            "embeddings": dict.fromkeys(models, embedding),
             "tables": tables,
             "total": data + trained + embedding * len(models) + tables,
         },
@@ -196,10 +196,10 @@ def _memory(settings: list[Config], measured: Mapping[str, Any]) -> dict[str, An
     """GB at the peak of a step of each variant, those there are, and the largest batch that fits
     without micro batches."""
     peaks = {}
-    for config in settings:
-        step = measured["variants"][config.variant]["bytes"]
-        at_once = config.micro_batch or config.batch_size
-        peaks[config.variant] = (step["static"] + at_once * step["a_pair"]) / 1e9
+    for model in settings:
+        step = measured["variants"][model.variant]["bytes"]
+        at_once = model.micro_batch or model.batch_size
+        peaks[model.variant] = (step["static"] + at_once * step["a_pair"]) / 1e9
     return {
         "peak_gb": peaks,
         "there_are_gb": measured["memory_bytes"] / 1e9,

@@ -78,9 +78,9 @@ def rehearse(rehearsal: Rehearsal) -> None:
     first = rehearsal.settings(rehearsal.variants[0], rehearsal.seeds[0])
     if first.source not in DRAWN_SOURCES:
         keep_private()
-    _start_anew(rehearsal.name)
     print(f"{rehearsal.name}: choosing pairs", flush=True)
-    measured = {"data": machine.measure_data(first)}
+    measured = {"data": machine.measure_data(first)}  # raises if the source cannot be read
+    _start_anew(rehearsal.name)
     overrides = rehearsal.overrides
     rehearsal.notebook("00_data", data=rehearsal.data, overrides=overrides)
     dataset = open_dataset(first.data_folder)
