@@ -350,12 +350,12 @@ VARIANTS = MappingProxyType({
 
 def is_rehearsal(run: str) -> bool:
     """Whether a run only tries out another one, so that its numbers are no results."""
-    return run.startswith(REHEARSAL)
+    return str(run).startswith(REHEARSAL)
 
 
 def rehearsed(run: str) -> str:
     """The run that a rehearsal tries out; any other run itself."""
-    return run.removeprefix(REHEARSAL)
+    return str(run).removeprefix(REHEARSAL)
 
 
 def load(run: str, variant: str = "mcr", seed: int = 0, **overrides: Any) -> Config:

@@ -17,7 +17,7 @@ from typing import Any
 import papermill
 
 from mcrlib import config, results
-from mcrlib.companion import doctor, plan
+from mcrlib.companion import doctor, estimate, plan
 from mcrlib.companion.execute import execute
 from mcrlib.config import DRAWN_SOURCES, Config
 from mcrlib.files import keep_private
@@ -101,7 +101,7 @@ def rehearse(rehearsal: Rehearsal) -> None:
     measured["notebook_seconds"] = rehearsal.notebook_seconds
     measured["training_start_seconds"] = _training_start(first, measured)
     measured = json.loads(json.dumps(measured))  # as a file would hold it, with names as text
-    planned = plan.make(rehearsal.all_settings(), measured)
+    planned = estimate.make(rehearsal.all_settings(), measured)
     about = {"run": rehearsal.name, "pairs": dataset.info["kept"]}
     results.save(plan.file_of(rehearsal.run), planned, **about)
 
