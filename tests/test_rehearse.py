@@ -148,14 +148,14 @@ def test_a_batch_that_was_not_timed_lies_on_the_line_through_those_that_were(
 ):
     times = {str(pairs): [fixed + a_pair * pairs] * 3 for pairs in (fewest, most)}
     settings = config.load("mimic", batch_size=wanted)
-    seconds = estimate.seconds_a_step(settings, {"step_seconds": times})
+    seconds = estimate.step_seconds(settings, {"step_seconds": times})
     assert seconds == pytest.approx(fixed + a_pair * wanted)
 
 
 @pytest.mark.parametrize("few_seconds", [9.0, 0.1])
 def test_noise_never_gives_a_line_that_falls_or_outruns_proportion(few_seconds):
     timed = {"step_seconds": {"16": [few_seconds], "64": [5.0]}}
-    assert estimate.seconds_a_step(config.load("mimic"), timed) == pytest.approx(4 * 5.0)
+    assert estimate.step_seconds(config.load("mimic"), timed) == pytest.approx(4 * 5.0)
 
 
 def test_a_setting_is_called_faster_only_beyond_the_noise():

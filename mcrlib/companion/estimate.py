@@ -37,19 +37,24 @@ def make(settings: list[Config], measured: Mapping[str, Any]) -> dict[str, Any]:
     """
     first = settings[0]
     pairs = whole_pairs(measured)
-    models = {model.folder.name: _training(model, pairs, measured) for model in settings}
-    return {
-        "run": config.rehearsed(first.run),
-        "settings": first.replace(sample=0).deciding(),
-        "pairs": pairs,
-        "hours": _hours(models, pairs, measured),
-        "hours_an_epoch": {name: model["epoch"] / HOUR for name, model in models.items()},
-        "seconds_a_step": {name: model["step"] for name, model in models.items()},
-        "disk_gb": _disk(first, pairs, len(models), measured),
-        "memory": _memory(settings, measured),
-        "better_settings": better_settings(first, measured),
-        "measured": measured,
-    }
+    models = {}
+    hours_an_epoch = {}
+    seconds_a_step = {}
+    for model in settings:
+        name = model.folder.name
+        models[name] = _training(model, pairs, measured)
+        hours_an_epoch[name] = models[name]["epoch"] / HOUR
+        seconds_a_step[name] = models[name]["step"]
+    plan = {"run": config.rehearsed(first.run), "pairs": pairs}
+    plan["settings"] = first.replace(sample=0).deciding()
+    plan["hours"] = _hours(models, pairs, measured)
+    plan["hours_an_epoch"] = hours_an_epoch
+    plan["seconds_a_step"] = seconds_a_step
+    plan["disk_gb"] = _disk(first, pairs, len(models), measured)
+    plan["memory"] = _memory(settings, measured)
+    plan["better_settings"] = better_settings(first, measured)
+    plan["measured"] = measured
+    return plan
 
 
 def _hours(
@@ -61,14 +66,10 @@ def _hours(
     # The rehearsal's tables show one seed of each variant.
     as_many = len(models) / len(measured["variants"])
     tables = as_many * _tables(pairs, measured) / HOUR
-    trained = sum(training.values())
-    return {
-        "data": data,
-        "training": training,
-        "embeddings": dict.fromkeys(models, embedding),
-        "tables": tables,
-        "total": data + trained + embedding * len(models) + tables,
-    }
+    embeddings = dict.fromkeys(models, embedding)
+    hours = {"data": data, "training": training, "embeddings": embeddings, "tables": tables}
+    hours["total"] = data + sum(training.values()) + sum(embeddings.values()) + tables
+    return hours
 
 
 def whole_pairs(measured: Mapping[str, Any]) -> dict[str, int]:
@@ -77,8 +78,10 @@ def whole_pairs(measured: Mapping[str, Any]) -> dict[str, int]:
     data = measured["data"]
     read = sum(measured["pairs"].values())
     readable = read / max(data["images_drawn"], 1)
-    images = data["images"]
-    return {split: round(readable * count) for split, count in images.items()}
+    whole = {}
+    for split, images in data["images"].items():
+        whole[split] = round(readable * images)
+    return whole
 
 
 def _data(measured: Mapping[str, Any]) -> float:
@@ -97,7 +100,7 @@ def _training(
     """Seconds of a `step`, of an `epoch` with its share of the validation, and of the `training`
     from its start to the finished model."""
     common = measured["model"]
-    step = seconds_a_step(model, measured["variants"][model.variant])
+    step = step_seconds(model, measured["variants"][model.variant])
     loader = common["loader_pairs_a_second"][str(model.workers)]
     step = max(step, model.batch_size / loader)
     save = common["save"]["seconds"]
@@ -132,7 +135,7 @@ def _validations(model: Config) -> int:
     return times
 
 
-def seconds_a_step(model: Config, timed: Mapping[str, Any]) -> float:
+def step_seconds(model: Config, timed: Mapping[str, Any]) -> float:
     """Seconds of a step of the run's batch: measured, or on the line through the two batches that
     were timed in its place."""
     medians = {}
@@ -207,11 +210,10 @@ def _memory(settings: list[Config], measured: Mapping[str, Any]) -> dict[str, An
         at_once = model.micro_batch or model.batch_size
         peak = step["static"] + at_once * step["a_pair"]
         peaks[model.variant] = peak / GIGABYTE
-    return {
-        "peak_gb": peaks,
-        "there_are_gb": measured["memory_bytes"] / GIGABYTE,
-        "largest_batch_pairs": measured["largest_batch_pairs"],
-    }
+    memory = {"peak_gb": peaks}
+    memory["there_are_gb"] = measured["memory_bytes"] / GIGABYTE
+    memory["largest_batch_pairs"] = measured["largest_batch_pairs"]
+    return memory
 
 
 # Which settings would be better
@@ -274,7 +276,7 @@ def _workers(first: Config, measured: Mapping[str, Any]) -> dict[str, str]:
     rates = {}
     for count, rate in measured["model"]["loader_pairs_a_second"].items():
         rates[int(count)] = rate
-    step = seconds_a_step(first, measured["variants"][first.variant])
+    step = step_seconds(first, measured["variants"][first.variant])
     needed = first.batch_size / step
     enough = [count for count in rates if rates[count] > ENOUGH * needed]
     prepared = f"{first.workers} prepare {rates[first.workers]:.0f} pairs a second"

@@ -129,11 +129,12 @@ class Bench:
         try:
             for parts in self._batches(pairs, 1):
                 self.trainer.take_step(parts)
+            return True
         except torch.OutOfMemoryError:
-            self.trainer.optimizer.zero_grad()
-            torch.cuda.empty_cache()
-            return False
-        return True
+            pass  # while the error is handled, it still holds the step's tensors
+        self.trainer.optimizer.zero_grad()
+        torch.cuda.empty_cache()
+        return False
 
     def bytes_of(self, pairs: int) -> dict[str, int]:
         """Bytes of weights, gradients and the optimizer's moments (`static`), and of what the
@@ -142,7 +143,8 @@ class Bench:
         static = 4 * sum(weight.nbytes for weight in weights if weight.requires_grad)
         (parts,) = self._batches(pairs, 1)
         batch = send_to_device(parts[0], self.trainer.accelerator.device)
-        with cost.byte_counter() as counter:
+        # Compiled code cannot be counted, and keeps about as much.
+        with torch.compiler.set_stance("force_eager"), cost.byte_counter() as counter:
             with self.trainer.accelerator.autocast():
                 terms = self.trainer.network(batch)
             kept = counter.live
@@ -283,7 +285,7 @@ def _try_settings(config: Config, dataset: Dataset, pairs: int) -> dict[str, Any
     try:
         seconds = bench.step_seconds(pairs, steps=FEWEST_STEPS + 2, budget=STEP_SECONDS / 2)
         result = {"seconds": seconds}
-        if not config.compile:  # compiled code cannot be counted
+        if not config.compile:
             at_once = config.micro_batch or pairs
             result["bytes_a_pair"] = bench.bytes_of(min(at_once, pairs))["a_pair"]
     except (RuntimeError, OSError) as error:  # out of memory; a compiler that fails
