@@ -30,8 +30,8 @@ from mcrlib.training.loop import Trainer
 
 WARM_UP = 2  # steps before those that are timed
 TIMED_STEPS = 20
-FEWEST_STEPS = 3
-STEP_SECONDS = 30.0  # for the timed steps of a variant, unless FEWEST_STEPS take longer
+FEWEST_STEPS = 5
+STEP_SECONDS = 60.0  # for the timed steps of a variant, unless FEWEST_STEPS take longer
 OTHER_SETTINGS_SECONDS = 150.0  # for all settings that are tried beside the run's own
 COMPILE_SECONDS = 90.0  # what compilation is expected to take
 EMBEDDING_SECONDS = 15.0
@@ -86,11 +86,11 @@ class Bench:
         self.trainer.network.train()
         self.start_seconds = time.perf_counter() - started
 
-    def step_seconds(
-        self, pairs: int, steps: int = TIMED_STEPS, budget: float = STEP_SECONDS
-    ) -> list[float]:
-        """Seconds of each timed step of so many pairs: `steps` of them, or fewer if they take more
-        than `budget` seconds in all."""
+    def step_seconds(self, pairs: int, steps: int = 0, budget: float | None = None) -> list[float]:
+        """Seconds of each timed step of so many pairs: `steps` of them (TIMED_STEPS), or fewer if
+        they take more than `budget` seconds (STEP_SECONDS) in all."""
+        steps = steps or TIMED_STEPS
+        budget = budget or STEP_SECONDS
         seconds = []
         finished = 0.0
         for number, parts in enumerate(self._batches(pairs, WARM_UP + steps)):
@@ -283,7 +283,7 @@ def _other_settings(config: Config, pairs: int) -> Iterator[dict[str, Any]]:
 def _try_settings(config: Config, dataset: Dataset, pairs: int) -> dict[str, Any]:
     bench = Bench(config, dataset)
     try:
-        seconds = bench.step_seconds(pairs, steps=FEWEST_STEPS + 2, budget=STEP_SECONDS / 2)
+        seconds = bench.step_seconds(pairs, steps=FEWEST_STEPS, budget=STEP_SECONDS / 2)
         result = {"seconds": seconds}
         if not config.compile:
             at_once = config.micro_batch or pairs

@@ -276,7 +276,8 @@ class Trainer:
         self.saves.save(self.position)
         validation_pairs = len(self.dataset.indices("validate"))
         chance = retrieval.chance_recall((10,), validation_pairs)["R@10"]
-        print(_epoch_line(history, len(self.pairs), chance, self.config), flush=True)
+        pairs = len(self.order) * self.config.batch_size
+        print(_epoch_line(history, pairs, chance, self.config), flush=True)
 
     def _finish(self) -> None:
         if self.accelerator.is_main_process:
