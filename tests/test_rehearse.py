@@ -271,6 +271,8 @@ def test_a_rehearsal_of_a_release_in_the_official_layout(place):
     values = results.load(plan.file_of("mimic"))["values"]
     kept = json.loads((place / "home/data/rehearse-mimic/dataset.json").read_text())["kept"]
     assert sum(values["pairs"].values()) == pytest.approx(kept, abs=2)
+    first = values["better_settings"][0]
+    assert first["setting"] == "batch_size: 64" and "fewer than a batch" in first["found"]
     message = doctor.obstacle("mimic", str(release), "")
     assert "by the plan of its rehearsal" in message and "Set CONFIRM=1" in message
     plan_file = plan.file_of("mimic")

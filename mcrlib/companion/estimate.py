@@ -222,6 +222,10 @@ def _memory(settings: list[Config], measured: Mapping[str, Any]) -> dict[str, An
 def better_settings(first: Config, measured: Mapping[str, Any]) -> list[dict[str, str]]:
     """A row for each setting that was tried: the `setting`, and what was `found`."""
     rows = []
+    train_pairs = whole_pairs(measured)["train"]
+    if train_pairs < first.batch_size:
+        found = f"needed: the training split has {train_pairs} pairs, fewer than a batch"
+        rows.append({"setting": f"batch_size: {_power_of_two(train_pairs)}", "found": found})
     too_large = _too_large(first, measured["largest_batch_pairs"])
     if too_large:
         rows.append(too_large)
@@ -264,11 +268,16 @@ def _too_large(first: Config, largest: int) -> dict[str, str]:
     at_once = first.micro_batch or first.batch_size
     if at_once <= largest:
         return {}
-    pairs = 1
-    while 2 * pairs <= largest:
-        pairs = 2 * pairs
     found = f"needed: {at_once} pairs at once do not fit into the memory, {largest} do"
-    return {"setting": f"micro_batch: {pairs}", "found": found}
+    return {"setting": f"micro_batch: {_power_of_two(largest)}", "found": found}
+
+
+def _power_of_two(most: int) -> int:
+    """The largest one that is at most `most`; 1 if there is none."""
+    power = 1
+    while 2 * power <= most:
+        power = 2 * power
+    return power
 
 
 def _workers(first: Config, measured: Mapping[str, Any]) -> dict[str, str]:
