@@ -56,7 +56,7 @@ STRIP_OUTPUTS = git config filter.nbstripout.clean '"$(PYTHON)" -m nbstripout' 2
                 git config filter.nbstripout.smudge cat && \
                 git config filter.nbstripout.required true || true
 
-.PHONY: help doctor env data train embed baseline tables figures reproduce efficiency bench publish \
+.PHONY: help doctor rehearse plan env data train embed baseline tables figures reproduce efficiency bench publish \
         test check lab clean guard settled 03_retrieval 04_text_metrics 05_modality_gap 06_top3 \
         08_efficiency 09_explore
 
@@ -69,6 +69,12 @@ help: ## this list
 
 doctor: $(ENV) ## what is there: GPU, Java, disk, weights, data
 	@$(PYTHON) -m mcrlib.companion.doctor "$$RUN" "$$DATA" "$$WEIGHTS"
+
+rehearse: $(ENV) ## everything on a sample, on this machine; ends with the plan of the whole run
+	@$(PYTHON) -m mcrlib.companion.rehearse "$$RUN" "$$VARIANTS" "$$SEEDS" "$$DATA" "$$WEIGHTS" "$$SET"
+
+plan: $(ENV) ## the plan that a rehearsal made, and what exists already
+	@$(PYTHON) -m mcrlib.companion.plan "$$RUN" "$$VARIANTS" "$$SEEDS" "$$SET"
 
 env: $(ENV) ## the environment: .venv from requirements.lock, unless one is active
 
@@ -114,7 +120,8 @@ baseline: 09_explore ## add a linear baseline to every table and figure
 03_retrieval 04_text_metrics 05_modality_gap 06_top3 08_efficiency 09_explore: $(ENV)
 	@$(call NOTEBOOK,$@,)
 
-reproduce: ## everything: data, training, tables, figures; then a comparison with the reference
+reproduce: $(ENV) ## everything: data, training, tables, figures; then a comparison with the reference
+	@$(PYTHON) -m mcrlib.companion.plan --if-rehearsed "$$RUN" "$$VARIANTS" "$$SEEDS" "$$SET"
 	@$(MAKE) --no-print-directory embed
 	@$(MAKE) --no-print-directory baseline
 	@$(MAKE) --no-print-directory tables figures
@@ -142,6 +149,7 @@ lab: $(ENV) ## JupyterLab in notebooks/
 	@$(STRIP_OUTPUTS)
 	$(PYTHON) -m jupyterlab --notebook-dir=.
 
-clean: ## remove what RUN made: data, results, figures (never the reference)
+clean: ## remove what RUN and its rehearsal made: data, results, figures (never the reference)
 	@test "$$RUN" != reference || { echo "The reference is committed; it is not removed."; exit 1; }
 	rm -rf "data/$$RUN" "results/$$RUN" "figures/$$RUN"
+	rm -rf "data/rehearse-$$RUN" "results/rehearse-$$RUN" "figures/rehearse-$$RUN"

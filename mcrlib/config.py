@@ -23,6 +23,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 ROOT = Path(os.environ.get("MCR_HOME", Path(__file__).resolve().parents[1]))
 DRAWN_SOURCES = ("phantom",)  # made by code; the data of all other sources is of patients
 PLAIN = "MCR_PLAIN"  # set this variable to get plain log lines instead of progress bars
+REHEARSAL = "rehearse-"  # begins the name of a run that tries out the run named after it
+REHEARSED_PAIRS = 600
 
 
 class _Neutral:
@@ -30,6 +32,14 @@ class _Neutral:
 
 
 NEUTRAL = _Neutral()
+
+
+class _Later:
+    """Marks a setting that was added when models and data had been made without it: at its default,
+    it is left out of what they are compared by."""
+
+
+LATER = _Later()
 
 
 def _list_to_tuple(value: Any) -> Any:
@@ -64,6 +74,8 @@ class DataSettings(_Settings):
     images_per_study: Literal["one", "all"] = "one"  # frontal images taken from a study
     assert_counts: bool = True  # mimic only: stop if the official counts are not found
     cache_size: int = 256  # pixels, side of the cached square
+    # Pairs drawn from the source, in all splits together; 0 takes all. A rehearsal draws some.
+    sample: Annotated[int, Field(ge=0), LATER] = 0
 
 
 class ModelSettings(_Settings):
@@ -139,6 +151,7 @@ class TrainingSettings(_Settings):
 
     batch_size: AtLeastOne = 256
     epochs: AtLeastOne = 50
+    epoch_steps: Annotated[int, Field(ge=0), LATER] = 0  # an epoch ends after these; 0: after all
     warmup_epochs: int = 5
     lr: float = 1.5e-4  # at the peak, for this batch size
     weight_decay: float = 0.05
@@ -217,11 +230,12 @@ class Config(TrainingSettings, ModelSettings, DataSettings):
     def deciding(self) -> dict[str, Any]:
         """Every setting that can change a number, as JSON would hold it."""
         settings = self.model_dump(mode="json")
-        return {name: value for name, value in settings.items() if not _is_neutral(name)}
+        return {name: value for name, value in settings.items() if _decides(name, value)}
 
     def data_settings(self) -> dict[str, Any]:
         """The settings that prepared data depends on, as JSON would hold them."""
-        return self.model_dump(mode="json", include=set(DataSettings.model_fields))
+        settings = self.model_dump(mode="json", include=set(DataSettings.model_fields))
+        return {name: value for name, value in settings.items() if not _is_unused(name, value)}
 
     def digest(self) -> str:
         """Hash of every setting that can change a number."""
@@ -229,8 +243,16 @@ class Config(TrainingSettings, ModelSettings, DataSettings):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _is_neutral(name: str) -> bool:
-    return NEUTRAL in Config.model_fields[name].metadata
+def _decides(name: str, value: Any) -> bool:
+    """Whether a setting can change a number, and is not one that is unused."""
+    is_neutral = NEUTRAL in Config.model_fields[name].metadata
+    return not is_neutral and not _is_unused(name, value)
+
+
+def _is_unused(name: str, value: Any) -> bool:
+    """Whether a setting is a later one at its default."""
+    field = Config.model_fields[name]
+    return LATER in field.metadata and value == field.default
 
 
 def _validated(settings: dict[str, Any]) -> Config:
@@ -326,13 +348,25 @@ VARIANTS = MappingProxyType({
 })  # fmt: skip
 
 
+def is_rehearsal(run: str) -> bool:
+    """Whether a run only tries out another one, so that its numbers are no results."""
+    return str(run).startswith(REHEARSAL)
+
+
+def rehearsed(run: str) -> str:
+    """The run that a rehearsal tries out; any other run itself."""
+    return str(run).removeprefix(REHEARSAL)
+
+
 def load(run: str, variant: str = "mcr", seed: int = 0, **overrides: Any) -> Config:
     """Settings of one model: the run's, then the variant's, then the caller's.
 
-    Raises ValueError for an unknown run, variant or setting, for a value of the wrong type, and for
-    a value out of range.
+    `rehearse-RUN` is the run RUN on a sample of its pairs. Raises ValueError for an unknown run,
+    variant or setting, for a value of the wrong type, and for a value out of range.
     """
-    settings = RUNS[_known(run, RUNS, "run")].model_dump()
+    settings = RUNS[_known(rehearsed(run), RUNS, "run")].model_dump()
+    if is_rehearsal(run):
+        settings |= {"run": run, "sample": REHEARSED_PAIRS}
     settings |= VARIANTS[_known(variant, VARIANTS, "variant")]
     for name in overrides:
         _known(name, Config.model_fields, "setting")

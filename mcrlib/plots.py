@@ -31,6 +31,7 @@ from matplotlib.textpath import text_to_path
 from mcrlib import tables
 from mcrlib.config import VARIANTS
 from mcrlib.files import write
+from mcrlib.results import rehearsal_mark
 from mcrlib.training.history import recall_name, recorded_k
 
 CM_PER_INCH = 2.54
@@ -146,8 +147,12 @@ def save(figure: Figure, stem: str | Path, caption: str = "") -> list[Path]:
 
     The text is the caption and the width that the figure is made for. The files hold no date and no
     versions, so that equal figures are equal bytes. Each is written atomically, and only if its
-    bytes change.
+    bytes change. Figures of a rehearsal are marked as such, across the picture and in the text.
     """
+    mark = rehearsal_mark(stem)
+    if mark:
+        _write_across(figure, mark)
+        caption = f"{mark}. {caption}"
     left_out = {"png": ["Software"], "pdf": ["Creator", "Producer", "CreationDate"]}
     paths = []
     for file_type, entries in left_out.items():
@@ -161,6 +166,16 @@ def save(figure: Figure, stem: str | Path, caption: str = "") -> list[Path]:
         write(path, f"{caption} {_made_for(figure)}\n".encode())
         paths.append(path)
     return paths
+
+
+def _write_across(figure: Figure, mark: str) -> None:
+    """Write large letters over everything that is drawn."""
+    width = figure.get_figwidth() * POINTS_PER_INCH
+    letters = 1.6 * width / len(mark)  # points; a letter is about half as wide as high
+    figure.text(
+        0.5, 0.5, mark, ha="center", va="center", rotation=20, fontsize=letters,
+        color="#B00020", alpha=0.45, zorder=1000,
+    )  # fmt: skip
 
 
 def _made_for(figure: Figure) -> str:

@@ -78,6 +78,19 @@ def is_current(path: str | Path, inputs: dict[str, str]) -> bool:
     return provenance.get("inputs") == inputs
 
 
+def rehearsal_mark(stem: str | Path) -> str:
+    """What marks a table or figure that is saved as `results/RUN/NAME` or `figures/RUN/NAME` if the
+    run is a rehearsal, else ""."""
+    run = Path(stem).parent.name
+    if not config.is_rehearsal(run):
+        return ""
+    prepared = config.ROOT / "data" / run / DATASET_FILE
+    pairs = "a few"
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        pairs = json.loads(prepared.read_bytes())["kept"]
+    return f"Rehearsal on {pairs} pairs: no result"
+
+
 def embedding_files(run: str, split: str = "test") -> dict[str, Path]:
     """Embedding files of a run by model, including those of other people's methods: every
     `results/RUN/VARIANT-seedS/embeddings-SPLIT.npz`.

@@ -10,6 +10,7 @@ from pandas.io.formats.style import Styler
 
 from mcrlib import latex
 from mcrlib.files import write
+from mcrlib.results import rehearsal_mark
 
 DIRECTION_LABELS = {"image_to_report": "image to report", "report_to_image": "report to image"}
 BOUNDS = ("floor", "ceiling")  # random and ideal retrieval, which do not compete for the best value
@@ -68,9 +69,11 @@ def save_table(
     harmless = frame.map(lambda cell: _harmless(cell) if isinstance(cell, str) else cell)
     harmless.columns = frame.columns.map(_harmless)
     is_best.columns = harmless.columns
-    write(stem.with_suffix(".csv"), harmless.to_csv(index=False).encode())
+    mark = rehearsal_mark(stem)
+    in_file = harmless.assign(rehearsal=mark) if mark else harmless
+    write(stem.with_suffix(".csv"), in_file.to_csv(index=False).encode())
     save_latex(stem, frame, caption, best, layout)
-    return _for_notebook(harmless, is_best, caption, stem.name)
+    return _for_notebook(harmless, is_best, _marked(caption, mark), stem.name)
 
 
 def save_latex(
@@ -88,8 +91,14 @@ def save_latex(
     stem = Path(stem)
     is_best = _best_cells(frame, best or {})
     layout = layout or plain_layout
-    source = latex.render(layout(frame, is_best), caption, stem.name)
+    note = _marked(caption, rehearsal_mark(stem))
+    source = latex.render(layout(frame, is_best), note, stem.name)
     write(stem.with_suffix(".tex"), source.encode())
+
+
+def _marked(caption: str, mark: str) -> str:
+    """A caption that ends with what marks a rehearsal, if anything does."""
+    return f"{caption} {mark}." if mark else caption
 
 
 def _for_notebook(frame: pd.DataFrame, is_best: pd.DataFrame, caption: str, name: str) -> Styler:

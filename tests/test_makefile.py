@@ -125,6 +125,32 @@ def test_a_finished_model_is_checked_before_make_takes_it_as_it_is(project, targ
     assert done.returncode != 0
 
 
+@pytest.mark.parametrize("target", ["rehearse", "plan"])
+def test_a_rehearsal_and_its_plan_run_no_other_target(project, target):
+    value = "/data/it's $HOME"
+    done, log = project(target, "RUN=smoke", "VARIANTS=mcr", "SET=epochs: 2", f"DATA={value}")
+    assert done.returncode == 0, done.stderr
+    assert log.count("RUN=<smoke>") == 1
+    assert f"mcrlib.companion.{target}\nsmoke\nmcr\n0\n" in log
+    assert f"DATA=<{value}>" in log and log.endswith("epochs: 2\n")
+
+
+def test_the_plan_is_shown_before_a_run_is_reproduced(project):
+    _, log = project("reproduce", "RUN=smoke", "VARIANTS=mcr")
+    assert "mcrlib.companion.plan\n--if-rehearsed\nsmoke\nmcr\n0" in log.split("00_data")[0]
+
+
+def test_clean_removes_the_rehearsal_of_a_run_too(project):
+    for name in ("data", "results", "figures"):
+        for run in ("rehearse-smoke", "rehearse-demo"):
+            (project.folder / name / run).mkdir()
+    done, _ = project("clean", "RUN=smoke")
+    assert done.returncode == 0
+    for name in ("data", "results", "figures"):
+        left = {folder.name for folder in (project.folder / name).iterdir()}
+        assert left == {"reference", "rehearse-demo"}
+
+
 def test_values_survive_the_nested_makes_of_reproduce(project):
     value = '/data/it\'s $HOME "here"'
     done, log = project("reproduce", "RUN=smoke", "VARIANTS=mcr", f"DATA={value}")

@@ -20,8 +20,11 @@ def compare(run: str, reference: str = "reference") -> pd.DataFrame:
     per model of the run and direction. K is `shared_k`.
 
     Column names give each run's pool, since retrieval from a smaller pool is easier. Raises
-    FileNotFoundError if a run has no `retrieval.json`.
+    FileNotFoundError if a run has no `retrieval.json`, and ValueError for a rehearsal.
     """
+    for name in (run, reference):
+        if config.is_rehearsal(name):
+            raise ValueError(f"{name} is a rehearsal, whose numbers are no results: compare a run.")
     run_numbers = _evaluated(run)
     reference_numbers = _evaluated(reference)
     run_column = _column_name(run, run_numbers)
@@ -86,5 +89,5 @@ def main(run: str) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1])
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         sys.exit(str(error))

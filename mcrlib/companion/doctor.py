@@ -15,7 +15,9 @@ from mcrlib import config
 
 # Prepared data, the saves of a training and its results, in GB: the paper's size, and any other.
 DISK_FOR_MIMIC = 26
+DISK_FOR_REHEARSAL = 13  # of MIMIC: saves, and a model of each variant
 DISK_FOR_OTHERS = 1
+DISK_NEEDED = {"mimic": DISK_FOR_MIMIC, "rehearse-mimic": DISK_FOR_REHEARSAL}
 SOURCES = {
     "table": "a CSV, TSV, Parquet or JSON-lines file with the columns image and report",
     "openi": "the folder with Open-i's reports and PNG images",
@@ -48,21 +50,17 @@ def obstacle(run: str, data: str, confirm: str, weights: str = "", processes: st
     for here: the disk, the folders to write to, and the Java that METEOR needs. Raises ValueError
     for an unknown run.
     """
-    if run == "reference":
+    if config.rehearsed(run) == "reference":
         return "RUN=reference is a copy that draws and never trains: use RUN=demo."
+    own = config.rehearsed(run)
     source = config.load(run).source
     needs_data = source in SOURCES
     if needs_data and not data:
-        return f"RUN={run} needs DATA=... to be {SOURCES[source]}; DATA is not set."
+        return f"RUN={own} needs DATA=... to be {SOURCES[source]}; DATA is not set."
     if needs_data and not Path(data).exists():
-        return f"RUN={run} needs DATA={data} to be {SOURCES[source]}; this path does not exist."
+        return f"RUN={own} needs DATA={data} to be {SOURCES[source]}; this path does not exist."
     if run == "mimic" and confirm != "1":
-        return (
-            "RUN=mimic caches 16 GB of images and writes 10 GB of saves while a model trains, of "
-            "which 1 GB stays. It trains each model for 50 epochs of 213,000 pairs. Nobody has "
-            "timed that yet; our guess is a day or more per model on one GPU. Set CONFIRM=1 to "
-            "start it."
-        )
+        return f"{_cost_of_mimic()} Set CONFIRM=1 to start it."
     if weights and not Path(weights).is_dir():
         return (
             f"WEIGHTS={weights} must be the folder with the pretrained encoders, but is no folder."
@@ -85,6 +83,27 @@ def _too_many_processes(processes: int) -> str:
     return ""
 
 
+def _cost_of_mimic() -> str:
+    """What a rehearsal on this machine planned, or else what is known without one."""
+    from mcrlib.companion import plan  # imported lazily: needed by this run only
+
+    planned = plan.read("mimic")
+    if planned is not None:
+        values = planned["values"]
+        hours = plan.duration(values["hours"]["total"])
+        disk = plan.size(values["disk_gb"]["total"])
+        return (
+            f"RUN=mimic takes about {hours} and {disk} of disk here, by the plan of its rehearsal "
+            "(`make plan RUN=mimic` shows it)."
+        )
+    return (
+        "RUN=mimic caches 16 GB of images and writes 10 GB of saves while a model trains, of which "
+        "1 GB stays. It trains each model for 50 epochs of 213,000 pairs. How long that takes here "
+        "is not known: `make rehearse RUN=mimic` measures it on this machine, in ten minutes where "
+        "there is a GPU."
+    )
+
+
 def _of_the_machine(run: str) -> str:
     """What this machine lacks for a run, and what to do; "" if it lacks nothing."""
     for name in ("data", "results", "figures"):
@@ -93,7 +112,7 @@ def _of_the_machine(run: str) -> str:
             return f"{folder} is a file where a folder is needed: rename or remove it."
         if not os.access(folder, os.W_OK | os.X_OK):
             return f"{folder} cannot be written to: give yourself the right to write there."
-    needed = DISK_FOR_MIMIC if run == "mimic" else DISK_FOR_OTHERS
+    needed = DISK_NEEDED.get(run, DISK_FOR_OTHERS)
     free = shutil.disk_usage(config.ROOT).free / 1e9
     if free < needed and not (config.ROOT / "results" / run).is_dir():
         return f"RUN={run} needs {needed} GB, but {config.ROOT} has {free:.1f} GB free: make room."

@@ -21,7 +21,7 @@ import nbformat
 import papermill
 from traitlets.config import Config
 
-from mcrlib.config import DRAWN_SOURCES, PLAIN, RUNS, parse, read_settings
+from mcrlib.config import DRAWN_SOURCES, PLAIN, RUNS, load, parse, read_settings, rehearsed
 from mcrlib.files import DATASET_FILE, keep_private, write
 
 INTERRUPTED = 130  # exit code after Ctrl-C
@@ -70,15 +70,16 @@ def _may_show_patients(parameters: dict[str, Any]) -> bool:
 
     Settings that do not exist are left for the notebook to refuse.
     """
-    run = parameters.get("run")
-    if run not in RUNS:
+    run = str(parameters.get("run"))
+    if rehearsed(run) not in RUNS:
         return False
-    sources = {RUNS[run].source}
+    settings = load(run)
+    sources = {settings.source}
     overrides = parameters.get("overrides")
     if isinstance(overrides, dict) and "source" in overrides:
         sources = {overrides["source"]}
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        prepared = json.loads((RUNS[run].data_folder / DATASET_FILE).read_bytes())
+        prepared = json.loads((settings.data_folder / DATASET_FILE).read_bytes())
         sources.add(prepared["source"])
     return not sources.issubset(DRAWN_SOURCES)
 

@@ -45,6 +45,8 @@ def publish(run: str) -> None:
 def _check_is_drawn(run: str) -> None:
     if run == "reference":
         raise ValueError("RUN=reference is published already; publish a demo run.")
+    if config.is_rehearsal(run):
+        raise ValueError(f"RUN={run} is a rehearsal, whose numbers are no results: publish a run.")
     _check_source(run, config.load(run).source)
     data_file = config.ROOT / "results" / run / "data.json"
     dataset = results.load(data_file)["values"]["dataset"]

@@ -184,19 +184,23 @@ def micro_batches(batch: Batch, size: int) -> list[Batch]:
 class EpochOrder(torch.utils.data.Sampler):
     """Batches of indices, in an order that is a function of (seed, epoch).
 
-    An incomplete last batch is dropped. Before iterating, set `epoch` and `first`, the batch to
-    begin with.
+    An incomplete last batch is dropped, and so is what comes after `steps` batches, unless that is
+    0. Before iterating, set `epoch` and `first`, the batch to begin with.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int):
+    def __init__(self, n: int, batch_size: int, seed: int, steps: int = 0):
         self.n = n
+        self.steps = steps
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
         self.first = 0
 
     def __len__(self) -> int:
-        return self.n // self.batch_size
+        batches = self.n // self.batch_size
+        if self.steps:
+            return min(batches, self.steps)
+        return batches
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = np.random.default_rng([self.seed, self.epoch])

@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -58,6 +58,7 @@ TEST_SHARE = 0.1  # of the patients whose split is drawn
 VALIDATE_SHARE = 0.1
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # surrogates cannot be written at all
 SURROGATE = re.compile(r"[\ud800-\udfff]")
+NOT_DRAWN = "not drawn into the sample"
 FORMULA_START = r"^(?=[=+\-@\t\r])"  # a spreadsheet would run such text as a formula
 
 
@@ -79,7 +80,7 @@ def build(config: Config, workers: int | None = None) -> Dataset:
     made_from = folder / "made_from"
     workers = workers or os.cpu_count() or 1
 
-    kept, excluded = _select(source.rows(config), config)
+    kept, excluded, whole = select(config)
     inputs = _hash_inputs(kept, excluded, config)
     notice = f"{{holder}} is preparing {folder}; waiting until it is done."
     with lock(folder / "build.lock", wait=math.inf, notice=notice):
@@ -97,12 +98,69 @@ def build(config: Config, workers: int | None = None) -> Dataset:
             if not kept:
                 raise ValueError(_nothing_left(excluded, tried, folder))
             notes = source.notes(config) if hasattr(source, "notes") else []
+            if config.sample:
+                notes = [*notes, f"a sample of {sum(whole.values()):,} images, by patient"]
             _write(kept, excluded, notes, partial, config)
         publish_build(folder)
         for old_tokens in folder.glob("tokens-*"):  # of the previous pairs
             old_tokens.unlink()
         write(made_from, inputs.encode())
         return open_dataset(folder)
+
+
+class Selection(NamedTuple):
+    """What the rules that need no image make of a source."""
+
+    kept: list[dict]  # records of the images to decode
+    excluded: list[dict]  # records of the others, with the reason
+    whole: dict[str, int]  # images to decode by split; without a sample, those of `kept`
+
+
+def select(config: Config) -> Selection:
+    """Choose the rows of a source that may become pairs, without reading an image.
+
+    With a `sample`, the rows that are not drawn are excluded, too. Raises what the source raises if
+    its files are missing.
+    """
+    kept, excluded = _select(sources.find(config.source).rows(config), config)
+    counts = Counter(record["split"] for record in kept)
+    whole = {split: counts[split] for split in SPLITS}
+    if config.sample:
+        kept = _exclude(kept, excluded, _not_drawn(kept, config))
+    return Selection(kept, excluded, whole)
+
+
+def _not_drawn(records: list[dict], config: Config) -> dict[int, str]:
+    """Index -> reason for all records but a sample: from each split whole patients, in an order
+    drawn from the ids alone, until it has its share."""
+    rows_of = {split: defaultdict(list) for split in SPLITS}
+    for i, record in enumerate(records):
+        rows_of[record["split"]][record["patient_id"]].append(i)
+    in_order = {}
+    for split, patients in rows_of.items():
+        drawn = sorted(patients, key=_draw_of)
+        in_order[split] = [i for patient in drawn for i in patients[patient]]
+    shares = _shares({split: len(rows) for split, rows in in_order.items()}, config.sample)
+    reasons = {}
+    for split, rows in in_order.items():
+        for i in rows[shares[split] :]:
+            reasons[i] = NOT_DRAWN
+    return reasons
+
+
+def _draw_of(patient: str) -> str:
+    """A sort key that has nothing to do with how patients are numbered or split."""
+    return hashlib.sha256(f"sample {patient}".encode()).hexdigest()
+
+
+def _shares(counts: dict[str, int], sample: int) -> dict[str, int]:
+    """How many of the pairs of each split (split -> pairs) a sample takes: a tenth of it for each
+    of the evaluated splits, as far as they have pairs, and the rest for training."""
+    evaluated = round(TEST_SHARE * sample)
+    test = min(counts["test"], evaluated)
+    validate = min(counts["validate"], evaluated)
+    train = min(counts["train"], sample - test - validate)
+    return {"train": train, "validate": validate, "test": test}
 
 
 def _read_text(file: Path) -> str | None:

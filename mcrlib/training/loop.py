@@ -125,10 +125,10 @@ class Trainer:
     validates, writes files and prints.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, accelerator: Accelerator):
+    def __init__(self, config: Config, dataset: Dataset, accelerator: Accelerator | None = None):
         self.config = config
         self.dataset = dataset
-        self.accelerator = accelerator
+        self.accelerator = accelerator or _accelerator(config)
         set_seed(config.seed)
         self.model = _new_model(config, dataset)
         optimizer = _optimizer(self.model, config)
@@ -152,17 +152,22 @@ class Trainer:
         for epoch in range(self.position.epochs_done, self.config.epochs):
             self._start_epoch(epoch)
             for parts in self._remaining_batches():
-                rate = learning_rate(self._progress(), self.config)
-                self._seed_dropout()
-                terms = _gradient(parts, self.accelerator, self.network, self.config)
-                self._update_weights(rate, terms)
-                values = _read(terms)  # the step's only wait for the device: its work is queued
+                values = self.take_step(parts)
                 self._check_finite(values)
                 self._count_step(values)
                 self._save_if_due()
             self._end_epoch()
         self._finish()
         return pd.DataFrame(self.position.history)
+
+    def take_step(self, parts: list[Batch]) -> dict[str, float]:
+        """Change the weights by one batch, given in micro batches; returns the terms of its loss
+        and the gradient's norm."""
+        rate = learning_rate(self._progress(), self.config)
+        self._seed_dropout()
+        terms = _gradient(parts, self.accelerator, self.network, self.config)
+        self._update_weights(rate, terms)
+        return _read(terms)  # the step's only wait for the device: its work is queued
 
     def _announce_resuming(self) -> None:
         steps = self.position.step
@@ -272,7 +277,8 @@ class Trainer:
         table = pd.DataFrame(history).to_csv(index=False)
         write(self.config.folder / "history.csv", table.encode())
         self.saves.save(self.position)
-        print(_epoch_line(history, len(self.pairs), self.pool, self.config), flush=True)
+        pairs = len(self.order) * self.config.batch_size
+        print(_epoch_line(history, pairs, self.pool, self.config), flush=True)
 
     def _finish(self) -> None:
         if self.accelerator.is_main_process:
@@ -356,7 +362,7 @@ def _batches(
     """This process's share of each batch. All processes agree on the pairs of a batch."""
     pairs = SplitPairs(dataset, "train", config, tokenizer)
     pairs.share = slice(accelerator.process_index, None, accelerator.num_processes)
-    order = EpochOrder(len(pairs), config.batch_size, config.seed)
+    order = EpochOrder(len(pairs), config.batch_size, config.seed, config.epoch_steps)
     if len(order) == 0:
         raise ValueError(
             f"The training split has {len(pairs)} pairs, fewer than a batch of "
