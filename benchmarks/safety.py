@@ -31,6 +31,7 @@ from mcrlib.data.dataset import Dataset
 from mcrlib.model import MCR
 from mcrlib.training import checkpoint, loop
 from mcrlib.training.checkpoint import OPTIMIZER, POSITION, Position, Saves
+from mcrlib.training.faults import StopSignals
 from mcrlib.training.recompute import lighten
 
 # Dropout and augmentation are on: what is random must come back too.
@@ -79,7 +80,7 @@ def share(rank: int, processes: int, micro: int, port: int, dataset: Dataset, ho
     model = fresh(settings, dataset)
     network = accelerator.prepare(model)
     *_, loader = loop._batches(settings, dataset, model.tokenizer, accelerator)
-    terms = loop._gradient(next(iter(loader)), accelerator, network, settings)
+    terms = loop._gradient(next(iter(loader)), accelerator, network, settings, StopSignals())
     config.ROOT = home
     history = loop.train(settings, dataset)
     if rank == 0:

@@ -19,6 +19,7 @@ from mcrlib.data import batches
 from mcrlib.data.batches import micro_batches
 from mcrlib.masking import dropped_patches
 from mcrlib.training import cost, loop
+from mcrlib.training.faults import StopSignals
 from mcrlib.training.two_pass import two_pass
 
 aten = torch.ops.aten
@@ -170,7 +171,7 @@ def trainer(smoke, dataset):
 def test_a_training_step_reads_its_terms_once_after_all_its_work(trainer):
     made, parts = trainer()
     with Reads() as names:
-        terms = loop._gradient(parts, made.accelerator, made.network, made.config)
+        terms = loop._gradient(parts, made.accelerator, made.network, made.config, StopSignals())
         made._update_weights(1e-3, terms)
         assert names == []
         loop._read(terms)
@@ -190,7 +191,7 @@ def test_micro_batches_read_only_the_seeds_that_the_host_draws(trainer):
 def test_a_step_that_is_not_finite_changes_neither_weights_nor_moments(trainer, name, value):
     made, parts = trainer()
     for is_finite in (True, False, True):
-        terms = loop._gradient(parts, made.accelerator, made.network, made.config)
+        terms = loop._gradient(parts, made.accelerator, made.network, made.config, StopSignals())
         if not is_finite:
             terms[name] = torch.tensor(value)
             for weight in made.model.parameters():

@@ -36,11 +36,13 @@ from mcrlib.model import MCR
 from mcrlib.provenance import peak_memory
 from mcrlib.training import checkpoint
 from mcrlib.training.checkpoint import Damaged, Saves
+from mcrlib.training.faults import Stopped, StopSignals, explained, leave_process_group
 from mcrlib.training.history import recall_name, recall_of, recorded_k
 from mcrlib.training.recompute import lighten
 from mcrlib.training.two_pass import two_pass
 
 LOCK_SECONDS = 2.0  # a training that was just killed may still be ending
+STOP = "asked to stop"  # among the terms of a step
 SHOWN_TERMS = ("loss", "vrc", "mim", "mrm")  # in the line that is printed after each epoch
 
 
@@ -55,7 +57,8 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
     if a split is empty or too small (`data.dataset.problems`), and if the batch size does not suit
     the training split or the number of processes. Raises FloatingPointError if the loss or its
     gradient is not finite, and OSError if the disk is full or another process is training the same
-    model.
+    model. What else can end a long training is in `training.faults`: Stopped after a signal, with
+    everything saved, MemoryError, and ChildProcessError if a process of the loader was killed.
     """
     history = _finished_history(config, dataset)
     if history is not None:
@@ -66,7 +69,8 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
         history = _finished_history(config, dataset)  # by another process meanwhile
         if history is not None:
             return history
-        return Trainer(config, dataset, accelerator).run()
+        with explained(config):
+            return Trainer(config, dataset, accelerator).run()
 
 
 def _finished_history(config: Config, dataset: Dataset) -> pd.DataFrame | None:
@@ -142,6 +146,7 @@ class Trainer:
         self.position = self.saves.resume()
         self.pool = len(dataset.indices("validate"))
         self.k = _validation_k(self.position.history, self.pool)
+        self.signals = StopSignals()
         self.epoch_started = time.perf_counter()
         self._announce_resuming()
         # No process may write a save while another one still reads it.
@@ -149,25 +154,40 @@ class Trainer:
 
     def run(self) -> pd.DataFrame:
         """Train all epochs that are left; returns the history, one row per epoch."""
-        for epoch in range(self.position.epochs_done, self.config.epochs):
-            self._start_epoch(epoch)
-            for parts in self._remaining_batches():
-                values = self.take_step(parts)
-                self._check_finite(values)
-                self._count_step(values)
-                self._save_if_due()
-            self._end_epoch()
-        self._finish()
+        with self.signals:
+            for epoch in range(self.position.epochs_done, self.config.epochs):
+                self._start_epoch(epoch)
+                for parts in self._remaining_batches():
+                    values = self.take_step(parts)
+                    is_asked_to_stop = values.pop(STOP) > 0
+                    self._check_finite(values)
+                    self._count_step(values)
+                    self._save_if_due()
+                    if is_asked_to_stop:
+                        self._stop()
+                self._end_epoch()
+            self._finish()
         return pd.DataFrame(self.position.history)
 
     def take_step(self, parts: list[Batch]) -> dict[str, float]:
-        """Change the weights by one batch, given in micro batches; returns the terms of its loss
-        and the gradient's norm."""
+        """Change the weights by one batch, given in micro batches; returns the terms of its loss,
+        the gradient's norm, and under STOP the share of processes that were asked to stop."""
         rate = learning_rate(self._progress(), self.config)
         self._seed_dropout()
-        terms = _gradient(parts, self.accelerator, self.network, self.config)
+        terms = _gradient(parts, self.accelerator, self.network, self.config, self.signals)
         self._update_weights(rate, terms)
         return _read(terms)  # the step's only wait for the device: its work is queued
+
+    def _stop(self) -> None:
+        """Save and raise Stopped. All processes come here after the same step."""
+        if self.accelerator.is_main_process:
+            self.saves.save(self.position)
+        self.accelerator.wait_for_everyone()  # none may leave before the save is complete
+        raise Stopped(
+            f"Asked to stop ({self.signals.received or 'in another process'}): saved after step "
+            f"{self.position.step} of epoch {self.position.epochs_done + 1}; run the same command "
+            "again to go on from there."
+        )
 
     def _announce_resuming(self) -> None:
         steps = self.position.step
@@ -378,6 +398,7 @@ def _batches(
         batch_sampler=order,
         collate_fn=functools.partial(_in_parts, size=config.micro_batch),
         num_workers=config.workers,
+        worker_init_fn=leave_process_group,
         pin_memory=accelerator.device.type == "cuda",
     )
     return _Batches(pairs, order, loader)
@@ -392,10 +413,18 @@ def _in_parts(batch: Batch, size: int) -> list[Batch]:
 
 
 def _gradient(
-    parts: list[Batch], accelerator: Accelerator, network: nn.Module, config: Config
+    parts: list[Batch],
+    accelerator: Accelerator,
+    network: nn.Module,
+    config: Config,
+    signals: StopSignals,
 ) -> dict[str, Tensor]:
-    """Forward pass, backward pass and clipping; returns `loss`, its terms and `gradient_norm`, each
-    over all processes and still on the device."""
+    """Forward pass, backward pass and clipping; returns `loss`, its terms, STOP and
+    `gradient_norm`, each over all processes and still on the device.
+
+    That a process was asked to stop travels with the loss, so that all learn of it in the same step
+    and none waits for the device once more.
+    """
     parts = send_to_device(parts, accelerator.device, non_blocking=True)
     if config.micro_batch:
         terms = two_pass(network, parts, accelerator)
@@ -404,9 +433,10 @@ def _gradient(
         with accelerator.autocast():
             terms = network(batch)
         accelerator.backward(terms["loss"])
-    own_terms = torch.stack([term.detach() for term in terms.values()])
-    means = accelerator.reduce(own_terms, "mean")
-    over_all_processes = dict(zip(terms, means, strict=True))
+    own_terms = {name: term.detach() for name, term in terms.items()}
+    own_terms[STOP] = torch.full_like(own_terms["loss"], bool(signals.received))
+    means = accelerator.reduce(torch.stack([*own_terms.values()]), "mean")
+    over_all_processes = dict(zip(own_terms, means, strict=True))
     norm = accelerator.clip_grad_norm_(network.parameters(), config.clip_norm)
     return {**over_all_processes, "gradient_norm": norm}
 
