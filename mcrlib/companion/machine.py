@@ -235,7 +235,7 @@ class Bench:
 
 def measure_variant(config: Config, dataset: Dataset) -> dict[str, Any]:
     """Seconds and bytes of a variant's training steps: of the run's own batch, or, if that takes
-    too long or too much memory here, of two smaller ones."""
+    too long or too much memory here, of smaller ones."""
     bench = Bench(config, dataset)
     timed = bench.time_batches()
     pairs = max(timed)
