@@ -30,8 +30,10 @@ from mcrlib.training.loop import Trainer
 
 WARM_UP = 2  # steps before those that are timed
 TIMED_STEPS = 20
-FEWEST_STEPS = 5
-STEP_SECONDS = 60.0  # for the timed steps of a variant, unless FEWEST_STEPS take longer
+FEWEST_STEPS = 3
+STEP_SECONDS = 30.0  # for the timed steps of a batch, unless FEWEST_STEPS take longer
+SMALLEST_BATCH = 4  # on the CPU: the first that is timed, if the run's own is not smaller
+GROWTH = 4  # from each batch that is timed to the next
 OTHER_SETTINGS_SECONDS = 150.0  # for all settings that are tried beside the run's own
 COMPILE_SECONDS = 90.0  # what compilation is expected to take
 EMBEDDING_SECONDS = 15.0
@@ -103,20 +105,30 @@ class Bench:
                 break
         return seconds
 
-    def affordable_batch(self) -> int:
-        """The largest batch, of the run's own and powers of two below it, whose steps fit into the
-        time and the memory that there are."""
+    def time_batches(self) -> dict[int, list[float]]:
+        """Seconds of steps by the number of pairs: of the run's own batch, and, where that takes
+        too long or does not fit, of smaller ones that say how the time grows."""
         if torch.cuda.is_available():
-            return self._largest_on_gpu()
-        pairs = min(2, self.largest)
-        by_memory = largest_batch(self.bytes_of(pairs))
+            sizes = {self._largest_on_gpu()}
+            if self.config.batch_size not in sizes:
+                sizes |= {max(pairs // 4, 1) for pairs in sizes}
+            return {pairs: self.step_seconds(pairs) for pairs in sorted(sizes)}
+        pairs = min(SMALLEST_BATCH, self.largest)
+        most = min(self.largest, largest_batch(self.bytes_of(pairs)))
+        timed = {}
         while True:
-            (seconds,) = self.step_seconds(pairs, steps=1)
-            by_time = pairs * STEP_SECONDS / (FEWEST_STEPS + WARM_UP) / seconds
-            affordable = _power_of_two(min(by_time, by_memory), self.largest)
-            if affordable <= pairs:
-                return pairs
-            pairs = affordable  # pairs of a larger batch take less time each, so look again
+            timed[pairs] = self.step_seconds(pairs)
+            following = min(GROWTH * pairs, most)
+            if following <= pairs or self._is_too_slow(following, timed[pairs], pairs):
+                return timed
+            pairs = following
+
+    def _is_too_slow(self, following: int, seconds: list[float], pairs: int) -> bool:
+        """Whether the steps of the batch after `pairs` would take too long, if their time grew in
+        proportion. The first two are always timed: small batches say little of large ones."""
+        expected = statistics.median(seconds) * following / pairs
+        total = (FEWEST_STEPS + WARM_UP) * expected
+        return pairs > SMALLEST_BATCH and total > 2 * STEP_SECONDS
 
     def _largest_on_gpu(self) -> int:
         pairs = self.largest
@@ -187,6 +199,7 @@ class Bench:
 
     def save(self) -> dict[str, float]:
         """Seconds and bytes of a save, and bytes of the model in it; the save is removed."""
+        self.step_seconds(pairs=1, steps=1)  # the optimizer's moments, which are saved, exist then
         started = time.perf_counter()
         self.trainer.saves.save(Position())
         seconds = time.perf_counter() - started
@@ -222,13 +235,10 @@ class Bench:
 
 def measure_variant(config: Config, dataset: Dataset) -> dict[str, Any]:
     """Seconds and bytes of a variant's training steps: of the run's own batch, or, if that takes
-    too long or too much memory here, of two smaller ones."""
+    too long or too much memory here, of smaller ones."""
     bench = Bench(config, dataset)
-    pairs = bench.affordable_batch()
-    timed = {pairs: bench.step_seconds(pairs)}
-    if pairs < config.batch_size and pairs > 1:
-        fewer = max(pairs // 4, 1)
-        timed[fewer] = bench.step_seconds(fewer, budget=STEP_SECONDS / 3)
+    timed = bench.time_batches()
+    pairs = max(timed)
     measured = {"pairs": pairs, "step_seconds": timed, "bytes": bench.bytes_of(pairs)}
     measured["start_seconds"] = bench.start_seconds
     _release(bench)
@@ -334,16 +344,6 @@ def memory_bytes() -> int:
 
 def _has_compiler() -> bool:
     return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
-
-
-def _power_of_two(most: float, own: int) -> int:
-    """The batch `own` if it is at most `most`, or else the largest power of two that is."""
-    if own <= most:
-        return own
-    pairs = 1
-    while 2 * pairs <= most:
-        pairs = 2 * pairs
-    return pairs
 
 
 def _release(bench: Bench) -> None:
