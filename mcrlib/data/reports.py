@@ -97,7 +97,7 @@ class Heading(NamedTuple):
     section: str
 
 
-@dataclass
+@dataclass(slots=True)
 class _Block:
     """Paragraphs of one section, in the order of the report; each is a list of lines."""
 
@@ -361,10 +361,11 @@ def _blocks(text: str) -> list[_Block]:
     lines, is_one = _lines(text)
     trusts_lower_case = is_one and text.islower()
     starts = [i for i, line in enumerate(lines) if len(line) >= 5 and REPORT_START.match(line)]
-    width = _width(lines)
+    is_start = set(starts)
+    widths = [len(line) for i, line in enumerate(lines) if i not in is_start]
+    width = max(widths, default=0)  # of the longest line of text: where the report was wrapped
     block = _Block("preamble")
     blocks = [block]
-    is_start = set(starts)
     headings_from = 0  # index of the first line that may be a heading; rises at each aside
     has_main = False
     previous = ""
@@ -406,12 +407,6 @@ def _continues(previous: str, line: str) -> bool:
     return previous.endswith(",") or (bool(previous) and line[0].islower())
 
 
-def _width(lines: list[str]) -> int:
-    """Characters of the longest line of text: where the report was wrapped."""
-    widths = [len(line) for line in lines if not REPORT_START.match(line)]
-    return max(widths, default=0)
-
-
 def _starts_paragraph(line: str, previous: str, section: str, width: int) -> bool:
     """Whether `line` starts a paragraph, rather than being the wrapped rest of the line before."""
     if not previous:
@@ -420,7 +415,7 @@ def _starts_paragraph(line: str, previous: str, section: str, width: int) -> boo
         return True
     if section in AFTER_IMPRESSION:  # only a blank line ends these paragraphs
         return False
-    first_word = line.split(" ")[0]
+    first_word = line.partition(" ")[0]
     # If the previous line had room for this word, the author broke the line on purpose.
     return len(previous) + 1 + len(first_word) <= width
 
