@@ -25,12 +25,14 @@ import pyarrow.parquet as pq
 from mcrlib.config import DRAWN_SOURCES, Config
 from mcrlib.data import cache, reports, sources
 from mcrlib.data.dataset import Dataset, open_dataset, publish_build
+from mcrlib.data.heading_counts import HeadingCounts
 from mcrlib.data.schema import FRONTAL, SCHEMA, SPLITS, Row
 from mcrlib.files import (
     CHECKED_FILES,
     DATASET_FILE,
     DISK_FULL,
     EXCLUDED_FILE,
+    HEADINGS_FILE,
     IMAGES_FILE,
     MANIFEST_FILE,
     explained,
@@ -79,14 +81,17 @@ def build(config: Config, workers: int | None = None) -> Dataset:
     made_from = folder / "made_from"
     workers = workers or os.cpu_count() or 1
 
-    kept, excluded = _select(source.rows(config), config)
+    met = HeadingCounts()
+    kept, excluded = _select(source.rows(config), config, met)
     inputs = _hash_inputs(kept, excluded, config)
     notice = f"{{holder}} is preparing {folder}; waiting until it is done."
     with lock(folder / "build.lock", wait=math.inf, notice=notice):
         publish_build(folder)
         if _read_text(made_from) == inputs:
             with contextlib.suppress(FileNotFoundError, ValueError):  # damaged: build again
-                return open_dataset(folder)
+                dataset = open_dataset(folder)
+                _write_headings(met, folder)  # data of earlier versions have none
+                return dataset
         made_from.unlink(missing_ok=True)  # before the files it vouches for are replaced
         with _explain_failure(folder):
             partial.mkdir(parents=True, exist_ok=True)
@@ -97,6 +102,7 @@ def build(config: Config, workers: int | None = None) -> Dataset:
             if not kept:
                 raise ValueError(_nothing_left(excluded, tried, folder))
             notes = source.notes(config) if hasattr(source, "notes") else []
+            _write_headings(met, partial)
             _write(kept, excluded, notes, partial, config)
         publish_build(folder)
         for old_tokens in folder.glob("tokens-*"):  # of the previous pairs
@@ -144,8 +150,13 @@ def _nothing_left(excluded: list[dict], tried: list[Any], folder: Path) -> str:
     return f"{sentence} {file} gives the reason for each row."
 
 
-def _select(rows: Iterable[Row], config: Config) -> tuple[list[dict], list[dict]]:
-    """Records to decode, and records excluded, by the rules that need no image."""
+def _select(
+    rows: Iterable[Row], config: Config, met: HeadingCounts
+) -> tuple[list[dict], list[dict]]:
+    """Records to decode, and records excluded, by the rules that need no image.
+
+    Every report that is read is counted in `met`.
+    """
     kept = []
     excluded = []
     seen_ids = set()
@@ -156,7 +167,9 @@ def _select(rows: Iterable[Row], config: Config) -> tuple[list[dict], list[dict]
             reason = "pair id of an earlier row"
         seen_ids.add(row.pair_id)
         if not reason:
-            _add_report(record, row, config.policy)
+            reading = _read_report(row)
+            met.add(row.patient_id, row.study_id, row.text, reading)
+            _add_report(record, row, reading.sections, config.policy)
             if not record["report"]:
                 reason = f"report has no text under the policy '{config.policy}'"
         if reason:
@@ -186,11 +199,17 @@ def _to_record(row: Row) -> dict[str, Any]:
     }
 
 
-def _add_report(record: dict[str, Any], row: Row, policy: str) -> None:
+def _read_report(row: Row) -> reports.Reading:
+    """A row's report; if the source itself separates the sections, their names are headings."""
+    if row.sections is None:
+        return reports.read(row.text)
+    sections = {name: text for name, text in row.sections.items() if text.strip()}
+    names = [reports.Heading(name, name) for name in sections]
+    return reports.Reading(sections, names)
+
+
+def _add_report(record: dict[str, Any], row: Row, sections: dict[str, str], policy: str) -> None:
     """Add the image and the cleaned report to the record of a row."""
-    sections = row.sections
-    if sections is None:
-        sections = reports.sections(row.text)
     findings = reports.clean(sections.get("findings", ""))
     impression = reports.clean(sections.get("impression", ""))
     texts = {"findings": findings, "impression": impression}
@@ -365,6 +384,10 @@ def _write(
     info = _describe(kept, excluded, notes, folder, config)
     text = json.dumps(info, indent=1, ensure_ascii=False)
     write(folder / DATASET_FILE, text.encode())
+
+
+def _write_headings(met: HeadingCounts, folder: Path) -> None:
+    write(folder / HEADINGS_FILE, met.table().to_csv(index=False).encode())
 
 
 def _write_manifest(kept: list[dict], folder: Path) -> None:

@@ -97,13 +97,21 @@ class Heading(NamedTuple):
     section: str
 
 
+class Reading(NamedTuple):
+    """What `read` makes of a report: see `sections` and `headings`."""
+
+    sections: dict[str, str]
+    headings: list[Heading]
+
+
 @dataclass(slots=True)
 class _Block:
-    """Paragraphs of one section, in the order of the report; each is a list of lines."""
+    """Paragraphs of one section, in the order of the report."""
 
     section: str
     heading: str = ""  # "" for the preamble
-    paragraphs: list[list[str]] = field(default_factory=list)
+    paragraphs: list[list[str]] = field(default_factory=list)  # each a list of lines
+    texts: list[str] = field(default_factory=list)  # the paragraphs, each on one line
 
 
 class _Opening(NamedTuple):
@@ -135,29 +143,34 @@ def sections(text: str) -> dict[str, str]:
     heading of their own. Text of a wet read or an addendum is in no other section. A text without
     any heading is all findings. Takes time in proportion to the text.
     """
-    blocks = _blocks(text)
-    by_section: dict[str, list[str]] = defaultdict(list)  # paragraphs
-    for block in blocks:
-        by_section[block.section] += _texts(block)
-    for section in FINDINGS_AND_IMPRESSION:
-        if not by_section[section]:
-            by_section[section] = by_section[COMBINED]
-    if not by_section["findings"]:
-        by_section = _with_unheaded_findings(blocks, by_section)
-    if not _has_sections(by_section):
-        return _joined({"findings": by_section["preamble"]})
-    by_section.pop(COMBINED, None)
-    return _joined(by_section)
+    return read(text).sections
 
 
 def headings(text: str) -> list[Heading]:
     """The headings of a report in order, each with the section that its text went to.
 
-    The headings of a data set, how often each was met and where it went:
-    `Counter(heading for text in texts for heading in headings(text))`.
+    `heading_counts.HeadingCounts` counts those of a data set.
     """
+    return read(text).headings
+
+
+def read(text: str) -> Reading:
+    """The `sections` and the `headings` of a report, read together."""
     blocks = _blocks(text)
-    return [Heading(block.heading, block.section) for block in blocks if block.heading]
+    has_findings = any(block.texts for block in blocks if block.section in ("findings", COMBINED))
+    if not has_findings:
+        blocks = _with_unheaded_findings(blocks)
+    by_section: dict[str, list[str]] = defaultdict(list)  # paragraphs
+    for block in blocks:
+        by_section[block.section] += block.texts
+    for section in FINDINGS_AND_IMPRESSION:
+        if not by_section[section]:
+            by_section[section] = by_section[COMBINED]
+    if not _has_sections(by_section):
+        by_section = {"findings": by_section["preamble"]}
+    by_section.pop(COMBINED, None)
+    met = [Heading(block.heading, block.section) for block in blocks if block.heading]
+    return Reading(_joined(by_section), met)
 
 
 def _lines(text: str) -> tuple[list[str], bool]:
@@ -391,6 +404,8 @@ def _blocks(text: str) -> list[_Block]:
         else:
             block.paragraphs[-1].append(line)
         previous = line
+    for block in blocks:
+        block.texts = _texts(block.paragraphs)
     _settle(blocks)
     return blocks
 
@@ -429,14 +444,14 @@ def _settle(blocks: list[_Block]) -> None:
         if block.section == INTERPRETATION:
             block.section = "findings" if is_all and REPORT not in met else "impression"
         elif block.section == REPORT:
-            names_study = has_findings and all(map(_names_study, _texts(block)))
+            names_study = has_findings and all(map(_names_study, block.texts))
             block.section = "title" if names_study else "findings"
 
 
-def _texts(block: _Block) -> list[str]:
-    """The block's paragraphs as texts, words that were hyphenated at a line's end whole again."""
+def _texts(paragraphs: list[list[str]]) -> list[str]:
+    """Each paragraph on one line, words that were hyphenated at a line's end whole again."""
     texts = []
-    for lines in block.paragraphs:
+    for lines in paragraphs:
         pieces = []
         for line in lines:
             if pieces and _is_hyphenated(pieces[-1]) and SECOND_HALF.match(line):
@@ -466,26 +481,25 @@ def _end_of_aside(first: int, starts: list[int], has_main: bool, n_lines: int) -
     return first + 1  # the next line may already be a heading
 
 
-def _with_unheaded_findings(
-    blocks: list[_Block], by_section: dict[str, list[str]]
-) -> dict[str, list[str]]:
-    """The paragraphs by section, those before the impression that belong to no heading as findings.
+def _with_unheaded_findings(blocks: list[_Block]) -> list[_Block]:
+    """The blocks, with the paragraphs before the impression that belong to no heading as findings.
 
-    Unchanged if there are none.
+    A block all of whose paragraphs are findings becomes one of findings: "PORTABLE CHEST: Clear."
     """
-    moved: dict[str, list[str]] = defaultdict(list)
-    seen_impression = False
-    for block in blocks:
-        paragraphs = _texts(block)
-        seen_impression = seen_impression or block.section in ("impression", COMBINED)
-        if seen_impression or block.section in AFTER_IMPRESSION:
-            moved[block.section] += paragraphs
+    moved = []
+    for position, block in enumerate(blocks):
+        if block.section in ("impression", COMBINED):
+            return moved + blocks[position:]
+        moved.append(block)
+        if block.section in AFTER_IMPRESSION:
             continue
-        own = _count_own(block.section, paragraphs)
-        moved[block.section] += paragraphs[:own]
-        moved["findings"] += paragraphs[own:]
-    for section in FINDINGS_AND_IMPRESSION:
-        moved[section] = moved[section] or by_section[section]
+        own = _count_own(block.section, block.texts)
+        unheaded = block.texts[own:]
+        if unheaded and own:
+            block.texts = block.texts[:own]
+            moved.append(_Block("findings", texts=unheaded))
+        elif unheaded:
+            block.section = "findings"
     return moved
 
 
