@@ -383,7 +383,7 @@ def split_inline(line: str, is_whole_report: bool) -> list[str]:
         is_line_heading = begin == 0 and _is_one_heading(before)
         length = 0
         if not is_line_heading:
-            length = _inline_length(before, is_whole_report, is_lower)
+            length = _inline_length(before[-MOST_CHARACTERS:], is_whole_report, is_lower)
         if length:
             starts.append(colon.start() - length)
         begin = max(begin, colon.end() - MOST_CHARACTERS)
@@ -400,9 +400,13 @@ def _cut(line: str, starts: list[int]) -> Iterator[str]:
     yield line[begin:].strip()
 
 
+@lru_cache(maxsize=4096)
 def _inline_length(before: str, is_whole_report: bool, is_lower: bool) -> int:
-    """Characters of the heading at the end of `before`, the text up to a colon; 0 if none."""
-    words = before[-MOST_CHARACTERS:].split(" ")
+    """Characters of the heading at the end of `before`, the text up to a colon; 0 if none.
+
+    `before` has MOST_CHARACTERS at most.
+    """
+    words = before.split(" ")
     if not _may_end_with_heading(words):
         return 0
     count = _words_after_sentence(words)

@@ -14,6 +14,7 @@ before the impression, count as findings. All steps take time in proportion to t
 import re
 from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -111,7 +112,7 @@ class _Block:
     section: str
     heading: str = ""  # "" for the preamble
     paragraphs: list[list[str]] = field(default_factory=list)  # each a list of lines
-    texts: list[str] = field(default_factory=list)  # the paragraphs, each on one line
+    texts: Sequence[str] = ()  # the paragraphs, each on one line
 
 
 class _Opening(NamedTuple):
@@ -143,7 +144,7 @@ def sections(text: str) -> dict[str, str]:
     heading of their own. Text of a wet read or an addendum is in no other section. A text without
     any heading is all findings. Takes time in proportion to the text.
     """
-    return read(text).sections
+    return _sections_of(_settled_blocks(text))
 
 
 def headings(text: str) -> list[Heading]:
@@ -151,15 +152,23 @@ def headings(text: str) -> list[Heading]:
 
     `heading_counts.HeadingCounts` counts those of a data set.
     """
-    return read(text).headings
+    return _headings_of(_settled_blocks(text))
 
 
 def read(text: str) -> Reading:
     """The `sections` and the `headings` of a report, read together."""
+    blocks = _settled_blocks(text)
+    return Reading(_sections_of(blocks), _headings_of(blocks))
+
+
+def _settled_blocks(text: str) -> list[_Block]:
+    """The report cut at its headings, each block under the section that its text belongs to."""
     blocks = _blocks(text)
     has_findings = any(block.texts for block in blocks if block.section in ("findings", COMBINED))
-    if not has_findings:
-        blocks = _with_unheaded_findings(blocks)
+    return blocks if has_findings else _with_unheaded_findings(blocks)
+
+
+def _sections_of(blocks: list[_Block]) -> dict[str, str]:
     by_section: dict[str, list[str]] = defaultdict(list)  # paragraphs
     for block in blocks:
         by_section[block.section] += block.texts
@@ -167,10 +176,13 @@ def read(text: str) -> Reading:
         if not by_section[section]:
             by_section[section] = by_section[COMBINED]
     if not _has_sections(by_section):
-        by_section = {"findings": by_section["preamble"]}
+        return _joined({"findings": by_section["preamble"]})
     by_section.pop(COMBINED, None)
-    met = [Heading(block.heading, block.section) for block in blocks if block.heading]
-    return Reading(_joined(by_section), met)
+    return _joined(by_section)
+
+
+def _headings_of(blocks: list[_Block]) -> list[Heading]:
+    return [Heading(block.heading, block.section) for block in blocks if block.heading]
 
 
 def _lines(text: str) -> tuple[list[str], bool]:
