@@ -51,10 +51,10 @@ class HeadingCounts:
         Does not depend on the order of the reports.
         """
         counts: Counter[Heading] = Counter()
-        for (words, section), count in self._counts.items():
-            shown = words if self._may_be_shown(words) else OF_ONE_PATIENT
-            counts[Heading(shown, section)] += count
-        rows = [(heading, section, count) for (heading, section), count in counts.items()]
+        for met, count in self._counts.items():
+            shown = met if self._may_be_shown(met.heading) else met._replace(heading=OF_ONE_PATIENT)
+            counts[shown] += count
+        rows = [(*shown, count) for shown, count in counts.items()]
         table = pd.DataFrame(rows, columns=COLUMNS)
         return table.sort_values(["count", "heading", "section"], ascending=[False, True, True])
 

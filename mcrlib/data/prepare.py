@@ -89,9 +89,8 @@ def build(config: Config, workers: int | None = None) -> Dataset:
         publish_build(folder)
         if _read_text(made_from) == inputs:
             with contextlib.suppress(FileNotFoundError, ValueError):  # damaged: build again
-                dataset = open_dataset(folder)
                 _write_headings(met, folder)  # data of earlier versions have none
-                return dataset
+                return open_dataset(folder)
         made_from.unlink(missing_ok=True)  # before the files it vouches for are replaced
         with _explain_failure(folder):
             partial.mkdir(parents=True, exist_ok=True)
@@ -105,10 +104,14 @@ def build(config: Config, workers: int | None = None) -> Dataset:
             _write_headings(met, partial)
             _write(kept, excluded, notes, partial, config)
         publish_build(folder)
-        for old_tokens in folder.glob("tokens-*"):  # of the previous pairs
-            old_tokens.unlink()
+        _remove_tokens(folder)
         write(made_from, inputs.encode())
         return open_dataset(folder)
+
+
+def _remove_tokens(folder: Path) -> None:
+    for tokens in folder.glob("tokens-*"):  # of the previous pairs
+        tokens.unlink()
 
 
 def _read_text(file: Path) -> str | None:

@@ -33,10 +33,11 @@ def headings(dataset: Dataset) -> pd.DataFrame:
     file = dataset.folder / HEADINGS_FILE
     if not file.exists():
         raise FileNotFoundError(f"There is no {file}: run `make data`, which counts the headings.")
-    table = pd.read_csv(file, dtype={"heading": str, "section": str}, na_filter=False)
-    if set(table["heading"]) <= {NO_HEADING}:
-        table = table.iloc[:0]
-    return table.set_index("heading").rename(columns={"count": "times"})
+    table = pd.read_csv(file, na_filter=False)
+    table = table.rename(columns={"count": "times"})
+    has_headings = (table["heading"] != NO_HEADING).any()
+    shown = table if has_headings else table.iloc[:0]
+    return shown.set_index("heading")
 
 
 def splits(dataset: Dataset) -> pd.DataFrame:
