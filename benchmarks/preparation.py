@@ -58,11 +58,12 @@ TEXT = f"""
 import sys, time
 from mcrlib import config
 from mcrlib.data import prepare
+from mcrlib.data.heading_counts import HeadingCounts
 from mcrlib.data.sources import mimic_cxr
 mimic_cxr.FULL_RELEASE = 10**9  # the made-up release has other counts
 started = time.perf_counter()
 settings = config.load("mimic", data=sys.argv[1])
-kept, excluded = prepare._select(mimic_cxr.rows(settings), settings)
+kept, excluded = prepare._select(mimic_cxr.rows(settings), settings, HeadingCounts())
 assert len(kept) == {STUDIES} and not excluded
 print(time.perf_counter() - started, mebibytes() / 1024)
 """

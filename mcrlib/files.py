@@ -9,9 +9,14 @@ from pathlib import Path
 IMAGES_FILE = "images.npy"  # uint8 [N, S, S]
 MANIFEST_FILE = "manifest.parquet"  # row i describes image i; columns of `schema.SCHEMA`
 EXCLUDED_FILE = "excluded.csv"  # every row of the source that was left out, with the reason
+HEADINGS_FILE = "headings.csv"  # the reports' headings, how often each was met, where it went
 DATASET_FILE = "dataset.json"  # counts, rules, versions, and the checksums of the other files
 CHECKED_FILES = (IMAGES_FILE, MANIFEST_FILE, EXCLUDED_FILE)
-FILES = (*CHECKED_FILES, DATASET_FILE)  # in the order in which a build publishes them
+FILES = (
+    *CHECKED_FILES,
+    HEADINGS_FILE,
+    DATASET_FILE,
+)  # in the order in which a build publishes them
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ADVICE = dict.fromkeys(DISK_FULL, "Make room on that disk, and run this again.") | {

@@ -182,6 +182,7 @@ SHAPES = {
     "organs": "heart ", "headings": "A:\n", "figures": "1.2 3.", "not seen": "effusion not seen ",
     "endless sentence": "the lungs are clear and the heart is normal in size ",
     "list": "The lungs are clear and the heart is normal in size\n",
+    "abbreviations": "a.m. r/o s/p vs. ", "alternating": "no effusion but edema, not hernia; ",
     "ordinary": "FINDINGS: The lungs are clear. No effusion.\n\nIMPRESSION: Normal chest.\n\n",
 }  # fmt: skip
 # Texts that never repeat, so that nothing read before helps.

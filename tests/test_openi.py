@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mcrlib import config
-from mcrlib.data import prepare
+from mcrlib.data import prepare, summary
 from mcrlib.data.schema import FRONTAL, SPLITS
 from mcrlib.data.sources import openi
 
@@ -52,6 +52,12 @@ def test_all_reports_are_paired_and_counted(home, frontal, tmp_path):
     shares = frame["split"].value_counts(normalize=True)
     assert np.allclose(shares[list(SPLITS)], [0.8, 0.1, 0.1], atol=0.02)
     assert not frame["report"].str.contains("XXX|  |^$").any()
+    headings = summary.headings(dataset)
+    assert headings["section"].tolist() == headings.index.tolist()  # the source names the sections
+    assert {"findings", "impression", "indication", "comparison", "(no heading)"} >= set(
+        headings.index
+    )
+    assert headings.loc["impression", "times"] > 2000
     labels = set().union(*frame["labels"])
     assert {"normal", "Cardiomegaly/mild"} <= labels
 

@@ -43,6 +43,18 @@ def test_reasons_are_counted_with_an_example_the_most_frequent_first(small):
     assert table["example"].tolist() == ["x.png", "y.png"]
 
 
+def test_headings_are_read_back_and_missing_counts_are_said(small):
+    file = small.folder / "headings.csv"
+    with pytest.raises(FileNotFoundError, match=r"headings\.csv: run `make data`"):
+        summary.headings(small)
+    file.write_text("heading,section,count\nna,findings,3\n(no heading),findings,2\n")
+    table = summary.headings(small)
+    assert table["times"].to_dict() == {"na": 3, "(no heading)": 2}
+    assert table["section"].tolist() == ["findings", "findings"]
+    file.write_text("heading,section,count\n(no heading),findings,2\n")
+    assert summary.headings(small).empty
+
+
 def test_duplicates_are_counted_within_a_split_and_images_across_splits(small):
     table = summary.splits(small)
     assert table.index.tolist() == ["train", "validate", "test"]

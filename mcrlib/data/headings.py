@@ -237,6 +237,8 @@ def any_of(words: Iterable[str]) -> str:
 
 SECTION_OF = _section_of_spelling()
 SINGLE_WORDS = {"clinical"} | {spelling for spelling in SECTION_OF if spelling.isalpha()}
+# Each word of any spelling; a heading without one of them names no section.
+HEADING_WORDS = {word for spelling in SECTION_OF for word in re.findall("[a-z]+", spelling)}
 
 
 def _shortened(word: str) -> list[str]:
@@ -250,9 +252,8 @@ def _misspellings() -> dict[str, str]:
     Two words share an entry if they differ by a letter that is missing, superfluous, wrong or in
     the wrong place.
     """
-    words = {word for spelling in SECTION_OF for word in re.findall("[a-z]+", spelling)}
     misspelt = {}
-    for word in sorted(words):
+    for word in sorted(HEADING_WORDS):
         if len(word) < 6:
             continue
         shorter = _shortened(word)
@@ -261,23 +262,37 @@ def _misspellings() -> dict[str, str]:
                 shorter += _shortened(once)
         for form in shorter:
             misspelt.setdefault(form, word)
-    for word in words:
+    for word in HEADING_WORDS:
         misspelt[word] = word
     return misspelt
 
 
 MISSPELT = _misspellings()
+FIRST_LETTERS = {form[:3] for form in MISSPELT}
+LAST_LETTERS = {form[-3:] for form in MISSPELT}
 
 
 def _corrected(word: str) -> str:
     """The word of our headings that `word` is a misspelling of, or `word` itself."""
     if word in MISSPELT:
         return MISSPELT[word]
-    if len(word) >= 6:
+    if len(word) < 6:
+        return word
+    # Speed: without one letter, six or more keep their first three or their last three.
+    if word[:3] in FIRST_LETTERS or word[-3:] in LAST_LETTERS:
         for form in _shortened(word):
             if form in MISSPELT:
                 return MISSPELT[form]
     return word
+
+
+@lru_cache(maxsize=4096)
+def _has_heading_word(word: str) -> bool:
+    """Whether `word`, in lower case, or a part of it ("finding(s)") is a word of our headings."""
+    word = _corrected(word)
+    if word.isascii() and word.isalpha():
+        return word in HEADING_WORDS
+    return not HEADING_WORDS.isdisjoint(re.findall("[a-z]+", word))
 
 
 @lru_cache(maxsize=4096)
@@ -288,6 +303,8 @@ def section_of(heading: str) -> str | None:
     if spelling in SECTION_OF:
         return SECTION_OF[spelling]
     if len(words) > MOST_WORDS:
+        return None
+    if not any(map(_has_heading_word, words)):  # speed: most words of a report are in no heading
         return None
     words = [_corrected(word) for word in words]
     spelling = " ".join(words)
@@ -337,6 +354,7 @@ def is_made_of_heading_words(heading: str) -> bool:
     return all(word in COMPANIONS or _corrected(word) in SINGLE_WORDS for word in words)
 
 
+SENTENCE_END = re.compile("[.?!] ")
 INLINE_COLON = re.compile(r"(?<=[A-Za-z)]) ?:")
 # In a report on one line that writes its headings without a mark.
 BARE_INLINE = re.compile(
@@ -355,6 +373,8 @@ def split_inline(line: str, is_whole_report: bool) -> list[str]:
     """
     if " " not in line:
         return [line]  # a heading inside a line follows a blank
+    if not is_whole_report and not SENTENCE_END.search(line):
+        return [line]
     is_lower = is_whole_report and line.islower()
     starts = []
     begin = 0
@@ -363,7 +383,7 @@ def split_inline(line: str, is_whole_report: bool) -> list[str]:
         is_line_heading = begin == 0 and _is_one_heading(before)
         length = 0
         if not is_line_heading:
-            length = _inline_length(before, is_whole_report, is_lower)
+            length = _inline_length(before[-MOST_CHARACTERS:], is_whole_report, is_lower)
         if length:
             starts.append(colon.start() - length)
         begin = max(begin, colon.end() - MOST_CHARACTERS)
@@ -380,9 +400,13 @@ def _cut(line: str, starts: list[int]) -> Iterator[str]:
     yield line[begin:].strip()
 
 
+@lru_cache(maxsize=4096)
 def _inline_length(before: str, is_whole_report: bool, is_lower: bool) -> int:
-    """Characters of the heading at the end of `before`, the text up to a colon; 0 if none."""
-    words = before[-MOST_CHARACTERS:].split(" ")
+    """Characters of the heading at the end of `before`, the text up to a colon; 0 if none.
+
+    `before` has MOST_CHARACTERS at most.
+    """
+    words = before.split(" ")
     if not _may_end_with_heading(words):
         return 0
     count = _words_after_sentence(words)
@@ -405,7 +429,10 @@ def _inline_length(before: str, is_whole_report: bool, is_lower: bool) -> int:
 
 def _may_end_with_heading(words: list[str]) -> bool:
     """Whether any of the last words could be a heading's; quick, for texts full of colons."""
-    for word in words[-MOST_WORDS:]:
+    last_words = words[-MOST_WORDS:]
+    if not any(_has_heading_word(word.lower()) for word in last_words):
+        return False
+    for word in last_words:
         if not word.isalpha() and len(word) > 2:
             return True  # "finding(s)", "findings/impression"
         if _corrected(word.lower()) in SINGLE_WORDS:
@@ -441,11 +468,15 @@ def _words_of_heading(words: list[str]) -> int:
     most = min(len(words), MOST_WORDS)
     tails = {count: " ".join(words[-count:]) for count in range(1, most + 1)}
     listed = [count for count in tails if tails[count].lower() in SECTION_OF]
-    known = [count for count in tails if section_of(tails[count])]
-    if not known:
+    if listed:
+        count = listed[-1]
+    else:
+        count = next((count for count in tails if section_of(tails[count])), 0)
+    if not count:
         return 0
-    count = listed[-1] if listed else known[0]
-    while count + 2 in known and words[-count - 1].lower() in CONNECTIONS:
+    while count + 2 <= most and words[-count - 1].lower() in CONNECTIONS:
+        if section_of(tails[count + 2]) is None:
+            break
         count += 2
     is_upper = words[-1].isupper()
     while count < most and words[-count - 1].lower() in ADJECTIVES:

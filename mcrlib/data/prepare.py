@@ -25,12 +25,14 @@ import pyarrow.parquet as pq
 from mcrlib.config import DRAWN_SOURCES, Config
 from mcrlib.data import cache, reports, sources
 from mcrlib.data.dataset import Dataset, open_dataset, publish_build
+from mcrlib.data.heading_counts import HeadingCounts
 from mcrlib.data.schema import FRONTAL, SCHEMA, SPLITS, Row
 from mcrlib.files import (
     CHECKED_FILES,
     DATASET_FILE,
     DISK_FULL,
     EXCLUDED_FILE,
+    HEADINGS_FILE,
     IMAGES_FILE,
     MANIFEST_FILE,
     explained,
@@ -80,13 +82,14 @@ def build(config: Config, workers: int | None = None) -> Dataset:
     made_from = folder / "made_from"
     workers = workers or os.cpu_count() or 1
 
-    kept, excluded, whole = select(config)
+    kept, excluded, whole, met = select(config)
     inputs = _hash_inputs(kept, excluded, config)
     notice = f"{{holder}} is preparing {folder}; waiting until it is done."
     with lock(folder / "build.lock", wait=math.inf, notice=notice):
         publish_build(folder)
         if _read_text(made_from) == inputs:
             with contextlib.suppress(FileNotFoundError, ValueError):  # damaged: build again
+                _write_headings(met, folder)  # data of earlier versions have none
                 return open_dataset(folder)
         made_from.unlink(missing_ok=True)  # before the files it vouches for are replaced
         with _explain_failure(folder):
@@ -100,10 +103,10 @@ def build(config: Config, workers: int | None = None) -> Dataset:
             notes = source.notes(config) if hasattr(source, "notes") else []
             if config.sample:
                 notes = [*notes, f"a sample of {sum(whole.values()):,} images, by patient"]
+            _write_headings(met, partial)
             _write(kept, excluded, notes, partial, config)
         publish_build(folder)
-        for old_tokens in folder.glob("tokens-*"):  # of the previous pairs
-            old_tokens.unlink()
+        _remove_tokens(folder)
         write(made_from, inputs.encode())
         return open_dataset(folder)
 
@@ -114,6 +117,7 @@ class Selection(NamedTuple):
     kept: list[dict]  # records of the images to decode
     excluded: list[dict]  # records of the others, with the reason
     whole: dict[str, int]  # images to decode by split; without a sample, those of `kept`
+    headings: HeadingCounts  # of all reports that were read
 
 
 def select(config: Config) -> Selection:
@@ -122,12 +126,13 @@ def select(config: Config) -> Selection:
     With a `sample`, the rows that are not drawn are excluded, too. Raises what the source raises if
     its files are missing.
     """
-    kept, excluded = _select(sources.find(config.source).rows(config), config)
+    met = HeadingCounts()
+    kept, excluded = _select(sources.find(config.source).rows(config), config, met)
     counts = Counter(record["split"] for record in kept)
     whole = {split: counts[split] for split in SPLITS}
     if config.sample:
         kept = _exclude(kept, excluded, _not_drawn(kept, config))
-    return Selection(kept, excluded, whole)
+    return Selection(kept, excluded, whole, met)
 
 
 def _not_drawn(records: list[dict], config: Config) -> dict[int, str]:
@@ -161,6 +166,11 @@ def _shares(counts: dict[str, int], sample: int) -> dict[str, int]:
     validate = min(counts["validate"], evaluated)
     train = min(counts["train"], sample - test - validate)
     return {"train": train, "validate": validate, "test": test}
+
+
+def _remove_tokens(folder: Path) -> None:
+    for tokens in folder.glob("tokens-*"):  # of the previous pairs
+        tokens.unlink()
 
 
 def _read_text(file: Path) -> str | None:
@@ -202,8 +212,13 @@ def _nothing_left(excluded: list[dict], tried: list[Any], folder: Path) -> str:
     return f"{sentence} {file} gives the reason for each row."
 
 
-def _select(rows: Iterable[Row], config: Config) -> tuple[list[dict], list[dict]]:
-    """Records to decode, and records excluded, by the rules that need no image."""
+def _select(
+    rows: Iterable[Row], config: Config, met: HeadingCounts
+) -> tuple[list[dict], list[dict]]:
+    """Records to decode, and records excluded, by the rules that need no image.
+
+    Every report that is read is counted in `met`.
+    """
     kept = []
     excluded = []
     seen_ids = set()
@@ -214,7 +229,9 @@ def _select(rows: Iterable[Row], config: Config) -> tuple[list[dict], list[dict]
             reason = "pair id of an earlier row"
         seen_ids.add(row.pair_id)
         if not reason:
-            _add_report(record, row, config.policy)
+            reading = _read_report(row)
+            met.add(row.patient_id, row.study_id, row.text, reading)
+            _add_report(record, row, reading.sections, config.policy)
             if not record["report"]:
                 reason = f"report has no text under the policy '{config.policy}'"
         if reason:
@@ -244,11 +261,17 @@ def _to_record(row: Row) -> dict[str, Any]:
     }
 
 
-def _add_report(record: dict[str, Any], row: Row, policy: str) -> None:
+def _read_report(row: Row) -> reports.Reading:
+    """A row's report; if the source itself separates the sections, their names are headings."""
+    if row.sections is None:
+        return reports.read(row.text)
+    sections = {name: text for name, text in row.sections.items() if text.strip()}
+    names = [reports.Heading(name, name) for name in sections]
+    return reports.Reading(sections, names)
+
+
+def _add_report(record: dict[str, Any], row: Row, sections: dict[str, str], policy: str) -> None:
     """Add the image and the cleaned report to the record of a row."""
-    sections = row.sections
-    if sections is None:
-        sections = reports.sections(row.text)
     findings = reports.clean(sections.get("findings", ""))
     impression = reports.clean(sections.get("impression", ""))
     texts = {"findings": findings, "impression": impression}
@@ -423,6 +446,10 @@ def _write(
     info = _describe(kept, excluded, notes, folder, config)
     text = json.dumps(info, indent=1, ensure_ascii=False)
     write(folder / DATASET_FILE, text.encode())
+
+
+def _write_headings(met: HeadingCounts, folder: Path) -> None:
+    write(folder / HEADINGS_FILE, met.table().to_csv(index=False).encode())
 
 
 def _write_manifest(kept: list[dict], folder: Path) -> None:

@@ -99,13 +99,21 @@ class Heading(NamedTuple):
     section: str
 
 
-@dataclass
+class Reading(NamedTuple):
+    """What `read` makes of a report: see `sections` and `headings`."""
+
+    sections: dict[str, str]
+    headings: list[Heading]
+
+
+@dataclass(slots=True)
 class _Block:
-    """Paragraphs of one section, in the order of the report; each is a list of lines."""
+    """Paragraphs of one section, in the order of the report."""
 
     section: str
     heading: str = ""  # "" for the preamble
-    paragraphs: list[list[str]] = field(default_factory=list)
+    paragraphs: list[list[str]] = field(default_factory=list)  # each a list of lines
+    texts: Sequence[str] = ()  # the paragraphs, each on one line
 
 
 class _Opening(NamedTuple):
@@ -152,31 +160,48 @@ def sections(text: str) -> dict[str, str]:
     any heading is all findings. Takes time in proportion to the text. Raises ValueError if it is
     not a text.
     """
+    return _sections_of(_settled_blocks(text))
+
+
+def headings(text: str) -> list[Heading]:
+    """The headings of a report in order, each with the section that its text went to.
+
+    `heading_counts.HeadingCounts` counts those of a data set.
+    """
+    return _headings_of(_settled_blocks(text))
+
+
+def read(text: str) -> Reading:
+    """The `sections` and the `headings` of a report, read together."""
+    blocks = _settled_blocks(text)
+    return Reading(_sections_of(blocks), _headings_of(blocks))
+
+
+def _settled_blocks(text: str) -> list[_Block]:
+    """The report cut at its headings, each block under the section that its text belongs to.
+
+    Raises ValueError if it is not a text.
+    """
     check_is_text(text)
     blocks = _blocks(text)
+    has_findings = any(block.texts for block in blocks if block.section in ("findings", COMBINED))
+    return blocks if has_findings else _with_unheaded_findings(blocks)
+
+
+def _sections_of(blocks: list[_Block]) -> dict[str, str]:
     by_section: dict[str, list[str]] = defaultdict(list)  # paragraphs
     for block in blocks:
-        by_section[block.section] += _texts(block)
+        by_section[block.section] += block.texts
     for section in FINDINGS_AND_IMPRESSION:
         if not by_section[section]:
             by_section[section] = by_section[COMBINED]
-    if not by_section["findings"]:
-        by_section = _with_unheaded_findings(blocks, by_section)
     if not _has_sections(by_section):
         return _joined({"findings": by_section["preamble"]})
     by_section.pop(COMBINED, None)
     return _joined(by_section)
 
 
-def headings(text: str) -> list[Heading]:
-    """The headings of a report in order, each with the section that its text went to.
-
-    The headings of a data set, how often each was met and where it went:
-    `Counter(heading for text in texts for heading in headings(text))`. Raises ValueError if it is
-    not a text.
-    """
-    check_is_text(text)
-    blocks = _blocks(text)
+def _headings_of(blocks: list[_Block]) -> list[Heading]:
     return [Heading(block.heading, block.section) for block in blocks if block.heading]
 
 
@@ -381,10 +406,11 @@ def _blocks(text: str) -> list[_Block]:
     lines, is_one = _lines(text)
     trusts_lower_case = is_one and text.islower()
     starts = [i for i, line in enumerate(lines) if len(line) >= 5 and REPORT_START.match(line)]
-    width = _width(lines)
+    is_start = set(starts)
+    widths = [len(line) for i, line in enumerate(lines) if i not in is_start]
+    width = max(widths, default=0)  # of the longest line of text: where the report was wrapped
     block = _Block("preamble")
     blocks = [block]
-    is_start = set(starts)
     headings_from = 0  # index of the first line that may be a heading; rises at each aside
     has_main = False
     previous = ""
@@ -410,6 +436,8 @@ def _blocks(text: str) -> list[_Block]:
         else:
             block.paragraphs[-1].append(line)
         previous = line
+    for block in blocks:
+        block.texts = _texts(block.paragraphs)
     _settle(blocks)
     return blocks
 
@@ -426,12 +454,6 @@ def _continues(previous: str, line: str) -> bool:
     return previous.endswith(",") or (bool(previous) and line[0].islower())
 
 
-def _width(lines: list[str]) -> int:
-    """Characters of the longest line of text: where the report was wrapped."""
-    widths = [len(line) for line in lines if not REPORT_START.match(line)]
-    return max(widths, default=0)
-
-
 def _starts_paragraph(line: str, previous: str, section: str, width: int) -> bool:
     """Whether `line` starts a paragraph, rather than being the wrapped rest of the line before."""
     if not previous:
@@ -440,7 +462,7 @@ def _starts_paragraph(line: str, previous: str, section: str, width: int) -> boo
         return True
     if section in AFTER_IMPRESSION:  # only a blank line ends these paragraphs
         return False
-    first_word = line.split(" ")[0]
+    first_word = line.partition(" ")[0]
     # If the previous line had room for this word, the author broke the line on purpose.
     return len(previous) + 1 + len(first_word) <= width
 
@@ -454,14 +476,14 @@ def _settle(blocks: list[_Block]) -> None:
         if block.section == INTERPRETATION:
             block.section = "findings" if is_all and REPORT not in met else "impression"
         elif block.section == REPORT:
-            names_study = has_findings and all(map(_names_study, _texts(block)))
+            names_study = has_findings and all(map(_names_study, block.texts))
             block.section = "title" if names_study else "findings"
 
 
-def _texts(block: _Block) -> list[str]:
-    """The block's paragraphs as texts, words that were hyphenated at a line's end whole again."""
+def _texts(paragraphs: list[list[str]]) -> list[str]:
+    """Each paragraph on one line, words that were hyphenated at a line's end whole again."""
     texts = []
-    for lines in block.paragraphs:
+    for lines in paragraphs:
         pieces = []
         for line in lines:
             if pieces and _is_hyphenated(pieces[-1]) and SECOND_HALF.match(line):
@@ -491,26 +513,25 @@ def _end_of_aside(first: int, starts: list[int], has_main: bool, n_lines: int) -
     return first + 1  # the next line may already be a heading
 
 
-def _with_unheaded_findings(
-    blocks: list[_Block], by_section: dict[str, list[str]]
-) -> dict[str, list[str]]:
-    """The paragraphs by section, those before the impression that belong to no heading as findings.
+def _with_unheaded_findings(blocks: list[_Block]) -> list[_Block]:
+    """The blocks, with the paragraphs before the impression that belong to no heading as findings.
 
-    Unchanged if there are none.
+    A block all of whose paragraphs are findings becomes one of findings: "PORTABLE CHEST: Clear."
     """
-    moved: dict[str, list[str]] = defaultdict(list)
-    seen_impression = False
-    for block in blocks:
-        paragraphs = _texts(block)
-        seen_impression = seen_impression or block.section in ("impression", COMBINED)
-        if seen_impression or block.section in AFTER_IMPRESSION:
-            moved[block.section] += paragraphs
+    moved = []
+    for position, block in enumerate(blocks):
+        if block.section in ("impression", COMBINED):
+            return moved + blocks[position:]
+        moved.append(block)
+        if block.section in AFTER_IMPRESSION:
             continue
-        own = _count_own(block.section, paragraphs)
-        moved[block.section] += paragraphs[:own]
-        moved["findings"] += paragraphs[own:]
-    for section in FINDINGS_AND_IMPRESSION:
-        moved[section] = moved[section] or by_section[section]
+        own = _count_own(block.section, block.texts)
+        unheaded = block.texts[own:]
+        if unheaded and own:
+            block.texts = block.texts[:own]
+            moved.append(_Block("findings", texts=unheaded))
+        elif unheaded:
+            block.section = "findings"
     return moved
 
 

@@ -5,8 +5,10 @@ import re
 import pandas as pd
 
 from mcrlib.data.dataset import Dataset
+from mcrlib.data.heading_counts import NO_HEADING
 from mcrlib.data.reports import same_text
 from mcrlib.data.schema import SPLITS
+from mcrlib.files import HEADINGS_FILE
 
 
 def exclusions(dataset: Dataset) -> pd.DataFrame:
@@ -19,6 +21,23 @@ def exclusions(dataset: Dataset) -> pd.DataFrame:
     share = 100 * reasons["images"] / dataset.info["seen"]
     reasons.insert(1, "% of those seen", share.round(1))
     return reasons.sort_values("images", ascending=False)
+
+
+def headings(dataset: Dataset) -> pd.DataFrame:
+    """One row a heading of the reports, the most frequent first: how often it was met (`times`) and
+    the `section` its text went to; "(no heading)" counts the reports whose findings have none.
+
+    Empty if no report has a heading. Raises FileNotFoundError if the data was built by a version
+    that did not count headings.
+    """
+    file = dataset.folder / HEADINGS_FILE
+    if not file.exists():
+        raise FileNotFoundError(f"There is no {file}: run `make data`, which counts the headings.")
+    table = pd.read_csv(file, na_filter=False)
+    table = table.rename(columns={"count": "times"})
+    has_headings = (table["heading"] != NO_HEADING).any()
+    shown = table if has_headings else table.iloc[:0]
+    return shown.set_index("heading")
 
 
 def splits(dataset: Dataset) -> pd.DataFrame:
