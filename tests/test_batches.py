@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transformers import BertTokenizer
 
 from mcrlib import pretrained
+from mcrlib.data import batches as batches_module
 from mcrlib.data.batches import (
     EpochOrder,
     SplitPairs,
@@ -210,6 +211,12 @@ def test_tokens_are_saved_once_and_replaced_if_damaged(dataset, smoke, tokenizer
         assert rows(here) == wanted
         assert file.read_bytes() == content
 
+    # So is one that cannot be read in place.
+    with np.load(file) as saved:
+        np.savez_compressed(file, **saved)
+    assert rows(here) == wanted
+    assert file.read_bytes() == content
+
     # Another limit or another manifest gets a separate file.
     shorter = cached_tokens(here, "train", tokenizer, 10)
     assert max(len(row) for row in shorter) == 10
@@ -250,6 +257,38 @@ def test_a_second_look_at_the_same_reports_writes_no_second_file(dataset, smoke,
     fresh("a longer text", truncation=True, max_length=5)
     cached_tokens(here, "train", fresh, 20)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_tokens_do_not_depend_on_how_many_texts_are_tokenised_at_once(
+    dataset, tokenizer, tmp_path, monkeypatch
+):
+    """A text that several pairs have is tokenised once, and each pair has it in its place."""
+    frame = dataset.frame.iloc[[5, 3, 5, 0, 3, 5, 9]].assign(split="train")
+    repeated = dataclasses.replace(dataset, frame=frame, folder=tmp_path)
+    wanted = tokenize(tokenizer, frame["report"].tolist(), 20)
+    assert wanted[0] == wanted[2] != wanted[1]
+    for texts_at_once in (1, 2, 4, 100):
+        monkeypatch.setattr(batches_module, "TEXTS_AT_ONCE", texts_at_once)
+        tokens = cached_tokens(repeated, "train", tokenizer, 20)
+        assert [row.tolist() for row in tokens] == wanted
+        (file,) = tmp_path.iterdir()
+        with np.load(file) as saved:
+            assert saved["ids"].dtype == np.int32
+            assert saved["ids"].tolist() == list(chain.from_iterable(wanted))
+            assert saved["ends"].tolist() == np.cumsum([len(row) for row in wanted]).tolist()
+        file.unlink()
+
+
+def test_a_split_without_pairs_has_no_tokens(dataset, tokenizer, tmp_path):
+    nobody = dataclasses.replace(dataset, frame=dataset.frame.iloc[:0], folder=tmp_path)
+    assert list(cached_tokens(nobody, "train", tokenizer, 20)) == []
+
+
+def test_pairs_sent_to_a_worker_carry_neither_tokens_nor_images(pairs):
+    pairs.__getitems__([0])  # opens the images
+    assert len(pickle.dumps(pairs.tokens)) < pairs.tokens.values.nbytes
+    assert pairs._open_images() is pairs._open_images()
+    assert pickle.loads(pickle.dumps(pairs)).pair_ids[:3] == pairs.pair_ids[:3]
 
 
 def test_pairs_sent_to_a_worker_carry_no_images(pairs):

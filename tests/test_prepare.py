@@ -14,6 +14,7 @@ from pathlib import Path
 import mimic_tree
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from mcrlib import config
 from mcrlib.data import dataset as dataset_module
 from mcrlib.data import prepare
 from mcrlib.data.dataset import open_dataset
-from mcrlib.data.schema import FRONTAL, SPLITS
+from mcrlib.data.schema import FRONTAL, SPLITS, TEXT_LIST
 from mcrlib.files import CHECKED_FILES, FILES, sha256
 
 BUILD = """
@@ -365,6 +366,27 @@ def test_dataset_says_what_it_holds(home, tree):
     assert dataset.images.shape == (len(frame), 16, 16)
     with pytest.raises(ValueError, match="There is no split 'dev'"):
         dataset.indices("dev")
+
+
+labels = st.one_of(st.none(), st.lists(st.sampled_from(["Edema", "Mass", "", "é"]), max_size=4))
+
+
+@given(st.lists(st.lists(labels, max_size=8), max_size=4))
+@settings(deadline=None, max_examples=100)
+def test_labels_become_the_lists_that_they_were(chunks):
+    column = pa.chunked_array(chunks, TEXT_LIST)
+    lists = dataset_module._to_lists(column)
+    assert lists == column.to_pylist()
+    for row in filter(None, lists):
+        row.clear()  # each row has a list of its own
+    assert not any(lists)
+
+
+def test_the_manifest_is_read_as_it_was_written(dataset):
+    expected = pd.read_parquet(dataset.folder / "manifest.parquet")
+    for column in ("labels", "uncertain"):
+        expected[column] = [None if row is None else list(row) for row in expected[column]]
+    pd.testing.assert_frame_equal(dataset.frame, expected)
 
 
 def test_same_images_are_found(dataset):

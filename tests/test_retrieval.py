@@ -102,14 +102,18 @@ def test_the_size_of_a_block_changes_nothing(monkeypatch, block):
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the size of the largest tensor that any operation returned."""
+    """Remembers the size of the largest tensor that any operation returned, and of the largest in
+    double precision."""
 
     numbers = 0
+    doubles = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         if torch.is_tensor(result):
             self.numbers = max(self.numbers, result.numel())
+            if result.dtype == torch.float64:
+                self.doubles = max(self.doubles, result.numel())
         return result
 
 
@@ -119,6 +123,38 @@ def test_no_tensor_is_larger_than_a_block(monkeypatch):
     with Largest() as largest:
         retrieval.ranks(rows, rows, range(600), range(600))
     assert 600 * 3 <= largest.numbers <= 4000
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
+def test_no_matrix_is_copied_in_double_precision(monkeypatch, kind):
+    monkeypatch.setattr(retrieval, "BLOCK", 4000)
+    rows = kind(np.random.default_rng(0).normal(size=(600, 30)).astype(np.float32))
+    labels = [[i % 7, i % 5] for i in range(600)]
+    with Largest() as largest:
+        retrieval.evaluate(rows, rows, labels=labels, draws=20)
+    assert 0 < largest.doubles <= 4000
+
+
+@pytest.mark.parametrize("rows_in_a_block", [1, 3, 40])
+def test_unit_rows_do_not_depend_on_how_numbers_are_held(monkeypatch, rows_in_a_block):
+    monkeypatch.setattr(retrieval, "BLOCK", 4 * rows_in_a_block)
+    rows = np.random.default_rng(0).integers(-9, 9, size=(20, 4))
+    rows[3] = 0
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = rows / np.where(norms, norms, 1)
+    as_read = rows.astype(np.float32)
+    as_read.setflags(write=False)
+    held = [rows, rows.tolist(), rows.astype(np.float16), rows.astype(">f8"), as_read]
+    held += [np.asfortranarray(rows), rows.astype(np.longdouble), rows.astype(object)]
+    held += [torch.tensor(rows), torch.tensor(rows, dtype=torch.bfloat16)]
+    for matrix in held:
+        unit = retrieval._unit_rows(matrix, "rows")
+        assert unit.dtype == torch.float32
+        assert unit.numpy() == pytest.approx(expected, abs=1e-7)
+    spoiled = rows.astype(float)
+    spoiled[17, 2] = np.nan
+    with pytest.raises(ValueError, match="hold NaN or infinity in row 17"):
+        retrieval._unit_rows(spoiled, "rows")
 
 
 def test_equal_embeddings_score_nothing():

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,16 +24,21 @@ from transformers import BertTokenizer
 
 from mcrlib import masking
 from mcrlib.config import Config
+from mcrlib.data.packed import PackedRows, PackedTexts, map_array
 from mcrlib.files import IMAGES_FILE, MANIFEST_FILE, write
 from mcrlib.packing import Packing, plan_packing
 
 if TYPE_CHECKING:  # the model imports this module, and needs neither pandas nor pyarrow
+    import pandas as pd
+
     from mcrlib.data.dataset import Dataset
 
 PIXEL_MEAN = 0.5  # of grey values between 0 and 1 (ours)
 PIXEL_DEVIATION = 0.25
 
-# What NumPy raises if a file of tokens is missing or damaged.
+TEXTS_AT_ONCE = 4096  # tokenised in one call, which takes a hundred times their memory
+
+# What NumPy and zipfile raise if a file of tokens is missing or damaged.
 UNREADABLE = (
     OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
@@ -78,15 +83,18 @@ class SplitPairs(torch.utils.data.Dataset):
         self.tokenizer = tokenizer
         self.epoch = 0
         self.share = slice(None)
-        # The path, not the array: a worker process that gets a copy of this object would get a
-        # copy of the whole memory map.
         self.images_file = dataset.folder / IMAGES_FILE
+        self._images: np.ndarray | None = None  # the file's content, once this process has used it
         self.rows = dataset.indices(split)
-        self.pair_ids = dataset.frame["pair_id"].iloc[self.rows].tolist()
+        self.pair_ids = PackedTexts.of(dataset.frame["pair_id"].iloc[self.rows])
         self.tokens = cached_tokens(dataset, split, tokenizer, config.max_tokens)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Pickled, a memory map would become a copy of all images.
+        return self.__dict__ | {"_images": None}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """This process's share of the batch that consists of the pairs `indices`."""
@@ -107,7 +115,7 @@ class SplitPairs(torch.utils.data.Dataset):
         return by_length[self.share]
 
     def _report_length(self, index: int) -> int:
-        return len(self.tokens[index])
+        return self.tokens.length(index)
 
     def _generators(self, indices: list[int]) -> list[np.random.Generator]:
         seed = self.config.seed
@@ -140,14 +148,19 @@ class SplitPairs(torch.utils.data.Dataset):
 
     def _load_pixels(self, indices: list[int], generators: list[np.random.Generator]) -> Tensor:
         """The images as encoder input `[B, 1, H, W]`, augmented if the config says so."""
-        images = np.load(self.images_file, mmap_mode="r")
         rows = self.rows[indices]
-        squares = torch.from_numpy(images[rows])
+        squares = torch.from_numpy(self._open_images()[rows])
         warp = None
         if self.config.augment:
             warps = [random_warp(generator) for generator in generators]
             warp = torch.tensor(np.stack(warps))
         return to_pixels(squares, self.config.image_size, warp)
+
+    def _open_images(self) -> np.ndarray:
+        """All images, uint8 `[N, S, S]`, mapped once in each process."""
+        if self._images is None:
+            self._images = np.load(self.images_file, mmap_mode="r")
+        return self._images
 
 
 def lay_out(present: Tensor, masked: Tensor) -> Layout:
@@ -233,27 +246,51 @@ def tokenizer_rules(tokenizer: BertTokenizer) -> str:
 
 def cached_tokens(
     dataset: "Dataset", split: str, tokenizer: BertTokenizer, max_tokens: int
-) -> list[np.ndarray]:
+) -> PackedRows:
     """`tokenize` of a split's reports, int32 `[T]` each, done once and saved with the data.
 
-    The results are views of one array, so that processes that prepare batches share it. If the
-    file is damaged, as the archive's own checksum shows, it is replaced.
+    The rows are views of the file, so that processes that prepare batches share them. If the file
+    is damaged, as the archive's own checksum shows, it is replaced.
     """
     file = _token_file(dataset, split, tokenizer, max_tokens)
     try:
-        with np.load(file) as saved:
-            ids = saved["ids"]
-            ends = saved["ends"]
+        return _open_tokens(file)
     except UNREADABLE:
-        texts = dataset.frame["report"].iloc[dataset.indices(split)]
-        reports = tokenize(tokenizer, texts.tolist(), max_tokens)
-        lengths = [len(report) for report in reports]
-        ids = np.fromiter(chain.from_iterable(reports), np.int32)
-        ends = np.cumsum(lengths, dtype=np.int64)
-        buffer = io.BytesIO()
-        np.savez(buffer, ids=ids, ends=ends)
-        write(file, buffer.getvalue())
-    return _split_at(ids, ends)
+        reports = dataset.frame["report"].iloc[dataset.indices(split)]
+        write(file, _tokens_of(reports, tokenizer, max_tokens))
+        return _open_tokens(file)
+
+
+def _open_tokens(file: Path) -> PackedRows:
+    """The tokens of a file whose checksums are right; raises one of UNREADABLE otherwise."""
+    with zipfile.ZipFile(file) as archive:
+        damaged = archive.testzip()
+    if damaged:
+        raise ValueError(f"The checksum of {damaged} in {file} differs.")
+    with np.load(file) as saved:
+        ends = saved["ends"]
+    return PackedRows(map_array(file, "ids"), np.diff(ends, prepend=0))
+
+
+def _tokens_of(reports: "pd.Series", tokenizer: BertTokenizer, max_tokens: int) -> bytes:
+    """The file's content: `ids`, int32, of all reports in a row, and where each of them `ends`.
+
+    The images of a study share its report, and many reports are the same few sentences, so each
+    distinct text is tokenised once.
+    """
+    text_of_report, texts = reports.factorize()
+    ids = [np.empty(0, np.int32)]
+    lengths = []
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        some = tokenize(tokenizer, texts[start : start + TEXTS_AT_ONCE], max_tokens)
+        ids.append(np.fromiter(chain.from_iterable(some), np.int32))
+        lengths.extend(map(len, some))
+    of_texts = PackedRows(np.concatenate(ids), lengths)
+    of_reports = [of_texts[text] for text in text_of_report.tolist()]
+    ends = np.cumsum([len(report) for report in of_reports], dtype=np.int64)
+    buffer = io.BytesIO()
+    np.savez(buffer, ids=np.concatenate([ids[0], *of_reports]), ends=ends)
+    return buffer.getvalue()
 
 
 def _token_file(dataset: "Dataset", split: str, tokenizer: BertTokenizer, max_tokens: int) -> Path:
@@ -264,16 +301,6 @@ def _token_file(dataset: "Dataset", split: str, tokenizer: BertTokenizer, max_to
     digest = hashlib.sha256(text.encode()).hexdigest()
     key = digest[:16]
     return dataset.folder / f"tokens-{key}.npz"
-
-
-def _split_at(ids: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
-    """Views of `ids`, one up to each of `ends`."""
-    views = []
-    start = 0
-    for end in ends.tolist():
-        views.append(ids[start:end])
-        start = end
-    return views
 
 
 def pad(ids: Sequence[Sequence[int]], pad_token: int) -> tuple[Tensor, Tensor]:

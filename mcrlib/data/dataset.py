@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mcrlib.config import DRAWN_SOURCES, Config
@@ -37,6 +38,7 @@ VERIFIED_FILE = "verified.json"  # name of each file -> its state when its check
 TICK = 0.1
 COARSE_TICK = 2.0
 
+LABEL_COLUMNS = ["labels", "uncertain"]
 FEWEST_VALIDATION_PAIRS = 10  # notebook 05 maps and classifies them, in five parts
 
 
@@ -91,9 +93,7 @@ def _open(folder: Path) -> Dataset:
     if info.get("source") not in DRAWN_SOURCES:
         keep_private()
     _verify(folder, info["sha256"])
-    frame = pq.read_table(folder / MANIFEST_FILE).to_pandas()
-    for column in ("labels", "uncertain"):
-        frame[column] = [_to_list(value) for value in frame[column]]
+    frame = _read_manifest(folder / MANIFEST_FILE)
     images = np.load(folder / IMAGES_FILE, mmap_mode="r")
     return Dataset(frame, images, info, folder)
 
@@ -222,11 +222,34 @@ def _check(file: Path, expected_sha256: str) -> None:
         )
 
 
-def _to_list(value: np.ndarray | None) -> list[str] | None:
-    """Labels as the sources give them; Parquet returns arrays."""
-    if value is None:
-        return None
-    return list(value)
+def _read_manifest(file: Path) -> pd.DataFrame:
+    """The manifest, with labels as lists, as the sources give them."""
+    with pq.ParquetFile(file) as manifest:
+        table = manifest.read()
+    frame = table.drop_columns(LABEL_COLUMNS).to_pandas()
+    for name in LABEL_COLUMNS:
+        frame[name] = pd.Series(_to_lists(table[name]), frame.index, dtype=object)
+    return frame[table.column_names]
+
+
+def _to_lists(column: pa.ChunkedArray) -> list[list[str] | None]:
+    """A column of lists of texts, a Python list for each row, None where the row has no list.
+
+    Converted row by row, the labels would take most of the time of opening. So each distinct text
+    is converted once, and a row's list is cut out of the list of all texts.
+    """
+    lists = []
+    for chunk in column.chunks:
+        codes = chunk.flatten().dictionary_encode(null_encoding="encode")
+        distinct = codes.dictionary.to_pylist()
+        texts = [distinct[code] for code in codes.indices.to_pylist()]
+        lengths = chunk.value_lengths().fill_null(0).to_numpy()
+        is_missing = chunk.is_null().to_pylist()
+        start = 0
+        for end, missing in zip(np.cumsum(lengths).tolist(), is_missing, strict=True):
+            lists.append(None if missing else texts[start:end])
+            start = end
+    return lists
 
 
 def publish_build(folder: Path) -> None:

@@ -25,6 +25,7 @@ DIRECTIONS = ("image_to_report", "report_to_image")
 CHUNK = 1000  # pairs; many papers report Recall@K in pools of this size
 BLOCK = 2**20  # numbers computed at once: 4 MB of similarities fit in the processor's cache
 BELOW_ANY_COSINE = -2.0
+REAL_NUMBERS = "biuf"  # NumPy's letters for truth values, whole numbers and floats
 INTERVAL = (0.025, 0.975)  # quantiles of the bootstrap draws: the 95 % interval
 NO_LOSS_MARGIN = 0.02  # two points of Recall@K
 LARGEST_SHARE = 0.5  # of the pool; from here on, a K tells little, since chance finds as much
@@ -343,40 +344,62 @@ def label_ceiling(labels: Iterable[Iterable], ks: Ks = (1, 5, 10)) -> dict[int, 
 
 
 def _unit_rows(rows: Matrix, name: str) -> Tensor:
-    """Check a matrix and scale its rows to unit length: float32 [N, E]."""
-    tensor = _to_tensor(rows, name)
-    if tensor.ndim != 2:
-        raise ValueError(f"{name} must be a matrix, one row each: got shape {list(tensor.shape)}.")
-    if tensor.shape[1] == 0:
-        raise ValueError(f"{name} must have columns: got shape {list(tensor.shape)}.")
-    if tensor.is_complex():
-        raise ValueError(f"{name} must be a matrix of real numbers: got {tensor.dtype}.")
-    is_finite = torch.isfinite(tensor).all(1)
-    bad_rows = (~is_finite).nonzero()
-    if len(bad_rows):
-        row = int(bad_rows[0])
-        raise ValueError(f"{name} hold NaN or infinity in row {row}: leave that pair out.")
-    # In double precision with a tiny eps, so that only rows of zeros stay shorter than 1.
-    unit = torch.nn.functional.normalize(tensor.double(), dim=1, eps=1e-150)
-    return unit.float()
+    """Check a matrix and scale its rows to unit length: float32 [N, E].
+
+    Done in blocks, because double precision takes twice the memory of an array of float32.
+    """
+    matrix = _to_matrix(rows, name)
+    if matrix.ndim != 2:
+        raise ValueError(f"{name} must be a matrix, one row each: got shape {list(matrix.shape)}.")
+    if matrix.shape[1] == 0:
+        raise ValueError(f"{name} must have columns: got shape {list(matrix.shape)}.")
+    if torch.is_tensor(matrix) and matrix.is_complex():
+        raise ValueError(f"{name} must be a matrix of real numbers: got {matrix.dtype}.")
+    device = matrix.device if torch.is_tensor(matrix) else None
+    unit = torch.empty(tuple(matrix.shape), dtype=torch.float32, device=device)
+    for block in _row_blocks(*matrix.shape):
+        doubles = _in_double(matrix[block])
+        is_finite = torch.isfinite(doubles).all(1)
+        bad_rows = (~is_finite).nonzero()
+        if len(bad_rows):
+            row = block.start + int(bad_rows[0])
+            raise ValueError(f"{name} hold NaN or infinity in row {row}: leave that pair out.")
+        # In double precision with a tiny eps, so that only rows of zeros stay shorter than 1.
+        unit[block] = torch.nn.functional.normalize(doubles, dim=1, eps=1e-150).float()
+    return unit
 
 
-def _to_tensor(rows: Matrix, name: str) -> Tensor:
-    """Rows as numbers; arrays and lists in double precision."""
+def _to_matrix(rows: Matrix, name: str) -> Matrix:
+    """Rows as numbers; tensors and arrays of numbers are not copied."""
     if torch.is_tensor(rows):
         return rows.detach()
+    if isinstance(rows, np.ndarray) and rows.dtype.kind in REAL_NUMBERS:
+        return rows
     kind = type(rows).__name__
     try:
         array = np.array(rows)
-        if array.dtype.kind not in "biufO":  # texts, dates or complex numbers
+        if array.dtype.kind not in f"{REAL_NUMBERS}O":  # texts, dates or complex numbers
             kind = f"{kind} of {array.dtype.name}"
             raise TypeError
-        return torch.from_numpy(array.astype(float))
+        return array.astype(float)
     except (TypeError, ValueError):  # these, or rows of unequal length
         raise ValueError(
             f"{name} must be a matrix of numbers, with rows of equal length: got a {kind} that is "
             "none."
         ) from None
+
+
+def _in_double(rows: Matrix) -> Tensor:
+    if torch.is_tensor(rows):
+        return rows.double()
+    return torch.from_numpy(np.array(rows, float))
+
+
+def _row_blocks(rows: int, width: int) -> Iterator[slice]:
+    """Slices of a matrix [rows, width], each of at most `BLOCK` numbers (or one row)."""
+    rows_at_once = max(1, BLOCK // max(1, width))
+    for start in range(0, rows, rows_at_once):
+        yield slice(start, start + rows_at_once)
 
 
 def _unit_pairs(image: Matrix, report: Matrix) -> tuple[Tensor, Tensor]:
@@ -526,9 +549,7 @@ def _blocks(queries: Tensor, candidates: Tensor) -> Iterator[tuple[slice, Tensor
     A block has at most `BLOCK` cosines (or one row), so that a large pool needs little memory and
     the work on a block stays in the processor's cache.
     """
-    rows_at_once = max(1, BLOCK // max(1, len(candidates)))
-    for start in range(0, len(queries), rows_at_once):
-        rows = slice(start, start + rows_at_once)
+    for rows in _row_blocks(len(queries), len(candidates)):
         yield rows, _cosines(queries[rows], candidates)
 
 
@@ -760,7 +781,7 @@ def _by_labels(image: Tensor, report: Tensor, labels: list, ks: Ks) -> dict:
     min(K, N). mAP covers the whole ranking, including the query's partner. `chance` is the
     precision of random retrieval.
     """
-    has_label = _label_matrix(labels).to(image)
+    has_label = _label_matrix(labels).to(image.device)
     return {
         "image_to_report": _label_scores(image, report, has_label, ks),
         "report_to_image": _label_scores(report, image, has_label, ks),
@@ -768,14 +789,18 @@ def _by_labels(image: Tensor, report: Tensor, labels: list, ks: Ks) -> dict:
 
 
 def _label_matrix(labels: Sequence[Collection]) -> Tensor:
-    """Which pair has which label: bool [N, L]."""
-    # Pairs without labels share the label None, so that they are relevant to each other.
-    label_sets = [pair_labels or {None} for pair_labels in labels]
-    all_labels = set().union(*label_sets)
+    """1.0 where a pair has a label, else 0.0: float32 [N, L]."""
+    column_of: dict[Hashable, int] = {}
     rows = []
-    for label_set in label_sets:
-        rows.append([label in label_set for label in all_labels])
-    return torch.tensor(rows)
+    columns = []
+    for row, pair_labels in enumerate(labels):
+        # Pairs without labels share the label None, so that they are relevant to each other.
+        for label in pair_labels or {None}:
+            rows.append(row)
+            columns.append(column_of.setdefault(label, len(column_of)))
+    has_label = torch.zeros(len(labels), len(column_of))
+    has_label[rows, columns] = 1.0
+    return has_label
 
 
 def _label_scores(
