@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 import timm
@@ -10,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mimic_tree import write
-from PIL import Image
 from safetensors.torch import save_file
 from transformers import BertConfig, BertForMaskedLM
 
@@ -229,30 +227,8 @@ def check_everything_is_drawn_and_marked(home, run, models=("mcr-seed0",)):
         assert table["rehearsal"].str.startswith(MARK).all(), file
 
 
-def test_a_rehearsal_of_phantoms_draws_all_and_touches_nothing_else(place, capsys):
-    home = place / "home"
-    before = outside(place, "smoke")
-    assert rehearse.main(["smoke", "mcr", "0", "", "", "epochs: 3, batch_size: 64"]) == 0
-    assert outside(place, "smoke") == before
-    check_everything_is_drawn_and_marked(home, "smoke")
-    record = results.load(plan.file_of("smoke"))
-    assert record["values"]["pairs"] == {"train": 128, "validate": 48, "test": 48}
-    assert record["values"]["settings"]["epochs"] == 3
-    assert record["provenance"]["pairs"] == 224
-    shown = capsys.readouterr().out
-    assert "Plan of RUN=smoke" in shown and "not trained yet" in shown
-    model = home / "results" / "smoke" / "mcr-seed0"
-    model.mkdir()
-    (model / "history.csv").write_text("epoch,loss\n1,2\n")
-    lines = list(plan.show("smoke", "mcr", "0", "epochs: 3, batch_size: 64"))
-    assert any("1 of 3 epochs done; embeddings not yet" in line for line in lines)
-    assert "epochs 3, now 2" in "\n".join(plan.show("smoke", "mcr", "0", "batch_size: 64"))
-    for refuse in (publish.publish, compare.compare):
-        with pytest.raises(ValueError, match="rehearse-smoke is a rehearsal"):
-            refuse("rehearse-smoke")
-
-
-def test_a_rehearsal_of_a_release_in_the_official_layout(place):
+def test_a_rehearsal_of_a_release_in_the_official_layout(place, capsys):
+    """It draws all, touches nothing else, and starts anew; phantoms are rehearsed in `.ci/run`."""
     release = place / "release"
     release.mkdir()
     write(release, 240)
@@ -261,13 +237,23 @@ def test_a_rehearsal_of_a_release_in_the_official_layout(place):
     (weights / "vit_tiny_patch16_224").mkdir(parents=True)
     save_file(vit.state_dict(), weights / "vit_tiny_patch16_224" / "model.safetensors")
     _tiny_bert(weights / "Bio_ClinicalBERT")
+    leftover = place / "home" / "results" / "rehearse-mimic" / "abm-seed0"
+    leftover.mkdir(parents=True)
+    (leftover / "embeddings-test.npz").write_bytes(b"of another rehearsal")
     before = outside(place, "mimic")
     changes = "vision: vit_tiny_patch16_224, image_size: 64, cache_size: 64, workers: 0"
     changes += ", precision: no"  # accelerate keeps that of the other tests in this process
     arguments = ["mimic", "mcr", "0", str(release), str(weights), changes]
     assert rehearse.main(arguments) == 0
     assert outside(place, "mimic") == before
+    assert not leftover.exists()
     check_everything_is_drawn_and_marked(place / "home", "mimic")
+    shown = capsys.readouterr().out
+    assert "Plan of RUN=mimic" in shown and "not trained yet" in shown
+    check_what_the_plan_says_of_a_training_that_began(place / "home", changes)
+    for refuse in (publish.publish, compare.compare):
+        with pytest.raises(ValueError, match="rehearse-mimic is a rehearsal"):
+            refuse("rehearse-mimic")
     values = results.load(plan.file_of("mimic"))["values"]
     kept = json.loads((place / "home/data/rehearse-mimic/dataset.json").read_text())["kept"]
     assert sum(values["pairs"].values()) == pytest.approx(kept, abs=2)
@@ -277,6 +263,15 @@ def test_a_rehearsal_of_a_release_in_the_official_layout(place):
     assert "by the plan of its rehearsal" in message and "Set CONFIRM=1" in message
     plan_file = plan.file_of("mimic")
     assert plan_file.stat().st_mode & 0o077 == 0  # as everything made from patients
+
+
+def check_what_the_plan_says_of_a_training_that_began(home, changes):
+    model = home / "results" / "mimic" / "mcr-seed0"
+    model.mkdir(parents=True)
+    (model / "history.csv").write_text("epoch,loss\n1,2\n")
+    lines = "\n".join(plan.show("mimic", "mcr", "0", changes))
+    assert "1 of 50 epochs done; embeddings not yet" in lines
+    assert "epochs 50, now 2" in "\n".join(plan.show("mimic", "mcr", "0", f"{changes}, epochs: 2"))
 
 
 def _tiny_bert(folder):
@@ -290,25 +285,6 @@ def _tiny_bert(folder):
         state[old_name.replace("LayerNorm.bias", "LayerNorm.beta")] = value
     torch.save(state, folder / "pytorch_model.bin")
     (folder / "vocab.txt").write_text("\n".join(words))
-
-
-def test_a_second_rehearsal_of_a_table_starts_anew(place):
-    rows = []
-    for i in range(120):
-        draw = np.random.default_rng(i)
-        pixels = draw.integers(0, 255, (40, 40), dtype=np.uint8)
-        Image.fromarray(pixels).save(place / f"{i}.png")
-        split = "test" if i % 4 == 0 else "validate" if i % 4 == 1 else "train"
-        report = f"The lungs are clear at level {i}. Small effusion {i % 7}."
-        rows.append({"image": f"{i}.png", "report": report, "split": split})
-    table = place / "pairs.csv"
-    pd.DataFrame(rows).to_csv(table, index=False)
-    leftover = place / "home" / "results" / "rehearse-table" / "abm-seed0"
-    leftover.mkdir(parents=True)
-    (leftover / "embeddings-test.npz").write_bytes(b"of another rehearsal")
-    assert rehearse.main(["table", "mcr", "0", str(table), "", ""]) == 0
-    assert not leftover.exists()
-    check_everything_is_drawn_and_marked(place / "home", "table")
 
 
 @pytest.mark.parametrize(
