@@ -227,6 +227,7 @@ def check_everything_is_drawn_and_marked(home, run, models=("mcr-seed0",)):
         assert table["rehearsal"].str.startswith(MARK).all(), file
 
 
+@pytest.mark.whole
 def test_a_rehearsal_of_a_release_in_the_official_layout(place, capsys):
     """It draws all, touches nothing else, and starts anew; phantoms are rehearsed in `.ci/run`."""
     release = place / "release"

@@ -1,5 +1,6 @@
 """Sections, cleaning and policies: life-like made-up reports, and all of Open-i's real ones."""
 
+import gc
 import importlib
 import random
 import sys
@@ -175,7 +176,7 @@ def _seconds(read, text):
     return time.process_time() - began
 
 
-@pytest.mark.parametrize("read", [reports.sections, reports.headings, reports.clean])
+@pytest.mark.parametrize("read", [reports.sections, reports.clean])
 @pytest.mark.parametrize("shape", [*SHAPES, *NEW, "FINDINGS", "(Over)", "a"])
 def test_time_grows_with_the_length_only(read, shape):
     is_start = shape in ("FINDINGS", "(Over)", "a")
@@ -184,8 +185,8 @@ def test_time_grows_with_the_length_only(read, shape):
         text = NEW.get(shape, shape * (length // len(shape)))[:length]
         if is_start:
             text = shape + " " * length + "b"
-        # The better of two: the garbage collector now and then visits what other tests left behind.
-        seconds.append(min(_seconds(read, text), _seconds(read, text)))
+        gc.collect()  # the collector now and then visits what other tests left behind
+        seconds.append(_seconds(read, text))
     assert seconds[1] < 10
     assert seconds[1] < 12 * seconds[0] + 0.5
 
