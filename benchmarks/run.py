@@ -35,6 +35,7 @@ else:
         "retrieval",
         "sections",
         "text_metrics",
+        "full_size",
     ]
     FILE = CPU_FILE
 

@@ -1,12 +1,15 @@
 """Training as a user runs it, with tiny numbers: it learns, repeats itself, resumes, refuses."""
 
 import dataclasses
+import gc
 import json
 import math
+import multiprocessing
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -354,3 +357,31 @@ def test_a_training_keeps_the_k_that_it_began_with(few):
     assert [name for name in history if name.startswith("validate")] == ["validate_recall@10"]
     final = load_file(config.folder / "checkpoint/final/model.safetensors")
     assert all(torch.equal(final[name], before[name]) for name in before)  # 1.0 stays the best
+
+
+def _private_kib():
+    """Memory that this process shares with no other."""
+    text = Path("/proc/self/smaps_rollup").read_text()
+    return int(text.split("Private_Dirty:")[1].split()[0])
+
+
+def _grow_by_collecting(prepare, connection):
+    prepare(0)
+    before = _private_kib()
+    gc.collect()
+    connection.send(_private_kib() - before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells it")
+def test_a_worker_copies_no_objects_that_it_never_uses(smoke, dataset, tokenizer):
+    of_a_large_manifest = [[i] for i in range(300_000)]  # 25 MB, as labels are held
+    accelerator = loop._accelerator(smoke)
+    loader = loop._batches(smoke, dataset, tokenizer, accelerator).loader
+    forked = multiprocessing.get_context("fork")
+    ours, theirs = forked.Pipe()
+    worker = forked.Process(target=_grow_by_collecting, args=(loader.worker_init_fn, theirs))
+    worker.start()
+    grown = ours.recv()
+    worker.join()
+    assert grown < 5_000
+    assert len(of_a_large_manifest) == 300_000

@@ -7,6 +7,7 @@ in which floating-point numbers are added, and the random numbers that dropout d
 
 import contextlib
 import functools
+import gc
 import json
 import math
 import os
@@ -398,10 +399,18 @@ def _batches(
         batch_sampler=order,
         collate_fn=functools.partial(_in_parts, size=config.micro_batch),
         num_workers=config.workers,
-        worker_init_fn=leave_process_group,
+        worker_init_fn=_prepare_worker,
         pin_memory=accelerator.device.type == "cuda",
     )
     return _Batches(pairs, order, loader)
+
+
+def _prepare_worker(worker: int) -> None:
+    """Called once in each of the loader's workers, which must be able to pickle it."""
+    leave_process_group(worker)
+    # Garbage collection writes to every list that it inspects. Those of the whole manifest, which
+    # a forked worker inherits but never uses, would be copied into each worker.
+    gc.freeze()
 
 
 def _in_parts(batch: Batch, size: int) -> list[Batch]:
