@@ -1,9 +1,9 @@
 """Data of MIMIC-CXR's size: opening, the start of a training, workers, a large pool, METEOR.
 
 `python benchmarks/full_size.py` prints all rows, `python benchmarks/full_size.py opening workers`
-only those parts. `--save` also writes them to results/bench-full_size.json, each part with the
-code that it was measured with. Each part is measured in processes of its own. Processor times count all cores and child processes; other work on the machine
-lengthens the wall times only.
+only those parts. `--save` also writes them to results/bench-full_size.json, each part with the code
+that it was measured with. Each part is measured in processes of its own. Processor times count all
+cores and child processes; other work on the machine lengthens the wall times only.
 """
 
 import atexit
