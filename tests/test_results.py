@@ -423,6 +423,7 @@ def test_captions_say_chance_at_every_k_and_which_k_tells(pool, tmp_path, monkey
     chance = ", ".join(f"{100 * min(1, at / pool):.3g}" for at in (1, 5, 10))
     caption = captions.recall("mine", found, "pair")
     assert f"chance is {chance} % at K = 1, 5, 10" in caption
+    assert f"test pool of {pool} {'pair' if pool == 1 else 'pairs'}," in caption
     assert (f"go by K = {k}" in caption) == (2 < pool <= 20)
     assert ("no recall tells much" in caption) == (pool <= 2)
     assert f"mean Recall@{k} of both" in captions.verdicts("mine", found)

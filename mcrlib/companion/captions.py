@@ -153,7 +153,7 @@ def training(settings: Config, pool: int, k: int = 10) -> str:
         "Training losses (top) and validation recall (bottom) by epoch. The loss is the "
         "weighted sum of vrc, the contrast between radiographs and reports, and of mim and mrm, "
         f"the reconstruction of masked radiographs and reports. Recall@{k} is the mean of both "
-        f"directions in a pool of {pool:,} pairs; dashed: chance.{_small_pool(pool)} "
+        f"directions in a pool of {_pairs(pool)}; dashed: chance.{_small_pool(pool)} "
         f"Run {settings.run}, model {settings.folder.name}."
     )
 
@@ -201,7 +201,7 @@ def figure4(run: str, gaps: Numbers) -> str:
 def top3(run: str, hits: TopHits) -> str:
     """Of Figure 5 and of a reader's own queries."""
     return (
-        f"Three best hits. Run {run}, test pool of {hits.pool:,} pairs, models {hits.models}. "
+        f"Three best hits. Run {run}, test pool of {_pairs(hits.pool)}, models {hits.models}. "
         f"Queries: {hits.rule}."
     )
 
@@ -243,6 +243,11 @@ def _without_map(gaps: dict[str, dict]) -> str:
     if not without:
         return ""
     return f" All embeddings of {', '.join(without)} are equal: a single point."
+
+
+def _pairs(count: int) -> str:
+    """The number of pairs in words: "1 pair", "1,000 pairs"."""
+    return "1 pair" if count == 1 else f"{count:,} pairs"
 
 
 def _all_pairs(settings: Config, dataset: Dataset) -> str:
@@ -297,7 +302,7 @@ def _bold(pool: int) -> str:
 
 
 def _test_pool(run: str, pool: int) -> str:
-    return f"Run {run}, test pool of {pool:,} pairs, models {models_of(run)}."
+    return f"Run {run}, test pool of {_pairs(pool)}, models {models_of(run)}."
 
 
 def _text_pool(run: str, metrics: TextMetrics) -> str:
