@@ -1,10 +1,10 @@
 """Findings read from real reports: agreement with the Open-i annotators, and reports a second.
 
 The reports are those of the Open-i collection inside the torchxrayvision wheel, read in memory. The
-rows are about those with an odd number. The rules were first written on the even ones, but sentences
-of both were read when they were bettered, so the odd ones are not unseen any more. Speed is per
-second of processor time, so that a busy machine does not count. Run as a script: prints the rows,
-and saves what each finding scores on odd reports, in numbers only.
+rows are about those with an odd number. The rules were first written on the even ones, but
+sentences of both were read when they were bettered, so the odd ones are not unseen any more. Speed
+is per second of processor time, so that a busy machine does not count. Run as a script: prints the
+rows, and saves what each finding scores on odd reports, in numbers only.
 """
 
 import importlib.util
