@@ -350,7 +350,7 @@ def _in_a_process(work: str, folder: Path) -> dict:
     environment = os.environ | {"MCR_HOME": str(folder), "MCR_PLAIN": "1"}
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     if process.returncode:
-        raise RuntimeError(process.stderr)
+        raise RuntimeError(f"{work} ended with {process.returncode}: {process.stderr}")
     return json.loads(process.stdout.splitlines()[-1])
 
 
