@@ -39,14 +39,19 @@ def with_tables(text: str) -> str:
 def step_table(cpu: list[dict], gpu: list[dict]) -> str:
     """Activations and time of a step as shares of those of `dual`, from rows 1 and 2."""
     lines = [STEP_HEADER, "|---|---|---|---|---|"]
-    for name, shares in (
-        ("`mcr`", _method_shares),
-        ("`mcr`, `recompute: selective`", _lean_shares),
-        ("`dual`, `recompute: selective`", _lean_rival_shares),
-    ):
-        cells = [name, *shares(cpu), *shares(gpu)]
-        lines.append("| " + " | ".join(cells) + " |")
+    shares = {
+        "`mcr`": _method_shares,
+        "`mcr`, `recompute: selective`": _lean_shares,
+        "`dual`, `recompute: selective`": _lean_rival_shares,
+    }
+    for name, of_rows in shares.items():
+        cells = [name, *of_rows(cpu), *of_rows(gpu)]
+        lines.append(_line(cells))
     return "\n".join(lines)
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _method_shares(rows: list[dict]) -> list[str]:
@@ -99,7 +104,7 @@ def table_line(measured: dict) -> str:
     goal = number(measured["goal"])
     verdict = "met" if measured["met"] else "**missed**"
     cells = [measured["id"], measured["what"], measured["rival"], ratio, goal, verdict]
-    return "| " + " | ".join(cells) + " |"
+    return _line(cells)
 
 
 def number(value: float) -> str:

@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from epoch import warp_at_once
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizer
@@ -142,16 +142,6 @@ def drawn_warps(n):
     return torch.tensor(np.stack([random_warp(pair_generator(0, 0, str(i))) for i in range(n)]))
 
 
-def warped_as_a_batch(squares, size, warp):
-    """The plain form: one affine grid and one sampling for all pictures."""
-    pixels = (squares[:, None].float() / 255 - 0.5) / 0.25
-    cos, sin, shift_x, shift_y, contrast, brightness = warp.T
-    turn = torch.stack([cos, -sin, shift_x, sin, cos, shift_y], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(turn, [len(warp), 1, size, size], align_corners=False)
-    moved = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-    return moved * contrast.view(-1, 1, 1, 1) + brightness.view(-1, 1, 1, 1)
-
-
 @given(
     n=st.integers(1, 4), stored=st.integers(8, 80), size=st.integers(8, 80), seed=st.integers(0, 99)
 )
@@ -162,7 +152,7 @@ def test_pictures_warped_one_by_one_are_those_of_a_whole_batch(n, stored, size, 
     squares = torch.from_numpy(draw.integers(0, 256, (n, stored, stored), np.uint8))
     warp = torch.tensor(np.stack([random_warp(draw) for _ in range(n)]))
     grey_level = 1 / 255 / 0.25
-    plain = warped_as_a_batch(squares, size, warp)
+    plain = warp_at_once(squares, size, warp)
     ours = to_pixels(squares, size, warp)
     torch.testing.assert_close(ours, plain, atol=grey_level / 20, rtol=0)
 
