@@ -186,6 +186,26 @@ def test_a_loader_that_cannot_keep_up_is_named():
     assert made["seconds_a_step"]["mcr-seed0"] == pytest.approx(256 / 300)
 
 
+@pytest.mark.parametrize("k", [5, 10])
+def test_validations_are_not_taken_for_the_start_of_a_training(place, k):
+    """Whatever K the validation pool is read at."""
+    settings = config.load("rehearse-smoke")
+    settings.folder.mkdir(parents=True)
+    lines = [f"epoch,seconds,validate_recall@{k}", "1,10,", "2,10,0.5", "3,10,0.6"]
+    (settings.folder / "history.csv").write_text("\n".join(lines))
+    measured = {
+        "model": {"seconds_a_pair_embedded": 0.1, "save": {"seconds": 1.0}},
+        "pairs": {"validate": 20},
+        "variants": {"mcr": {"start_seconds": 3.0}},
+        "notebook_seconds": {"01_train": 50.0},
+    }
+
+    start = rehearse._training_start(settings, measured)
+
+    # 50 s, less 30 s of steps, two validations of 2 s, and four saves.
+    assert start == pytest.approx(12.0)
+
+
 # The commands
 
 

@@ -228,6 +228,7 @@ class Bench:
                 batch_sampler=drawn,
                 collate_fn=loader.collate_fn,
                 num_workers=loader.num_workers if workers is None else workers,
+                worker_init_fn=loader.worker_init_fn,
                 pin_memory=loader.pin_memory,
             )
         )

@@ -21,6 +21,7 @@ from mcrlib.companion import doctor, estimate, plan
 from mcrlib.companion.execute import execute
 from mcrlib.config import DRAWN_SOURCES, Config
 from mcrlib.files import keep_private
+from mcrlib.training.history import recall_name, recorded_k
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 EPOCHS = 2  # the fewest that draw a curve
@@ -147,7 +148,8 @@ def _training_start(first: Config, measured: dict[str, Any]) -> float:
     """Seconds that notebook 01 took for neither steps, validation nor saves."""
     with (first.folder / "history.csv").open() as file:
         history = list(csv.DictReader(file))
-    validations = sum(bool(row.get("validate_recall@10")) for row in history)
+    recall = recall_name(recorded_k(history[0]))
+    validations = sum(bool(row.get(recall)) for row in history)
     model = measured["model"]
     spent = sum(float(row["seconds"]) for row in history)
     spent += validations * measured["pairs"]["validate"] * model["seconds_a_pair_embedded"]
