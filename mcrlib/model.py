@@ -15,9 +15,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from io import IOBase
-from numbers import Integral
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -34,6 +32,7 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from mcrlib import config as settings
 from mcrlib import distributed, losses, pretrained
+from mcrlib.arguments import is_list, is_whole
 from mcrlib.data import batches, images
 from mcrlib.masking import gather_patches
 from mcrlib.modules import Head, ImageDecoder, ImageEncoder, ReportEncoder
@@ -398,8 +397,7 @@ def _find_folder(folder_or_hub_id: str | Path) -> Path:
 
 
 def _check_batch_size(batch_size: int) -> None:
-    is_whole = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
-    if not is_whole or batch_size < 1:
+    if not is_whole(batch_size) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1: got {batch_size!r}.")
 
 
@@ -407,7 +405,7 @@ def _list_of_texts(texts: Iterable[str] | str) -> list[str]:
     """The reports as a list; ValueError for what is no text."""
     if isinstance(texts, str):
         return [texts]
-    if _is_no_list(texts):
+    if not is_list(texts):
         kind = type(texts).__name__
         raise ValueError(f"embed_reports takes a list of texts: got a {kind}.")
     reports = list(texts)
@@ -420,15 +418,6 @@ def _list_of_texts(texts: Iterable[str] | str) -> list[str]:
     return [report.encode(errors="replace").decode() for report in reports]
 
 
-def _is_no_list(values: Any) -> bool:
-    """Whether these are taken apart into something else than entries in an order: bytes into
-    numbers, a table into the names of its columns, a file into its lines."""
-    has_columns = hasattr(values, "columns")
-    has_no_order = isinstance(values, (bytes, Mapping, Path, Set, IOBase)) or has_columns
-    is_single = isinstance(values, np.ndarray) and values.ndim == 0
-    return has_no_order or is_single or not isinstance(values, Iterable)
-
-
 def _list_of_pictures(pictures: Iterable[Picture] | Picture) -> Sequence[Picture]:
     """The radiographs as a sequence; ValueError for what cannot be one."""
     if isinstance(pictures, (str, Path, Image.Image)):
@@ -437,7 +426,7 @@ def _list_of_pictures(pictures: Iterable[Picture] | Picture) -> Sequence[Picture
         pictures = _to_array(pictures)
     if isinstance(pictures, np.ndarray) and pictures.dtype.kind in "biufc":
         return _split_pictures(pictures)
-    if _is_no_list(pictures):
+    if not is_list(pictures):
         kind = type(pictures).__name__
         raise ValueError(f"embed_images takes a list of paths, PIL images or arrays: got a {kind}.")
     return list(pictures)

@@ -30,6 +30,7 @@ from matplotlib.textpath import text_to_path
 
 from mcrlib import tables
 from mcrlib.config import VARIANTS
+from mcrlib.evaluation.chance import chance_recall
 from mcrlib.files import write
 from mcrlib.results import rehearsal_mark
 from mcrlib.training.history import recall_name, recorded_k
@@ -274,8 +275,6 @@ def loss_curves(history: pd.DataFrame, pool: int | None = None) -> Figure:
     recall_axes.plot(validated["epoch"], percent, "o-", clip_on=False)
     legend = loss_axes.get_lines()
     if pool is not None:
-        from mcrlib.evaluation.retrieval import chance_recall  # imported lazily: slow
-
         (chance,) = chance_recall((k,), pool).values()
         line = recall_axes.axhline(100 * chance, color="0.4", linestyle="--", label="chance")
         legend = [*legend, line]

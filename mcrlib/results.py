@@ -6,7 +6,7 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from mcrlib import config
+from mcrlib.arguments import is_list
 from mcrlib.data.dataset import Dataset, open_dataset
 from mcrlib.evaluation.seeds import by_variant
 from mcrlib.files import DATASET_FILE, MANIFEST_FILE, sha256, write
@@ -250,7 +251,7 @@ def _to_ids(pair_id: Any) -> np.ndarray:
     """The ids as text. Raises ValueError for a text in place of a list, and for a missing or
     repeated id."""
     kind = type(pair_id).__name__
-    if isinstance(pair_id, (str, bytes, Mapping, Set)) or not isinstance(pair_id, Iterable):
+    if not is_list(pair_id):
         raise ValueError(f"pair_id must be a list with one id per pair: got a {kind}.")
     ids = pair_id.tolist() if hasattr(pair_id, "tolist") else list(pair_id)
     for row, name in enumerate(ids):

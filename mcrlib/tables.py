@@ -9,6 +9,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from mcrlib import latex
+from mcrlib.evaluation.chance import tells
 from mcrlib.files import write
 from mcrlib.results import rehearsal_mark
 
@@ -144,12 +145,10 @@ def recall_table(evaluated: Mapping[str, Mapping], policy: str = "pair") -> pd.D
 def best_recall(pool: int) -> dict[str, int]:
     """The columns of `recall_table` whose best value is bold, HIGHEST or LOWEST, in a pool of this
     size: without those of a K at which guessing finds half of the partners or more."""
-    from mcrlib.evaluation.retrieval import LARGEST_SHARE  # imported lazily: slow
-
     best = {}
     for name, sign in BEST_RECALL.items():
         _, at, k = name.partition("@")
-        if not at or int(k) < LARGEST_SHARE * pool:
+        if not at or tells(int(k), pool):
             best[name] = sign
     return best
 

@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "mcrlib"
 # Bottom layer first: a module imports only from its own layer and from layers before it.
 LAYERS = (
-    ("files", "locks", "config"),
+    ("arguments", "files", "locks", "config"),
     ("masking", "packing", "data"),
     ("losses", "distributed", "modules", "weight_files", "pretrained", "model"),
     ("evaluation",),

@@ -24,6 +24,17 @@ def pack(plain):
     return PackedRows(values, [len(row) for row in plain])
 
 
+def assert_same_at(place, packed, plain, form=lambda found: found):
+    """An index or a slice finds the same in both, or is out of range in both."""
+    try:
+        expected = plain[place]
+    except IndexError:
+        with pytest.raises(IndexError):
+            packed[place]
+    else:
+        assert form(packed[place]) == expected
+
+
 @given(rows, places)
 @settings(deadline=None)
 def test_rows_are_read_as_from_a_list(plain, place):
@@ -31,13 +42,7 @@ def test_rows_are_read_as_from_a_list(plain, place):
     assert len(packed) == len(plain)
     assert [row.tolist() for row in packed] == plain
     assert [packed.length(i) for i in range(len(plain))] == [len(row) for row in plain]
-    try:
-        expected = plain[place]
-    except IndexError:
-        with pytest.raises(IndexError):
-            packed[place]
-    else:
-        assert as_lists(packed[place]) == expected
+    assert_same_at(place, packed, plain, as_lists)
 
 
 @given(texts, places)
@@ -45,13 +50,7 @@ def test_rows_are_read_as_from_a_list(plain, place):
 def test_texts_are_read_as_from_a_list(plain, place):
     packed = PackedTexts.of(plain)
     assert list(packed) == plain
-    try:
-        expected = plain[place]
-    except IndexError:
-        with pytest.raises(IndexError):
-            packed[place]
-    else:
-        assert packed[place] == expected
+    assert_same_at(place, packed, plain)
     assert list(pickle.loads(pickle.dumps(packed))) == plain
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from mcrlib import config, results
 from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
+from mcrlib.evaluation.chance import telling_k
 from mcrlib.evaluation.seeds import by_variant, over_seeds
 from mcrlib.files import sha256
 from mcrlib.training.history import recall_name, recorded_k
@@ -169,12 +170,10 @@ def retrieve(run: str, draws: int = 1000) -> Retrieval:
 
 
 def retrieval_k(run: str) -> int:
-    """The K at which a run's recalls are read and compared: `retrieval.telling_k` of its pool."""
-    from mcrlib.evaluation import retrieval
-
+    """The K at which a run's recalls are read and compared: `telling_k` of its pool."""
     first_file = next(iter(results.embedding_files(run).values()))
     image, _ = results.load_embeddings(first_file)
-    return retrieval.telling_k(len(image))
+    return telling_k(len(image))
 
 
 def _compute_retrieval(

@@ -14,6 +14,7 @@ from mcrlib.companion.analyses import (
 from mcrlib.companion.top3 import TopHits
 from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
+from mcrlib.evaluation.chance import chance_recall, telling_k
 from mcrlib.training.history import recall_of, recorded_k
 
 DEPTH = 10  # the largest K of the text metrics
@@ -160,8 +161,6 @@ def training(settings: Config, pool: int, k: int = 10) -> str:
 
 def validation_recall(numbers: dict, pool: int) -> str:
     """The validation recall of `analyses.describe_training`, in %, with its K and its chance."""
-    from mcrlib.evaluation.retrieval import chance_recall  # imported lazily: slow
-
     k = recorded_k(numbers)
     (chance,) = chance_recall((k,), pool).values()
     return f"Recall@{k} {100 * recall_of(numbers):.1f} % (chance {100 * chance:.1f} %)"
@@ -251,7 +250,7 @@ def _pairs(count: int) -> str:
 
 
 def _all_pairs(settings: Config, dataset: Dataset) -> str:
-    return f"Run {settings.run}, {len(dataset.frame):,} pairs, source {settings.source}."
+    return f"Run {settings.run}, {_pairs(len(dataset.frame))}, source {settings.source}."
 
 
 def _timing(steps: Numbers) -> str:
@@ -281,8 +280,6 @@ def _one_unit(retrieval: Retrieval) -> str:
 
 def _small_pool(pool: int) -> str:
     """A sentence if a K of 10 is half of the pool or more, else nothing."""
-    from mcrlib.evaluation.retrieval import telling_k  # imported lazily: slow
-
     k = telling_k(pool)
     if k == 10:
         return ""

@@ -1,6 +1,6 @@
 """A run's recall next to the committed reference's: `python -m mcrlib.companion.compare RUN`.
 
-Both are read at the K that suits the smaller of the two pools (`retrieval.telling_k`).
+Both are read at the K that suits the smaller of the two pools (`chance.telling_k`).
 """
 
 import sys
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from mcrlib import config
-from mcrlib.evaluation import retrieval
+from mcrlib.evaluation.chance import chance_recall, telling_k
 from mcrlib.evaluation.seeds import over_seeds
 from mcrlib.results import load
 from mcrlib.tables import DIRECTION_LABELS
@@ -43,12 +43,12 @@ def compare(run: str, reference: str = "reference") -> pd.DataFrame:
 def shared_k(run: str, reference: str = "reference") -> int:
     """The K at which the recalls of both are read, so that it tells something in both pools."""
     pools = [_pool(_evaluated(name)) for name in (run, reference)]
-    return retrieval.telling_k(min(pools))
+    return telling_k(min(pools))
 
 
 def _chance(run: str, k: int) -> str:
     """In percent, with the run's name."""
-    (chance,) = retrieval.chance_recall((k,), _pool(_evaluated(run))).values()
+    (chance,) = chance_recall((k,), _pool(_evaluated(run))).values()
     return f"{100 * chance:.1f} ({run})"
 
 

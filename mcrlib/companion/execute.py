@@ -138,7 +138,7 @@ def _parameters(words: list[str]) -> dict[str, Any]:
     return parameters
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
     """A path that a notebook can open from its own folder; nothing stays nothing."""
     if not path:
         return ""
@@ -167,8 +167,8 @@ FROM_ENVIRONMENT = {
     "run": ("RUN", str),
     "variant": ("VARIANT", str),
     "seed": ("SEED", _whole_number),
-    "data": ("DATA", _absolute),
-    "weights": ("WEIGHTS", _absolute),
+    "data": ("DATA", absolute),
+    "weights": ("WEIGHTS", absolute),
     "processes": ("PROCESSES", _whole_number),
     "overrides": ("SET", _settings),
 }

@@ -18,7 +18,7 @@ import papermill
 
 from mcrlib import config, results
 from mcrlib.companion import doctor, estimate, plan
-from mcrlib.companion.execute import execute
+from mcrlib.companion.execute import absolute, execute
 from mcrlib.config import DRAWN_SOURCES, Config
 from mcrlib.files import keep_private
 from mcrlib.training.history import recall_name, recorded_k
@@ -171,8 +171,8 @@ def main(arguments: list[str]) -> str | int:
             run=run,
             variants=variants.split(),
             seeds=[int(seed) for seed in seeds.split()],
-            data=_absolute(data),
-            weights=_absolute(weights),
+            data=absolute(data),
+            weights=absolute(weights),
             overrides=config.read_settings(changes),
         )
         rehearse(rehearsal)
@@ -185,11 +185,6 @@ def main(arguments: list[str]) -> str | int:
     for line in plan.show(run, variants, seeds, changes):
         print(line)
     return 0
-
-
-def _absolute(path: str) -> str:
-    """A path that a notebook can open from its own folder; nothing stays nothing."""
-    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 if __name__ == "__main__":

@@ -6,8 +6,11 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import compress
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 # In lower case: what programs and people write for "no value".
 MISSING = frozenset(
@@ -114,6 +117,17 @@ def zeros_restored(ids: Iterable[str]) -> dict[str, str]:
 # In a column of one label, as in CheXpert's tables; 0 and a blank say absent and not mentioned.
 PRESENT_MARKS = ("1", "1.0", "True", "true", "TRUE")
 UNCERTAIN_MARKS = ("-1", "-1.0")
+
+
+def marked_labels(marks: pd.DataFrame) -> list[tuple[list[str], list[str]]]:
+    """Each row's labels, present and uncertain, from a table of texts with a column a label."""
+    names = marks.columns.tolist()
+    is_present = marks.isin(PRESENT_MARKS).to_numpy()  # [rows, labels]
+    is_uncertain = marks.isin(UNCERTAIN_MARKS).to_numpy()
+    rows = []
+    for present, uncertain in zip(is_present, is_uncertain, strict=True):
+        rows.append((list(compress(names, present)), list(compress(names, uncertain))))
+    return rows
 
 
 def label_separator(values: Iterable[Any]) -> str:

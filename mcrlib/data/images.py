@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from mcrlib.arguments import is_whole
 from mcrlib.data import dicom, dicom_pixels, grey_levels, jpeg
 from mcrlib.data.grey_levels import MAX_FILE_BYTES, MAX_PIXELS, Refusal
 
@@ -79,8 +80,7 @@ def read(source: Source, size: int) -> np.ndarray:
 
 
 def _check_size(size: int) -> None:
-    is_whole_number = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
-    if not is_whole_number or not 1 <= size <= MAX_SIDE:
+    if not is_whole(size) or not 1 <= size <= MAX_SIDE:
         raise ValueError(f"size must be a whole number from 1 to {MAX_SIDE:,}, not {size!r}")
 
 

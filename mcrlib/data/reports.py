@@ -15,11 +15,12 @@ import codecs
 import re
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+from mcrlib.arguments import is_list
 from mcrlib.data.headings import (
     AFTER_IMPRESSION,
     ASIDES,
@@ -139,8 +140,7 @@ def decode(data: bytes) -> str:
 
 def text_list(texts: Sequence[str], name: str) -> list[str]:
     """The texts as a list; ValueError for what would be taken apart, such as a single text."""
-    is_list = isinstance(texts, Iterable) and not isinstance(texts, (str, bytes, Mapping, Set))
-    if not is_list or hasattr(texts, "columns"):  # a table's entries are the names of its columns
+    if not is_list(texts):
         kind = type(texts).__name__
         raise ValueError(f"{name} must be a list of texts: got a {kind}.")
     return list(texts)

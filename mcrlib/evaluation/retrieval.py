@@ -10,8 +10,7 @@ gives every pair the same embedding scores nothing. Two policies define the posi
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from math import isnan
-from numbers import Integral
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +18,8 @@ from numpy import ndarray as Array
 from torch import Tensor
 
 from mcrlib.data.reports import same_text
+from mcrlib.evaluation.chance import Ks, chance_recall, check_count, check_ks
+from mcrlib.evaluation.chance import telling_k as telling_k  # part of what this module offers
 
 TOLERANCE = 1e-6  # padding alone moves a cosine by 3e-8
 DIRECTIONS = ("image_to_report", "report_to_image")
@@ -28,12 +29,10 @@ BELOW_ANY_COSINE = -2.0
 REAL_NUMBERS = "biuf"  # NumPy's letters for truth values, whole numbers and floats
 INTERVAL = (0.025, 0.975)  # quantiles of the bootstrap draws: the 95 % interval
 NO_LOSS_MARGIN = 0.02  # two points of Recall@K
-LARGEST_SHARE = 0.5  # of the pool; from here on, a K tells little, since chance finds as much
 SIGNIFICANCE = 0.05
 Z_SCORES = 1.960 + 0.842  # two-sided 5 % and 80 % power
 
 Matrix = Array | Tensor
-Ks = Sequence[int]
 
 
 class Hits(NamedTuple):
@@ -82,7 +81,7 @@ def recall_at(ranks: Iterable[int], ks: Ks = (1, 5, 10)) -> dict[int, float]:
 
     Raises ValueError if there are no ranks or no `ks`, and for ranks that are not numbers from 1.
     """
-    _check_ks(ks)
+    check_ks(ks)
     ranks = np.array(_to_list(ranks, "ranks"))
     if not ranks.size:
         raise ValueError("there are no ranks, so Recall@K is undefined: give at least one query.")
@@ -103,7 +102,7 @@ def hits(image: Matrix, report: Matrix, k: int = 10) -> dict[str, Hits]:
     them are returned. Raises ValueError for NaN or infinity, for shapes that do not match, and for
     a k that is not a whole number from 1.
     """
-    _check_count(k, "k")
+    check_count(k, "k")
     image, report = _unit_pairs(image, report)
     depth = min(k, len(image))
     return {
@@ -158,28 +157,6 @@ def evaluate(
     return result
 
 
-def telling_k(pool: int, ks: Ks = (1, 5, 10)) -> int:
-    """The largest of `ks` below LARGEST_SHARE of the pool, for headlines and verdicts.
-
-    In a pool of 1 or 2 even K = 1 is not below it; the smallest of `ks` is then returned. Raises
-    ValueError for an empty pool and for `ks` that are not whole numbers from 1.
-    """
-    _check_count(pool, "pool")
-    _check_ks(ks)
-    telling = [k for k in ks if k < LARGEST_SHARE * pool]
-    return max(telling, default=min(ks))
-
-
-def chance_recall(ks: Ks, pool: int) -> dict[str, float]:
-    """Recall@K of random retrieval, 0 to 1, policy `pair`, by the name of its column: "R@10".
-
-    Raises ValueError for an empty pool and for `ks` that are not whole numbers from 1.
-    """
-    _check_count(pool, "pool")
-    _check_ks(ks)
-    return {f"R@{k}": min(k / pool, 1.0) for k in ks}
-
-
 def compare_ranks(
     ranks_a: Array, ranks_b: Array, patients: Sequence[Hashable], k: int = 10, draws: int = 10_000
 ) -> dict:
@@ -199,8 +176,8 @@ def compare_ranks(
     most k pairs) or none is, or because all pairs are of one patient, `no_loss` and `detectable`
     are None and `undecided` says why.
     """
-    _check_count(k, "k")
-    _check_count(draws, "draws")
+    check_count(k, "k")
+    check_count(draws, "draws")
     ranks_a = np.asarray(ranks_a)
     ranks_b = np.asarray(ranks_b)
     if ranks_a.shape != ranks_b.shape or ranks_a.ndim != 3 or not ranks_a.size:
@@ -324,7 +301,7 @@ def label_ceiling(labels: Iterable[Iterable], ks: Ks = (1, 5, 10)) -> dict[int, 
     that its expected recall is the mean of min(k, m) / m. Raises ValueError if there are no pairs
     or no `ks`, and for a text in place of a list.
     """
-    _check_ks(ks)
+    check_ks(ks)
     labels = _to_list(labels, "labels")
     if not labels:
         raise ValueError("there are no labels, so the oracle's recall is undefined.")
@@ -470,26 +447,9 @@ def _check_labels(labels: Collection[Hashable], row: int) -> None:
 
 
 def _check_numbers(ks: Ks, draws: int, seed: int) -> None:
-    _check_ks(ks)
-    _check_count(draws, "draws")
-    _check_count(seed, "seed", least=0)
-
-
-def _check_ks(ks: Ks) -> None:
-    """Raise ValueError unless `ks` are whole numbers from 1, and there is one at least."""
-    is_list = isinstance(ks, (Collection, np.ndarray)) and not isinstance(ks, (str, bytes))
-    are_counts = is_list and len(ks) > 0 and all(_is_whole(k) and k >= 1 for k in ks)
-    if not are_counts:
-        raise ValueError(f"ks must be a list of whole numbers from 1, as in (1, 5, 10): got {ks}.")
-
-
-def _check_count(number: int, name: str, least: int = 1) -> None:
-    if not _is_whole(number) or number < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}: got {number!r}.")
-
-
-def _is_whole(number: Any) -> bool:
-    return isinstance(number, Integral) and not isinstance(number, bool)
+    check_ks(ks)
+    check_count(draws, "draws")
+    check_count(seed, "seed", least=0)
 
 
 def _codes(values: Iterable[Hashable]) -> Array:

@@ -15,7 +15,6 @@ words of a report, and fewer if they repeat themselves too often (`_shortened`).
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from nltk.util import ngrams
 from numpy import ndarray as Array
 from scipy.sparse import csr_array
 
+from mcrlib.arguments import is_whole
 from mcrlib.data.reports import text_list
 from mcrlib.evaluation import java
 
@@ -49,11 +49,11 @@ def score(
     """
     hypotheses = text_list(hypotheses, "hypotheses")
     references = text_list(references, "references")
-    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+    metrics = _checked_metrics(metrics, processes)
     n = len(references)
     if n == 0 or len(hypotheses) != n:
         raise ValueError(f"each hypothesis needs one reference: {len(hypotheses)} and {n} given.")
-    _start_early(metrics, processes)
+    _start_early(metrics)
     reports = _Reports([*references, *hypotheses], documents=n)
     reference = reports.text_index[:n]
     hypothesis = reports.text_index[n:]
@@ -83,10 +83,10 @@ def curves(
     ValueError for hits that are not indices of the pool, and the same errors as `score`.
     """
     texts = text_list(texts, "texts")
-    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+    metrics = _checked_metrics(metrics, processes)
     rankings = _checked_rankings(hits, len(texts))
     depth = max(ranking.shape[1] for ranking in rankings.values())
-    _start_early(metrics, processes)
+    _start_early(metrics)
     reports = _Reports(texts, documents=len(texts))
     if nearest and len(texts) > 1:
         nearest_others = _nearest(reports, nearest)
@@ -318,16 +318,22 @@ class _Reports:
         return [_positions(words) for words in self.rouge_words]
 
 
-def _start_early(metrics: Texts, processes: int) -> None:
-    """Start what takes seconds to start, so that it is ready when it is needed.
+def _checked_metrics(metrics: Texts, processes: int) -> list[str]:
+    """The metrics as a list; a single one may be given as it is.
 
     Raises ValueError for an unknown metric and for a number of processes that is none.
     """
-    if not isinstance(processes, Integral) or isinstance(processes, bool) or processes < 0:
+    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+    if not is_whole(processes) or processes < 0:
         raise ValueError(f"processes must be a whole number of at least 0: got {processes!r}.")
     unknown = set(metrics) - set(METRICS)
     if unknown:
         raise ValueError(f"{min(unknown)!r} is not a metric: choose from {', '.join(METRICS)}.")
+    return metrics
+
+
+def _start_early(metrics: list[str]) -> None:
+    """Start what takes seconds to start, so that it is ready when it is needed."""
     if "METEOR" in metrics:
         java.start_meteor()
 

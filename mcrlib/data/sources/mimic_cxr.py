@@ -15,7 +15,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import compress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -271,13 +270,8 @@ def _labels(release: Release) -> dict[str, Labels]:
         table["study_id"] = table["study_id"].map(cells.tidy_id)
         table = table.set_index("study_id").drop(columns="subject_id", errors="ignore")
         table = table.rename(columns={"Airspace Opacity": "Lung Opacity"})  # as CheXpert calls it
-        names = table.columns.tolist()
-        is_present = table.isin(cells.PRESENT_MARKS).to_numpy()  # [studies, labels]
-        is_uncertain = table.isin(cells.UNCERTAIN_MARKS).to_numpy()
-        marks = zip(table.index, is_present, is_uncertain, strict=True)
-        for study, study_present, study_uncertain in marks:
-            present = list(compress(names, study_present))
-            uncertain = list(compress(names, study_uncertain))
+        marked = cells.marked_labels(table)
+        for study, (present, uncertain) in zip(table.index, marked, strict=True):
             labels_by_study[study] = Labels(present, uncertain)
     return labels_by_study
 

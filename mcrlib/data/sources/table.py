@@ -22,7 +22,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,14 +73,19 @@ def rows(config: Config) -> Iterator[Row]:
     separator = ";"
     if "labels" in table.frame:
         separator = cells.label_separator(table.frame["labels"])
-    marked = _marked_labels(table.marks)
+    marked = []
+    if len(table.marks.columns):
+        marked = cells.marked_labels(table.marks.map(cells.written))
     for i, line in enumerate(table.frame.to_dict("records")):
         if i in table.faults:
             yield _unreadable(f"row {i + 1}", table.faults[i])
             continue
         own_ids = {name: column[i] for name, column in ids.items()}
         row = _row(line, own_ids, separator, path.parent)
-        yield replace(row, **marked[i]) if marked else row
+        if marked:
+            labels, uncertain = marked[i]
+            row = replace(row, labels=labels, uncertain=uncertain)
+        yield row
 
 
 def notes(config: Config) -> list[str]:
@@ -157,21 +161,6 @@ def _row(line: dict[str, Any], ids: dict[str, str], separator: str, folder: Path
         image=path,
         reason=_nested_fault(line) or _image_fault(image, path) or label_fault,
     )
-
-
-def _marked_labels(marks: pd.DataFrame) -> list[dict[str, list[str]]]:
-    """Each row's labels, present and uncertain, from columns of marks; no rows without columns."""
-    if not len(marks.columns):
-        return []
-    written = marks.map(cells.written)
-    is_present = written.isin(cells.PRESENT_MARKS).to_numpy()  # [rows, labels]
-    is_uncertain = written.isin(cells.UNCERTAIN_MARKS).to_numpy()
-    rows_of_labels = []
-    for present, uncertain in zip(is_present, is_uncertain, strict=True):
-        labels = list(compress(marks, present))
-        doubted = list(compress(marks, uncertain))
-        rows_of_labels.append({"labels": labels, "uncertain": doubted})
-    return rows_of_labels
 
 
 def _labels(line: dict[str, Any], separator: str) -> tuple[list[str] | None, str]:
