@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import timm
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mimic_tree import write
+from PIL import Image
 from safetensors.torch import save_file
 from transformers import BertConfig, BertForMaskedLM
 
@@ -284,6 +286,45 @@ def test_a_rehearsal_of_a_release_in_the_official_layout(place, capsys):
     assert "by the plan of its rehearsal" in message and "Set CONFIRM=1" in message
     plan_file = plan.file_of("mimic")
     assert plan_file.stat().st_mode & 0o077 == 0  # as everything made from patients
+
+
+def _small_table(folder, sizes):
+    """A CSV of drawn pairs with as many of each split, each of another patient."""
+    drawn = prepare.select(config.load("demo", sizes=(60, 20, 20), cache_size=64)).kept
+    folder.mkdir()
+    table = []
+    for split, size in sizes.items():
+        for i in range(size):
+            name = f"{split}{i}.png"
+            pixels = np.full((64, 64), 40 + len(table), np.uint8)
+            pixels[8:40, 8:30] = 200 - i
+            Image.fromarray(pixels).save(folder / name)
+            report = drawn[len(table)]["report"]
+            row = {"image": name, "report": report, "patient_id": name, "split": split}
+            table.append(row)
+    file = folder / "pairs.csv"
+    pd.DataFrame(table).to_csv(file, index=False)
+    return file
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("sizes", [(12, 10, 2), (40, 12, 7)])
+def test_a_small_table_passes_the_whole_graph(place, sizes):
+    """Chance is told, K suits the pool, and nothing is decided that so few pairs cannot decide."""
+    sizes = dict(zip(("train", "validate", "test"), sizes, strict=True))
+    file = _small_table(place / "table", sizes)
+    changes = "image_size: 64, cache_size: 64, workers: 0, batch_size: 4, precision: no"
+    models = ("mcr-seed0", "dual-seed0")
+    said = rehearse.main(["table", "mcr dual", "0", str(file), "", changes])
+    assert said == 0, said
+    check_everything_is_drawn_and_marked(place / "home", "table", models)
+    folder = place / "home" / "results" / "rehearse-table"
+    for result in results.load(folder / "retrieval.json")["values"].values():
+        assert result["pool"] == sizes["test"]
+    for verdict in results.load(folder / "verdicts.json")["values"]:
+        assert verdict["no_loss"] is not True
+        assert verdict["verdict"] not in ("better", "worse")
+    assert "chance is" in (folder / "recall.tex").read_text()
 
 
 def check_what_the_plan_says_of_a_training_that_began(home, changes):

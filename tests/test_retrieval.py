@@ -466,6 +466,30 @@ def test_comparison_equals_a_plain_bootstrap_over_seeds_and_patients():
     assert result["detectable"] == pytest.approx(2.802 * deviation, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("n_patients", "reason"),
+    [
+        (1, "all pairs are of one patient, and fewer than 6 decide nothing"),
+        (5, "all pairs are of 5 patients, and fewer than 6 decide nothing"),
+        (6, "both have the same pairs within 10, and 6 patients exclude no loss"),
+        (149, "both have the same pairs within 10, and 149 patients exclude no loss"),
+        (150, None),
+    ],
+)
+def test_few_patients_who_show_no_difference_decide_nothing(n_patients, reason):
+    ranks = np.tile([1, 20], 150).reshape(1, 2, 150)
+    patients = np.arange(150) % n_patients
+    compared = retrieval.compare_ranks(ranks, ranks, patients)
+    assert compared.get("undecided") == reason
+    assert compared["no_loss"] is (True if reason is None else None)
+    assert compared["detectable"] == (0.02 if reason is None else None)
+
+
+def test_two_patients_who_agree_are_no_evidence():
+    found, missed = np.ones((1, 2, 2)), np.full((1, 2, 2), 2)
+    assert "2 patients" in retrieval.compare_ranks(found, missed, range(2), k=1)["undecided"]
+
+
 def test_comparison_knows_a_clear_win_a_clear_loss_and_no_difference():
     rng = np.random.default_rng(0)
     b = rng.integers(1, 40, size=(2, 2, 200))

@@ -290,8 +290,10 @@ def _corrected(word: str) -> str:
 def _has_heading_word(word: str) -> bool:
     """Whether `word`, in lower case, or a part of it ("finding(s)") is a word of our headings."""
     word = _corrected(word)
+    if word in HEADING_WORDS:
+        return True
     if word.isascii() and word.isalpha():
-        return word in HEADING_WORDS
+        return False
     return not HEADING_WORDS.isdisjoint(re.findall("[a-z]+", word))
 
 
@@ -429,13 +431,15 @@ def _inline_length(before: str, is_whole_report: bool, is_lower: bool) -> int:
 
 def _may_end_with_heading(words: list[str]) -> bool:
     """Whether any of the last words could be a heading's; quick, for texts full of colons."""
-    last_words = words[-MOST_WORDS:]
-    if not any(_has_heading_word(word.lower()) for word in last_words):
+    last_words = [word.lower() for word in words[-MOST_WORDS:]]
+    if not SINGLE_WORDS.isdisjoint(last_words):
+        return True
+    if not any(map(_has_heading_word, last_words)):
         return False
     for word in last_words:
         if not word.isalpha() and len(word) > 2:
             return True  # "finding(s)", "findings/impression"
-        if _corrected(word.lower()) in SINGLE_WORDS:
+        if _corrected(word) in SINGLE_WORDS:
             return True
     return False
 

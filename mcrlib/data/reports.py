@@ -321,9 +321,8 @@ def _is_running_text(words: str, rest: str, current: str) -> bool:
 
 def _listed_opening(line: str, current: str, starts_paragraph: bool) -> _Opening | None:
     """What a line opens that starts with one of our spellings, with or without a mark after it."""
-    first_word = line[:MOST_CHARACTERS].partition(" ")[0]
-    is_word = first_word.rstrip(":;-").isalpha()
-    if is_word and first_word.rstrip(":;-").lower() not in FIRST_WORDS:
+    first_word = line[:MOST_CHARACTERS].partition(" ")[0].rstrip(":;-")
+    if first_word.isalpha() and first_word.lower() not in FIRST_WORDS:
         return None
     match = KNOWN_HEADING.match(line)
     if not match:
@@ -342,21 +341,22 @@ def _unknown_opening(
 ) -> _Opening | None:
     """What a line opens whose first words look like a heading that nothing is known about."""
     words, _, rest = match.groups()
-    if section_of(words):
-        return None  # known, and no heading here
-    parts = words.split()
-    is_capital = words.isupper() or (starts_paragraph and words[0].isupper())
-    is_short = len(parts) <= (MOST_WORDS if words.isupper() else 4)
-    is_sentence = not SENTENCE_WORDS.isdisjoint(words.lower().split())
-    if not is_capital or not is_short or is_sentence or current in AFTER_IMPRESSION:
+    is_upper = words.isupper()
+    is_capital = is_upper or (starts_paragraph and words[0].isupper())
+    if not is_capital or current in AFTER_IMPRESSION:
+        return None
+    parts = words.lower().split()
+    is_short = len(parts) <= (MOST_WORDS if is_upper else 4)
+    is_sentence = not SENTENCE_WORDS.isdisjoint(parts)
+    if not is_short or is_sentence or section_of(words):  # a heading that we know is none here
         return None
     if current in MAIN:
         return _Opening(current, words, line)  # "LUNGS: clear" is a structured finding
-    if words.isupper() and STUDY_WORDS.search(words):
+    if is_upper and STUDY_WORDS.search(words):
         return _Opening("title", words, rest)  # "PORTABLE CHEST: ..."
     if ANATOMY.search(words):
         return _Opening("findings", words, line)
-    if words.isupper():
+    if is_upper:
         return _Opening(OTHER, words, rest)
     return None
 

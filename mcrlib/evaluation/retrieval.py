@@ -28,6 +28,10 @@ BLOCK = 2**20  # numbers computed at once: 4 MB of similarities fit in the proce
 BELOW_ANY_COSINE = -2.0
 REAL_NUMBERS = "biuf"  # NumPy's letters for truth values, whole numbers and floats
 INTERVAL = (0.025, 0.975)  # quantiles of the bootstrap draws: the 95 % interval
+# With n patients who all agree, a sign test has p = 2 ** (1 - n): below 0.05 from six on.
+FEWEST_PATIENTS = 6
+# What none of n patients shows is, at 95 %, true of 3 / n of all patients at most.
+RULE_OF_THREE = 3
 NO_LOSS_MARGIN = 0.02  # two points of Recall@K
 SIGNIFICANCE = 0.05
 Z_SCORES = 1.960 + 0.842  # two-sided 5 % and 80 % power
@@ -172,9 +176,10 @@ def compare_ranks(
     - `no_loss`: whether `low` is above minus two points;
     - `detectable`: the true difference that a two-sided test at 5 % finds with 80 % power.
 
-    If nothing can differ, because all ranks of both variants are within k (as in any pool of at
-    most k pairs) or none is, or because all pairs are of one patient, `no_loss` and `detectable`
-    are None and `undecided` says why.
+    Where nothing can be decided, `no_loss` and `detectable` are None and `undecided` says why: all
+    ranks of both variants are within k (as in any pool of at most k pairs) or none is, the pairs
+    are of fewer than six patients, or both have the same hits and the patients are too few to
+    exclude a loss of two points.
     """
     check_count(k, "k")
     check_count(draws, "draws")
@@ -199,9 +204,10 @@ def compare_ranks(
         "no_loss": low > -NO_LOSS_MARGIN,
         "detectable": float(Z_SCORES * samples.std()),
     }
-    undecided = _why_nothing_can_differ(is_hit_a, is_hit_b, k)
-    if patient_codes.max() == 0:
-        undecided = "all pairs are of one patient, so nothing can be resampled"
+    n_patients = 1 + int(patient_codes.max())
+    if (is_hit_a == is_hit_b).all():
+        comparison["detectable"] = RULE_OF_THREE / n_patients
+    undecided = _why_nothing_is_decided(is_hit_a, is_hit_b, k, n_patients)
     if undecided:
         comparison.update(no_loss=None, detectable=None, undecided=undecided)
     return comparison
@@ -215,7 +221,7 @@ def _two_sided_p(samples: Array) -> float:
     return float(min(1.0, p))
 
 
-def _why_nothing_can_differ(is_hit_a: Array, is_hit_b: Array, k: int) -> str:
+def _why_nothing_is_decided(is_hit_a: Array, is_hit_b: Array, k: int, n_patients: int) -> str:
     """Why these hits [seeds, 2, N] cannot tell two variants apart; "" if they can."""
     pool = is_hit_a.shape[2]
     if pool <= k:
@@ -224,6 +230,11 @@ def _why_nothing_can_differ(is_hit_a: Array, is_hit_b: Array, k: int) -> str:
         return f"all ranks of both are within {k}"
     if not is_hit_a.any() and not is_hit_b.any():
         return f"no rank of either is within {k}"
+    if n_patients < FEWEST_PATIENTS:
+        of_patients = "one patient" if n_patients == 1 else f"{n_patients} patients"
+        return f"all pairs are of {of_patients}, and fewer than {FEWEST_PATIENTS} decide nothing"
+    if (is_hit_a == is_hit_b).all() and RULE_OF_THREE / n_patients > NO_LOSS_MARGIN:
+        return f"both have the same pairs within {k}, and {n_patients} patients exclude no loss"
     return ""
 
 
@@ -260,8 +271,9 @@ def verdicts(
       comparisons is corrected among them by Holm's method;
     - `seeds`: how many seeds both variants have; the comparison uses only these. If it is 0, the
       record has no further fields;
-    - `verdict`: `better` or `worse` if `p` is below 0.05, otherwise `open`. If nothing can differ,
-      it is `none: ` with the reason, and the comparison does not count in Holm's correction.
+    - `verdict`: `better` or `worse` if `p` is below 0.05, otherwise `open`. If nothing can be
+      decided, it is `none: ` with the reason, and the comparison does not count in Holm's
+      correction.
 
     Raises ValueError if there are no ranks.
     """
