@@ -1,6 +1,7 @@
 """Encoders and tokenizer: pretrained from the hub or a folder, or small ones from scratch."""
 
 import contextlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mcrlib import weight_files
 from mcrlib.config import Config
 
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+MOST_REPORTS = 50_000  # that a vocabulary is learned from
 _ATTENTION_DROPOUT = 0.0  # any other value rules out the fused attention kernels
 
 
@@ -146,7 +148,11 @@ def _pretrained_tokenizer(config: Config) -> BertTokenizer:
 
 
 def _train_tokenizer(reports: Sequence[str], vocabulary: int) -> BertTokenizer:
-    """A lower-case WordPiece tokenizer with `vocabulary` words; the same reports give the same."""
+    """A lower-case WordPiece tokenizer with `vocabulary` words; the same reports give the same.
+
+    Of more than `MOST_REPORTS`, every second, third and so on is read: words that it would lack are
+    so rare that they are written in parts anyway.
+    """
     letters = set()
     for report in reports:
         letters.update(report.lower())
@@ -156,9 +162,10 @@ def _train_tokenizer(reports: Sequence[str], vocabulary: int) -> BertTokenizer:
     for letter in sorted(letters):
         if letter.isalnum():
             letters_inside_words.append(f"##{letter}")
+    step = max(math.ceil(len(reports) / MOST_REPORTS), 1)
     trained = BertWordPieceTokenizer(lowercase=True)
     trained.train_from_iterator(
-        reports,
+        reports[::step],
         vocab_size=vocabulary,
         min_frequency=2,
         show_progress=False,

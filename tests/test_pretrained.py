@@ -239,3 +239,14 @@ def test_the_trained_tokenizer_is_the_same_every_time(settings):
     first = pretrained.load_tokenizer(settings, reports).get_vocab()
     second = pretrained.load_tokenizer(settings, reports).get_vocab()
     assert json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
+
+
+def test_a_vocabulary_is_learned_from_reports_of_the_whole_split(settings, monkeypatch):
+    reports = ["no pleural effusion", "the heart is mildly enlarged", "lungs are clear"] * 9
+    others = ["skipped", "each second one"] * 20
+    mixed = [text for pair in zip(reports, others, strict=False) for text in pair]
+    monkeypatch.setattr(pretrained, "MOST_REPORTS", len(mixed) // 2)
+    learned = pretrained.load_tokenizer(settings, mixed).get_vocab()
+    monkeypatch.setattr(pretrained, "MOST_REPORTS", 10_000)
+    words = pretrained.load_tokenizer(settings, mixed[::2]).get_vocab()
+    assert {word for word in words if len(word) > 3} == {word for word in learned if len(word) > 3}
