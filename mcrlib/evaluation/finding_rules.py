@@ -46,6 +46,7 @@ QUALITY = "qualities"
 FORWARD = "forward triggers"
 BACKWARD = "backward triggers"
 BACKWARD_NEAREST = "backward triggers, nearest finding"
+EITHER_SIDE = "triggers on either side"
 EXCLUSION = "exclusion"
 CURRENT = "current"
 PSEUDO = "pseudo-triggers"
@@ -103,6 +104,18 @@ _ALTERNATIVES = {"or", "nor"}
 # Without endings: what begins a statement after a list of what is not there.
 _SMALL = {"small", "tiny", "trace", "minim", "mild"}
 _PLACE_OR_SIZE = _SMALL | {"left", "right", "bilater", "bibasilar", "biapic", "new"}
+# Without endings: how a finding that is there has changed.
+_COURSE = {
+    "stabl", "unchang", "unalter", "persist", "improv", "worsen", "wors", "chron", "again",
+    "increas", "decreas", "remain", "residu", "larger", "smaller", "ongo",
+    "continu", "similar", "resolving", "redemonstr",
+}  # fmt: skip
+_SMALL_OR_COURSE = _SMALL | _COURSE
+_PLACE_SIZE_OR_COURSE = _PLACE_OR_SIZE | _COURSE
+_PARTS = {"upper", "middl", "lower", "lobe", "lung", "basilar", "interstiti", "pleur"}
+_BEFORE_FINDING = _PLACE_OR_SIZE | _COURSE | _PARTS | {"appearanc", "of", "the"}
+_STATEMENT_JOINTS = {",", "and"}
+_JOINTS = {",", "and"}
 _JOINTS = {",", ";", ".", "and", "or", "nor", "/", "with", "but", "may", "might", "could"}
 
 # Endings to cut off, so that "atelectasis", "atelectases" and "atelectatic" become one word. The
@@ -127,8 +140,11 @@ _ENDING = re.compile(
     re.VERBOSE,
 )
 # Their endings matter: what is resolving is still there, what was ruled out is not, "likely" is not
-# "like"; and "could" and "should" have none.
-_WHOLE_WORDS = {"resolving", "ruled", "rules", "excluded", "excludes", "could", "should", "likely"}
+# "like", "following" is not "follow-up"; and "could" and "should" have none.
+_WHOLE_WORDS = {
+    "resolving", "cleared", "following", "ruled", "rules", "excluded", "excludes", "could",
+    "should", "likely",
+}  # fmt: skip
 
 # A word, also with "n't"; a number; points or underscores in a row; any other mark.
 _TOKEN = re.compile(r"[^\W\d_]+(?:(?<=[nN])['\u2019][tT]\b)?|\d+(?:[.,]\d+)*|\.+|_+|\S")
@@ -385,6 +401,8 @@ def resolve_organs(clause: list[Phrase], words: list[str]) -> list[Phrase]:
         if kind == ORGAN:
             statement = _quality_before_organ(quality, phrase)
             if statement:
+                if _stands_alone(quality, phrase, words):
+                    resolved.append(Phrase(Entry(SCOPE_END, ""), quality.start, quality.start))
                 resolved.append(statement)
                 quality = quality._replace(end=phrase.end)  # "normal heart and mediastinum"
             else:
@@ -416,6 +434,18 @@ def _quality_before_organ(quality: Phrase | None, organ: Phrase) -> Phrase | Non
     if entry is None:
         return None
     return Phrase(entry, quality.start, organ.end)
+
+
+def _stands_alone(quality: Phrase, organ: Phrase, words: list[str]) -> bool:
+    """Whether "clear lungs" begins a statement after a negation: "no effusion, clear lungs", "no
+    effusion and normal heart"; "no effusion, enlarged heart or mass" is one list.
+    """
+    if quality.start == 0:
+        return False
+    joint = words[quality.start - 1]
+    if quality.entry.name in _NORMAL_QUALITIES:
+        return joint in (",", "and", "with")
+    return joint == "," and _ALTERNATIVES.isdisjoint(words[organ.end :])
 
 
 def _quality_after_organs(organs: list[Phrase], quality: Phrase, words: list[str]) -> list[Phrase]:
@@ -461,10 +491,14 @@ def apply_scope(clause: list[Phrase], words: list[str]) -> list[Assertion]:
         elif kind == FORWARD:
             # Only after a comma may a later trigger end a negation: "no evidence of possible
             # pneumonia" is absent, "no effusion, possible pneumonia" is not.
-            if scope != ABSENT or _follows_comma(phrase, words):
+            is_past = phrase.entry.name == HISTORY and _follows_finding(phrase, assertions, words)
+            if scope != ABSENT or _follows_comma(phrase, words) or is_past:
                 scope = phrase.entry.name
                 scope_start = phrase.end
-        elif kind in _BACKWARD:
+        elif kind == EITHER_SIDE and _describes_next(phrase, clause, words):
+            scope = phrase.entry.name
+            scope_start = phrase.end
+        elif kind in _BACKWARD or kind == EITHER_SIDE:
             _apply_backward(phrase, assertions, words)
         elif phrase.entry.claims:
             if scope != PRESENT and _starts_own_clause(phrase, words):
@@ -476,6 +510,23 @@ def apply_scope(clause: list[Phrase], words: list[str]) -> list[Assertion]:
                 status = _status_in_scope(claim, scope, is_current)
                 assertions.append(Assertion(claim.finding, status, span))
     return [assertion for assertion in assertions if _is_mention(assertion)]
+
+
+def _describes_next(trigger: Phrase, clause: list[Phrase], words: list[str]) -> bool:
+    """Whether a trigger belongs to the finding after it, "resolved left effusion", and not to one
+    before it, "edema resolved and effusion is small".
+    """
+    for phrase in clause:
+        if phrase.end > trigger.end and phrase.entry.claims:
+            return _JOINTS.isdisjoint(words[trigger.end : phrase.start])
+    return False
+
+
+def _follows_finding(trigger: Phrase, assertions: list[Assertion], words: list[str]) -> bool:
+    """Whether the past begins after a statement: "no pneumothorax status post chest tube", unlike
+    "no history of pneumonia" and "no effusion or prior fracture".
+    """
+    return bool(assertions) and words[trigger.start - 1] not in _ALTERNATIVES
 
 
 def _apply_backward(trigger: Phrase, assertions: list[Assertion], words: list[str]) -> None:
@@ -513,7 +564,7 @@ def _is_separate(assertion: Assertion, is_nearest: bool, words: list[str], stop:
     is not seen". "Effusion, edema, or mass is not seen" is one list.
     """
     between = words[assertion.span.end : stop]
-    if "with" in between or not _VERBS.isdisjoint(between):
+    if "with" in between or not _VERBS.isdisjoint(between) or not _COURSE.isdisjoint(between):
         return True
     if is_nearest or not _ALTERNATIVES.isdisjoint(between):
         return False
@@ -523,27 +574,38 @@ def _is_separate(assertion: Assertion, is_nearest: bool, words: list[str], stop:
 
 
 def _starts_own_clause(phrase: Phrase, words: list[str]) -> bool:
-    """Whether a comma precedes and a verb follows: "no effusion, pneumothorax is small"."""
-    if not _follows_comma(phrase, words):
+    """Whether a comma precedes and a verb follows: "no effusion, pneumothorax is small"; or "and"
+    precedes and a course follows: "no effusion and edema has improved", unlike "no effusion and
+    edema is seen".
+    """
+    joint = words[phrase.start - 1] if phrase.start else ""
+    if joint not in _STATEMENT_JOINTS:
         return False
-    return phrase.end < len(words) and words[phrase.end] in _VERBS
+    following = phrase.end
+    if joint == "," and following < len(words) and words[following] in _VERBS:
+        return True
+    while following < len(words) and words[following] in _VERB_PHRASE:
+        following += 1
+    return following < len(words) and words[following] in _COURSE
 
 
 def _leaves_negation(phrase: Phrase, words: list[str], scope_start: int) -> bool:
     """Whether a statement of its own begins with the phrase, although words[scope_start:] are
-    negated: "no edema and small effusion", "no edema, left effusion", "no edema or mass, effusion".
-    "No edema, left effusion or mass" is one list.
+    negated: "no edema and small effusion", "no edema with stable effusion", "no edema, left
+    effusion", "no edema or mass, effusion". "No edema, left effusion or mass" is one list.
     """
     start = phrase.start
-    while start > scope_start and words[start - 1] in _PLACE_OR_SIZE:
+    while start > scope_start and words[start - 1] in _BEFORE_FINDING:
         start -= 1
     joint = words[start - 1]
     modifiers = words[start : phrase.start]
-    if joint == "and":
-        return not _SMALL.isdisjoint(modifiers)
+    if joint in ("and", "with"):
+        return not _SMALL_OR_COURSE.isdisjoint(modifiers)
     if joint != "," or not _ALTERNATIVES.isdisjoint(words[phrase.end :]):
         return False
-    return bool(modifiers) or not _ALTERNATIVES.isdisjoint(words[scope_start:start])
+    if not _PLACE_SIZE_OR_COURSE.isdisjoint(modifiers):
+        return True
+    return not _ALTERNATIVES.isdisjoint(words[scope_start:start])
 
 
 def _follows_comma(phrase: Phrase, words: list[str]) -> bool:
