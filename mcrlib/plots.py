@@ -416,8 +416,6 @@ def _curve_handles(look: Mapping[str, Mapping]) -> list[Line2D]:
     handles = []
     for name in [*methods, *bounds]:
         label = one_line(name, LONGEST_NAME)
-        if name == "ceiling":
-            label = "ceiling (a lower bound)"
         handles.append(Line2D([], [], label=label, **look[name]))
     for direction, line_style in LINES.items():
         label = tables.DIRECTION_LABELS[direction]

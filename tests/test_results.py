@@ -482,6 +482,7 @@ def test_numbers_that_rest_on_the_findings_rules_record_them(prepared, tmp_path,
     folder = tmp_path / "results/smoke"
     results.save_embeddings(folder / "mcr-seed0/embeddings-test.npz", image, report, ids)
     inputs = results.input_hashes("smoke") | {"depth": "10", "nearest": "50"}
+    inputs["ceiling"] = "own report first"
     results.save(folder / "text_metrics.json", [], inputs=inputs)  # current: needs no Java
 
     for digest in ("the rules as they were", "other rules"):

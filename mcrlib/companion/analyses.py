@@ -244,7 +244,8 @@ class TextMetrics:
 def score_texts(run: str, depth: int = 10, nearest: int = 50, processes: int = 0) -> TextMetrics:
     """BLEU, METEOR, ROUGE-L and CIDEr of the first `depth` hits, and findings of the first.
 
-    Random retrieval (`floor`) and the best of the `nearest` other reports (`ceiling`) are added.
+    Random retrieval (`floor`) is added, and a `ceiling`: the own report first, then the best of the
+    `nearest` other reports and of all hits.
     METEOR runs in `processes` Java processes; 0 stands for one per core, if the memory suffices.
     """
     from mcrlib.evaluation import findings
@@ -254,7 +255,8 @@ def score_texts(run: str, depth: int = 10, nearest: int = 50, processes: int = 0
     agreement_file = folder / "agreement.json"
     inputs = results.input_hashes(run) | {"depth": str(depth), "nearest": str(nearest)}
     agreement_inputs = inputs | {"findings": findings.rules_digest()}
-    has_curves = results.is_current(curves_file, inputs)
+    curves_inputs = inputs | {"ceiling": "own report first"}  # it once left that out
+    has_curves = results.is_current(curves_file, curves_inputs)
     has_agreement = results.is_current(agreement_file, agreement_inputs)
     if not has_curves or not has_agreement:
         from mcrlib.evaluation import text_metrics
@@ -268,7 +270,7 @@ def score_texts(run: str, depth: int = 10, nearest: int = 50, processes: int = 0
         if not has_curves:
             records = text_metrics.curves(texts, hits, nearest=nearest, processes=processes)
             seconds = round(time.perf_counter() - started)
-            results.save(curves_file, records, inputs=inputs, **about, seconds=seconds)
+            results.save(curves_file, records, inputs=curves_inputs, **about, seconds=seconds)
         if not has_agreement:
             agreement = _agreement(texts, hits)
             results.save(agreement_file, agreement, inputs=agreement_inputs, **about)

@@ -230,8 +230,8 @@ _SPREAD = (
     "the standard deviation."
 )
 _BOUNDS = (
-    "Floor: random retrieval; ceiling: the best of the most similar other reports, a lower bound "
-    "of what is possible."
+    "Floor: random retrieval; ceiling: the query's own report first, then the best others by the "
+    "metric, among the most similar reports and all models' hits."
 )
 _TIMES = "Ratios are to dual without recomputation; time is forward and backward."
 
@@ -311,10 +311,10 @@ def _few_texts(metrics: TextMetrics) -> str:
     sentences = ""
     pool = metrics.curves.provenance["pool"]
     if pool == 1:
-        sentences += " In a pool of 1 every hit is right, and there is no ceiling."
+        sentences += " In a pool of 1 every hit is right."
     elif pool <= DEPTH:
         others = "one other report" if pool == 2 else f"{pool - 1} other reports"
-        sentences += f" This pool leaves the ceiling only {others}."
+        sentences += f" Besides the own report, this pool has only {others}."
     cider = [point["mean"] for point in metrics.curves.values if point["metric"] == "CIDEr"]
     if not any(cider):
         sentences += " CIDEr is 0 throughout: it counts only words that not every report has."

@@ -73,9 +73,11 @@ def curves(
     texts [N] are the pool's raw reports. hits[variant][direction] [N, K] are the pairs at ranks 1
     to K for each query, as indices of the pool. In both directions the hit's report is the
     hypothesis and the query's report the reference. CIDEr's document frequencies come from the
-    pool. A variant "ceiling" is added, a lower bound of what a perfect retrieval could reach: it
-    retrieves the `nearest` other reports by CIDEr, sorted by each metric, best first; nearest=0
-    leaves it out.
+    pool. A variant "ceiling" is added, which no other is above: the query's own report first, then
+    the best others by each metric. It chooses them from the `nearest` other reports by CIDEr and
+    from all hits given, so that a large pool costs no more; nearest=0 leaves it out. BLEU and
+    METEOR score all k-th hits as one corpus, and another order can then score higher, in a pool
+    that is hardly larger than K; there the ceiling is the highest of the curves.
 
     Returns records {"variant", "direction", "metric", "k", "mean", "best"}. `mean` at K is the mean
     over k <= K of the corpus score of all k-th hits. `best` at K is the mean over queries of the
@@ -86,28 +88,34 @@ def curves(
     metrics = _checked_metrics(metrics, processes)
     rankings = _checked_rankings(hits, len(texts))
     depth = max(ranking.shape[1] for ranking in rankings.values())
+    directions = dict.fromkeys(direction for _, direction in rankings)
     _start_early(metrics)
     reports = _Reports(texts, documents=len(texts))
-    if nearest and len(texts) > 1:
-        nearest_others = _nearest(reports, nearest)
-        for _, direction in list(rankings):
-            rankings["ceiling", direction] = nearest_others
+    candidates = {}
+    if nearest:
+        candidates["ceiling"] = _ceiling_candidates(reports, rankings, nearest)
 
-    hypothesis = reports.text_index[np.hstack([*rankings.values()])]
+    columns = {**rankings, **candidates}
+    hypothesis = reports.text_index[np.hstack([*columns.values()])]
     reference = reports.text_index[:, None]
     pairs = _pair_statistics(reports, hypothesis, reference, metrics, processes)
-    widths = [ranking.shape[1] for ranking in rankings.values()]
-    rows_of_rankings = np.split(pairs.rows, np.cumsum(widths)[:-1], axis=1)
+    rows = _apart(pairs.rows, columns)
 
     records = []
     for metric in metrics:
         statistics = pairs.by_metric[metric]
         alone = _score(metric, statistics)  # [P] the score of each pair alone
-        for ranking, rows in zip(rankings, rows_of_rankings, strict=True):
+        of_models = []
+        for ranking in rankings:
             variant, direction = ranking
-            if variant == "ceiling":
-                rows = _best_first(rows, alone)[:, :depth]
-            records += _curve(variant, direction, metric, statistics[rows], alone[rows])
+            of_models += _curve(variant, direction, metric, statistics, alone, rows[ranking])
+        records += of_models
+        if nearest:
+            best = _own_first(candidates["ceiling"], alone[rows["ceiling"]], depth)
+            best_rows = np.take_along_axis(rows["ceiling"], best, axis=1)
+            for direction in directions:
+                ceiling = _curve("ceiling", direction, metric, statistics, alone, best_rows)
+                records += _above_all(ceiling, of_models)
     return records
 
 
@@ -142,20 +150,66 @@ def _checked_rankings(hits: Mapping, n: int) -> dict[tuple[str, str], Array]:
     return rankings
 
 
-def _best_first(rows: Array, alone: Array) -> Array:
-    """Each query's rows [N, K] of the statistics, sorted by the score of the pair alone."""
-    by_score = np.argsort(-alone[rows], axis=1, kind="stable")
-    return np.take_along_axis(rows, by_score, axis=1)
+def _apart(stacked: Array, columns: Mapping) -> dict:
+    """The parts of an array whose columns are those of several arrays side by side, by name."""
+    parts = {}
+    start = 0
+    for name, column in columns.items():
+        end = start + column.shape[1]
+        parts[name] = stacked[:, start:end]
+        start = end
+    return parts
+
+
+def _ceiling_candidates(reports: "_Reports", rankings: Mapping, nearest: int) -> Array:
+    """What the ceiling may retrieve for each query: [N, C] indices of the pool, or -1 for none.
+
+    The query's own report comes first, then each of the others once.
+    """
+    own = np.arange(len(reports.text_index))[:, None]
+    others = [_nearest(reports, nearest), *rankings.values()]
+    ascending = np.sort(np.hstack(others), axis=1)
+    is_repeated = np.diff(ascending, axis=1, prepend=-1) == 0
+    is_none = is_repeated | (ascending == own)
+    return np.hstack([own, np.where(is_none, -1, ascending)])
+
+
+def _own_first(candidates: Array, alone: Array, depth: int) -> Array:
+    """Columns [N, K] of the candidates [N, C]: the first, then the best of the others.
+
+    alone [N, C] is the score of each candidate alone. K is `depth`, or less if a query has fewer.
+    """
+    is_there = candidates >= 0
+    others = np.where(is_there, alone, -np.inf)
+    others[:, 0] = np.inf
+    best_first = np.argsort(-others, axis=1, kind="stable")
+    fewest = is_there.sum(axis=1).min()
+    return best_first[:, : min(depth, fewest)]
+
+
+def _above_all(ceiling: list[dict], curves: list[dict]) -> list[dict]:
+    """The ceiling's records, raised where a curve of the same direction is higher."""
+    raised = []
+    for record in ceiling:
+        place = (record["direction"], record["k"])
+        others = [other for other in curves if (other["direction"], other["k"]) == place]
+        highest = {}
+        for value in ("mean", "best"):
+            highest[value] = max(other[value] for other in [record, *others])
+        raised.append(record | highest)
+    return raised
 
 
 def _curve(
-    variant: str, direction: str, metric: str, statistics: Array, alone: Array
+    variant: str, direction: str, metric: str, statistics: Array, alone: Array, rows: Array
 ) -> list[dict]:
-    """The records for K = 1, 2, ... from each hit's statistics [N, K, F] and score alone [N, K]."""
-    corpus = _score(metric, statistics.sum(axis=0))  # [K] the score of all k-th hits together
+    """The records for K = 1, 2, ... of hits whose pairs are these rows [N, K] of the statistics
+    [P, F] and of the scores alone [P]."""
+    of_hits = statistics[rows]
+    corpus = _score(metric, of_hits.sum(axis=0))  # [K] the score of all k-th hits together
     ks = np.arange(1, len(corpus) + 1)
     mean = corpus.cumsum() / ks
-    best_so_far = np.maximum.accumulate(alone, axis=1)  # [N, K]
+    best_so_far = np.maximum.accumulate(alone[rows], axis=1)  # [N, K]
     best = best_so_far.mean(axis=0)
     records = []
     for k in ks.tolist():
