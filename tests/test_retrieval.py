@@ -521,7 +521,7 @@ def test_any_measure_with_a_value_a_pair_is_compared_and_pairs_without_one_are_l
     b[:, 90:] = np.nan
     assert retrieval.compare_values(a, b, range(100)) == whole
     assert whole["difference"] == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="missing .* for the same pairs in both"):
+    with pytest.raises(ValueError, match=r"missing .* for the same pairs in both"):
         retrieval.compare_values(a, np.ones((2, 100)), range(100))
     with pytest.raises(ValueError, match=r"values must be \[seeds, N\]"):
         retrieval.compare_values(a, b[:1], range(100))

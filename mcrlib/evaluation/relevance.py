@@ -30,6 +30,7 @@ RSUM = "RSUM"
 NDCG = f"nDCG@{DEPTH}"
 NDCG_WITHOUT_PARTNER = f"{NDCG}_without_partner"
 WITH_FINDING = "_with_finding"  # ends a measure over the queries that have one; the pool is whole
+RISK = "risk"  # of a wrong answer, if every query is answered
 AURC = "AURC"
 MATCH_BY_MARGIN = "match_AUROC_by_margin"
 MATCH_BY_SCORE = "match_AUROC_by_score"
@@ -152,7 +153,8 @@ def bounds(
     result = {}
     for name, bound in ((CHANCE, chance(pool)), (ORACLE, oracle(pool))):
         own_ndcg = _ndcg([bound], pool)
-        one_way = resampling.blocks(own_ndcg | {AURC: mean_of(bound.risk)})
+        risk = mean_of(bound.risk)  # whatever the coverage, since nothing tells queries apart
+        one_way = resampling.blocks(own_ndcg | {RISK: risk, AURC: risk})
         both = resampling.blocks(_rsum(bound.recall_sum, pool) | own_ndcg)
         result[name] = dict.fromkeys(retrieval.DIRECTIONS, one_way) | {BOTH: both}
     return result
@@ -282,6 +284,7 @@ def _one_way(answers: Answers, pool: AttributePool, resampling: Resampling) -> d
     """The measures of one direction."""
     order = answering.answering_order(answers.is_wrong, answers.margin)
     measures = _ndcg([answers], pool)
+    measures[RISK] = mean_of(answers.is_wrong.double())
     measures[AURC] = Statistic(partial(answering.risk_areas, answers.is_wrong, order), left_out=0)
     left_out = int(answers.margin_without_match.isnan().sum())
     by_margin = partial(answering.match_aurocs, answers.margin, answers.margin_without_match)
