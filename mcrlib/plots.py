@@ -594,14 +594,15 @@ def risk_by_coverage(measured: Mapping[str, Mapping]) -> Figure:
     """
     curves = {}
     for name, result in measured.items():
-        if "risk_by_coverage" in result.get("image_to_report", {}):
+        first_direction = result.get("image_to_report", {})
+        if "coverage" in first_direction.get("AURC", {}):
             curves[name] = result
     look = looks(curves)
     figure = Figure((COLUMN, 6.5 / CM_PER_INCH), layout="constrained")
     panels = figure.subplots(1, len(LINES), sharex=True, sharey=True)
     for axes, direction in zip(panels, LINES, strict=True):
         for name, result in curves.items():
-            curve = result[direction]["risk_by_coverage"]
+            curve = result[direction]["AURC"]
             coverage = 100 * np.array(curve["coverage"])
             risk = 100 * np.array(curve["risk"])
             label = one_line(name, LONGEST_NAME)

@@ -242,13 +242,13 @@ def finding_errors(measured: Mapping[str, Mapping], pool: int) -> pd.DataFrame:
     queries = {}
     for name, result in measured.items():
         one_way = [result.get(direction, {}) for direction in DIRECTION_LABELS]
-        if not all("by_finding" in measures for measures in one_way):
-            continue
-        by_finding = [measures["by_finding"] for measures in one_way]
         for error, label in FIRST_HIT.items():
-            columns[label, name] = _mean_percent(by_finding, error)
-        for finding, errors in by_finding[0].items():
-            queries[finding] = pool - errors["omitted"]["left_out"]
+            if all(error in measures for measures in one_way):
+                by_finding = [measures[error]["by_finding"] for measures in one_way]
+                columns[label, name] = _mean_percent(by_finding)
+        if "omitted" in one_way[0]:
+            for finding, block in one_way[0]["omitted"]["by_finding"].items():
+                queries[finding] = pool - block["left_out"]
     table = pd.DataFrame(columns)
     table.columns = pd.MultiIndex.from_tuples(columns, names=["error", "model"])
     rarest_last = sorted(queries, key=lambda finding: (-queries[finding], finding))
@@ -256,11 +256,11 @@ def finding_errors(measured: Mapping[str, Mapping], pool: int) -> pd.DataFrame:
     return table.rename(index={finding: f"{finding} ({queries[finding]})" for finding in queries})
 
 
-def _mean_percent(by_finding: list[Mapping[str, Mapping]], error: str) -> pd.Series:
+def _mean_percent(by_finding: list[Mapping[str, Mapping]]) -> pd.Series:
     """Mean over directions of the values of one error, in %, by finding."""
     shares = []
-    for findings in by_finding:
-        values = {finding: errors[error]["value"] for finding, errors in findings.items()}
+    for blocks in by_finding:
+        values = {finding: block["value"] for finding, block in blocks.items()}
         shares.append(pd.Series(values, dtype=float))
     return 100 * pd.concat(shares, axis=1).mean(axis=1)
 

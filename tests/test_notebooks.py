@@ -133,6 +133,21 @@ def test_relevance_is_current_until_an_embedding_or_a_rule_changes(place, monkey
     assert results.load(file)["provenance"]["inputs"]["findings"] == "other rules"
 
 
+def test_attributes_of_real_pairs_are_read_from_their_reports(place, monkeypatch):
+    place("mcr-seed0", 0)
+    execute("11_relevance", draws=20)
+    drawn = results.load(place.results / "relevance.json")
+    assert drawn["provenance"]["attributes"] == "the data set's"
+    monkeypatch.setattr(config, "DRAWN_SOURCES", ())
+    (place.results / "relevance.json").unlink()
+    execute("11_relevance", draws=20)
+    read = results.load(place.results / "relevance.json")
+    assert read["provenance"]["attributes"] == "read by mcrlib.evaluation.findings"
+    rsum = [record["values"]["mcr"]["both"]["RSUM"] for record in (drawn, read)]
+    assert rsum[0] == rsum[1]  # needs no attributes
+    assert read["values"]["mcr"]["both"]["nDCG@10"] != drawn["values"]["mcr"]["both"]["nDCG@10"]
+
+
 def test_a_pool_without_findings_is_drawn_without_errors(place, monkeypatch):
     place("mcr-seed0", 0)
     monkeypatch.setattr(attributes, "of_labels", lambda labels: frozenset())

@@ -106,11 +106,13 @@ def measured(models: list[str]) -> dict:
     """As `seeds.over_seeds` gives the measures of `relevance.evaluate`; chance has no curve."""
     block = {"value": 0.25, "low": 0.2, "high": 0.3, "left_out": 3}
     undefined = {"value": None, "low": None, "high": None, "left_out": 10}
-    errors = {**dict.fromkeys(tables.FIRST_HIT, block), "wrong_zone": undefined}
-    one_way = {"by_finding": {"Edema": errors, "Enlarged Cardiomediastinum": errors}}
-    one_way["risk_by_coverage"] = {"coverage": [0.5, 1.0], "risk": [0.0, 0.25]}
+    findings = ("Edema", "Enlarged Cardiomediastinum")
+    error = block | {"by_finding": dict.fromkeys(findings, block)}
+    one_way = dict.fromkeys(tables.FIRST_HIT, error)
+    one_way["wrong_zone"] = undefined | {"by_finding": dict.fromkeys(findings, undefined)}
+    one_way["AURC"] = block | {"coverage": [0.5, 1.0], "risk": [0.0, 0.25]}
     result = dict.fromkeys(tables.DIRECTION_LABELS, one_way) | {"seeds": 1}
-    chance = {direction: {"risk": block} for direction in tables.DIRECTION_LABELS}
+    chance = {direction: {"AURC": block} for direction in tables.DIRECTION_LABELS}
     return dict.fromkeys(models, result) | {"chance": chance}
 
 

@@ -297,13 +297,15 @@ def test_every_measure_is_a_block_within_its_interval(evaluated):
     for directions in found.values():
         assert set(directions) == {*DIRECTIONS, "both"}
         for measures in directions.values():
-            for name, block in measures.items():
-                if name not in ("by_finding", "risk_by_coverage"):
-                    assert block["low"] - 1e-9 <= block["value"] <= block["high"] + 1e-9
-                    assert set(block) == {"value", "low", "high", "left_out"}
+            for block in measures.values():
+                assert block["low"] - 1e-9 <= block["value"] <= block["high"] + 1e-9
+                assert {"value", "low", "high", "left_out"} <= set(block)
     one_way = found["model"]["image_to_report"]
-    assert set(one_way["by_finding"]) == {"Nodule", "Edema", "Cardiomegaly"}
-    assert one_way["risk_by_coverage"]["coverage"][-1] == 1
+    for error in first_hit.ERRORS:
+        assert set(one_way[error]["by_finding"]) == {"Nodule", "Edema", "Cardiomegaly"}
+    curve = one_way["AURC"]
+    assert curve["coverage"][-1] == 1 and len(curve["coverage"]) == len(curve["risk"])
+    assert curve["risk"][-1] == pytest.approx(one_way["risk"]["value"])
     assert found["chance"]["both"]["nDCG@10"]["value"] < found["oracle"]["both"]["nDCG@10"]["value"]
     assert found["oracle"]["both"]["nDCG@10"]["value"] == pytest.approx(1)
 
@@ -336,7 +338,7 @@ def test_small_and_plain_pools_have_defined_measures():
     assert found["both"]["RSUM_with_finding"]["value"] is None
     assert found["image_to_report"]["AURC"]["value"] == 0
     assert found["image_to_report"]["match_AUROC_by_score"]["value"] is None
-    assert found["image_to_report"]["by_finding"] == {}
+    assert found["image_to_report"]["omitted"]["by_finding"] == {}
     assert found["image_to_report"]["omitted"]["value"] == 0
     json.dumps(
         [one, found, relevance.bounds(normal), relevance.bounds(normal[:1])], allow_nan=False

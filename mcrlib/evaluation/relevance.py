@@ -7,7 +7,9 @@
 
 Each measure is a block {"value", "low", "high", "left_out"}: `low` and `high` bound the 95 %
 interval from resampling patients, the pool staying whole; `left_out` counts the queries for which
-the measure is not defined. If that is all of them, the three numbers are None.
+the measure is not defined. If that is all of them, the three numbers are None. The block of a class
+of errors also has `by_finding`, a block for each finding; that of AURC has the curve, as two lists
+`coverage` and `risk`.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -35,7 +37,6 @@ AURC = "AURC"
 MATCH_BY_MARGIN = "match_AUROC_by_margin"
 MATCH_BY_SCORE = "match_AUROC_by_score"
 BY_FINDING = "by_finding"
-CURVE = "risk_by_coverage"
 CURVE_POINTS = 50  # the risk is saved after each fiftieth of the queries
 CHANCE = "chance"
 ORACLE = "oracle"
@@ -112,9 +113,8 @@ def evaluate(
 
     image and report [N, E]: row i of both is pair i. attributes [N], of `attributes.of_labels` or
     `of_text`; without them only RSUM on all pairs is there. patients [N] are resampled; without
-    them, each pair is its own patient. A direction also has `by_finding`: finding -> class of
-    error -> block, and `risk_by_coverage`: two lists. The matrix of similarities is never held.
-    Raises ValueError as `retrieval.evaluate` does.
+    them, each pair is its own patient. The matrix of similarities is never held. Raises ValueError
+    as `retrieval.evaluate` does.
     """
     retrieval.check_numbers(KS, draws, seed)
     image, report = retrieval.unit_pairs(image, report)
@@ -294,24 +294,25 @@ def _one_way(answers: Answers, pool: AttributePool, resampling: Resampling) -> d
     overall, by_finding = _errors(answers.first, pool)
     blocks = resampling.blocks(measures | overall | by_finding)
     result = {name: blocks[name] for name in measures | overall}
-    result[BY_FINDING] = {}
-    for finding, error in by_finding:
-        result[BY_FINDING].setdefault(finding, {})[error] = blocks[finding, error]
-    result[CURVE] = _curve(answers.is_wrong, order)
+    for error in overall:
+        result[error][BY_FINDING] = {}
+    for error, finding in by_finding:
+        result[error][BY_FINDING][finding] = blocks[error, finding]
+    result[AURC].update(_curve(answers.is_wrong, order))
     return result
 
 
 def _errors(
     first: Tensor, pool: AttributePool
 ) -> tuple[dict[str, Share], dict[tuple[str, str], Share]]:
-    """Shares of first hits with an error, by class, and by finding and class."""
+    """Shares of first hits with an error, by class, and by class and finding."""
     overall = {}
     by_finding = {}
     for name, error in first_hit.errors(pool, first).items():
         overall[name] = mean_of(error.is_made.any(1).double())
         for column, finding in enumerate(first_hit.finding_names(pool)):
             is_made = error.is_made[:, column].double()
-            by_finding[finding, name] = mean_of(is_made, error.can_be_made[:, column])
+            by_finding[name, finding] = mean_of(is_made, error.can_be_made[:, column])
     return overall, by_finding
 
 
