@@ -74,10 +74,9 @@ def curves(
     to K for each query, as indices of the pool. In both directions the hit's report is the
     hypothesis and the query's report the reference. CIDEr's document frequencies come from the
     pool. A variant "ceiling" is added, which no other is above: the query's own report first, then
-    the best others by each metric. It chooses them from the `nearest` other reports by CIDEr and
-    from all hits given, so that a large pool costs no more; nearest=0 leaves it out. BLEU and
-    METEOR score all k-th hits as one corpus, and another order can then score higher, in a pool
-    that is hardly larger than K; there the ceiling is the highest of the curves.
+    the best others by each metric, of the `nearest` ones by CIDEr and of all hits given, so that a
+    large pool costs no more. Where another order scores higher, as BLEU's and METEOR's scores of a
+    corpus can in a tiny pool, it is the highest curve. nearest=0 leaves it out.
 
     Returns records {"variant", "direction", "metric", "k", "mean", "best"}. `mean` at K is the mean
     over k <= K of the corpus score of all k-th hits. `best` at K is the mean over queries of the
@@ -87,14 +86,11 @@ def curves(
     texts = text_list(texts, "texts")
     metrics = _checked_metrics(metrics, processes)
     rankings = _checked_rankings(hits, len(texts))
-    depth = max(ranking.shape[1] for ranking in rankings.values())
-    directions = dict.fromkeys(direction for _, direction in rankings)
     _start_early(metrics)
     reports = _Reports(texts, documents=len(texts))
-    candidates = {}
+    candidates = {}  # of the ceiling, if there is to be one
     if nearest:
         candidates["ceiling"] = _ceiling_candidates(reports, rankings, nearest)
-
     columns = {**rankings, **candidates}
     hypothesis = reports.text_index[np.hstack([*columns.values()])]
     reference = reports.text_index[:, None]
@@ -110,12 +106,9 @@ def curves(
             variant, direction = ranking
             of_models += _curve(variant, direction, metric, statistics, alone, rows[ranking])
         records += of_models
-        if nearest:
-            best = _own_first(candidates["ceiling"], alone[rows["ceiling"]], depth)
-            best_rows = np.take_along_axis(rows["ceiling"], best, axis=1)
-            for direction in directions:
-                ceiling = _curve("ceiling", direction, metric, statistics, alone, best_rows)
-                records += _above_all(ceiling, of_models)
+        for name, pool_rows in candidates.items():
+            best = _own_first(pool_rows, rows[name], alone)
+            records += _ceiling(metric, statistics, alone, best, of_models)
     return records
 
 
@@ -162,42 +155,46 @@ def _apart(stacked: Array, columns: Mapping) -> dict:
 
 
 def _ceiling_candidates(reports: "_Reports", rankings: Mapping, nearest: int) -> Array:
-    """What the ceiling may retrieve for each query: [N, C] indices of the pool, or -1 for none.
+    """What the ceiling may retrieve for each query: indices [N, C] of the pool.
 
-    The query's own report comes first, then each of the others once.
+    The query's own report comes first, then each of the others once; the own one fills the rest.
     """
     own = np.arange(len(reports.text_index))[:, None]
     others = [_nearest(reports, nearest), *rankings.values()]
     ascending = np.sort(np.hstack(others), axis=1)
     is_repeated = np.diff(ascending, axis=1, prepend=-1) == 0
-    is_none = is_repeated | (ascending == own)
-    return np.hstack([own, np.where(is_none, -1, ascending)])
+    return np.hstack([own, np.where(is_repeated, own, ascending)])
 
 
-def _own_first(candidates: Array, alone: Array, depth: int) -> Array:
-    """Columns [N, K] of the candidates [N, C]: the first, then the best of the others.
+def _own_first(candidates: Array, rows: Array, alone: Array) -> Array:
+    """Rows of the statistics [N, K]: the first candidate's, then those of the best of the others.
 
-    alone [N, C] is the score of each candidate alone. K is `depth`, or less if a query has fewer.
+    candidates [N, C] are `_ceiling_candidates`, rows [N, C] those of their pairs, and alone [P] the
+    scores of the pairs. K is the number of candidates of the query that has the fewest.
     """
-    is_there = candidates >= 0
-    others = np.where(is_there, alone, -np.inf)
-    others[:, 0] = np.inf
-    best_first = np.argsort(-others, axis=1, kind="stable")
-    fewest = is_there.sum(axis=1).min()
-    return best_first[:, : min(depth, fewest)]
+    is_other = candidates != candidates[:, :1]
+    scores = np.where(is_other, alone[rows], -np.inf)
+    scores[:, 0] = np.inf
+    best_first = np.argsort(-scores, axis=1, kind="stable")
+    fewest = 1 + is_other.sum(axis=1).min()
+    return np.take_along_axis(rows, best_first[:, :fewest], axis=1)
 
 
-def _above_all(ceiling: list[dict], curves: list[dict]) -> list[dict]:
-    """The ceiling's records, raised where a curve of the same direction is higher."""
-    raised = []
-    for record in ceiling:
-        place = (record["direction"], record["k"])
-        others = [other for other in curves if (other["direction"], other["k"]) == place]
-        highest = {}
-        for value in ("mean", "best"):
-            highest[value] = max(other[value] for other in [record, *others])
-        raised.append(record | highest)
-    return raised
+def _ceiling(
+    metric: str, statistics: Array, alone: Array, rows: Array, curves: list[dict]
+) -> list[dict]:
+    """The records of a ranking with these rows [N, K], as deep as the curves and raised where one
+    of the same direction is higher."""
+    depth = max(record["k"] for record in curves)
+    records = []
+    for direction in dict.fromkeys(record["direction"] for record in curves):
+        of_direction = [record for record in curves if record["direction"] == direction]
+        for record in _curve("ceiling", direction, metric, statistics, alone, rows[:, :depth]):
+            at_k = [record, *(other for other in of_direction if other["k"] == record["k"])]
+            for value in ("mean", "best"):
+                record[value] = max(other[value] for other in at_k)
+            records.append(record)
+    return records
 
 
 def _curve(
