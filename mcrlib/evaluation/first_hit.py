@@ -1,8 +1,9 @@
-"""What the first hit gets wrong, in five of the classes of GREEN (Ostmeier et al. 2024).
+"""What the first hit gets wrong, in classes of errors after GREEN (Ostmeier et al. 2024).
 
 Of a query's findings, one may be `omitted` by the hit; one of the hit's may be `added`, which the
-query lacks; of a finding that both have, the wrong side, zone or severity may be
-stated, if both state one. A finding that a pair has twice states two sides, which must both agree.
+query lacks; of a finding that both have, the wrong side, zone or severity may be stated, if both
+state one. A finding that a pair has twice states two sides, and both must agree. GREEN has one
+class for the place, and two more about comparisons with older studies.
 """
 
 from typing import NamedTuple
