@@ -58,7 +58,7 @@ STRIP_OUTPUTS = git config filter.nbstripout.clean '"$(PYTHON)" -m nbstripout' 2
 
 .PHONY: help doctor rehearse plan env data train embed baseline tables figures reproduce efficiency bench publish \
         test check lab clean guard settled 03_retrieval 04_text_metrics 05_modality_gap 06_top3 \
-        08_efficiency 09_explore
+        08_efficiency 09_explore 11_relevance
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,16 +108,16 @@ results/$(RUN)/%/training.json: | settled
 results/$(RUN)/%/embeddings-test.npz: results/$(RUN)/%/training.json | settled
 	@$(call MODEL,$*) $(call NOTEBOOK,02_embed,-$*) variant seed
 
-tables: 03_retrieval 04_text_metrics ## Recall@K and text metrics, from the embeddings that are there
+tables: 03_retrieval 04_text_metrics 11_relevance ## Recall@K, text metrics and relevance, from the embeddings that are there
 
-figures: 03_retrieval 04_text_metrics 05_modality_gap 06_top3 ## all figures, from the same
+figures: 03_retrieval 04_text_metrics 05_modality_gap 06_top3 11_relevance ## all figures, from the same
 ifeq ($(RUN),reference)
 figures: 08_efficiency
 endif
 
 baseline: 09_explore ## add a linear baseline to every table and figure
 
-03_retrieval 04_text_metrics 05_modality_gap 06_top3 08_efficiency 09_explore: $(ENV)
+03_retrieval 04_text_metrics 05_modality_gap 06_top3 08_efficiency 09_explore 11_relevance: $(ENV)
 	@$(call NOTEBOOK,$@,)
 
 reproduce: $(ENV) ## everything: data, training, tables, figures; then a comparison with the reference

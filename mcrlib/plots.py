@@ -47,7 +47,8 @@ PALETTE = (
     "#D020DF", "#CD1D48",
 )  # fmt: skip
 MARKERS = "osD^vPX*"  # one a variant, in the same order as the colours; then from the start again
-BOUNDS = {"floor": "0.72", "ceiling": "0.5"}  # random and ideal retrieval, in grey
+# Random and ideal retrieval, in grey.
+BOUNDS = {"floor": "0.72", "ceiling": "0.5", "chance": "0.72", "oracle": "0.5"}
 LINES = {"image_to_report": (0, (3, 1.5)), "report_to_image": "-"}  # dashed, solid: as in the paper
 FIGURE3_METRICS = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
@@ -416,8 +417,6 @@ def _curve_handles(look: Mapping[str, Mapping]) -> list[Line2D]:
     handles = []
     for name in [*methods, *bounds]:
         label = one_line(name, LONGEST_NAME)
-        if name == "ceiling":
-            label = "ceiling (a lower bound)"
         handles.append(Line2D([], [], label=label, **look[name]))
     for direction, line_style in LINES.items():
         label = tables.DIRECTION_LABELS[direction]
@@ -544,6 +543,74 @@ def agreement(table: pd.DataFrame) -> Figure:
         )
         axes.set(title=f"F1 of the first hit, {direction}", xlabel="", ylabel="")
         axes.tick_params(left=False, bottom=False, labelrotation=0)
+    return figure
+
+
+@styled
+def first_hit_errors(table: pd.DataFrame) -> Figure:
+    """What the first hit gets wrong: a heat map in %, FULL wide (ours).
+
+    `table` is that of `tables.finding_errors`; one panel a class of error, one column a model. A
+    cell is empty if there was nothing to get wrong. Raises ValueError if there is no finding.
+    """
+    if table.empty:
+        raise ValueError("No pair has a finding, so there are no errors of findings to draw.")
+    errors = [error for error in tables.FIRST_HIT.values() if error in table]
+    models = {model: one_line(model, LONGEST_NAME) for model in table.columns.unique("model")}
+    size = FontProperties(size=rcParams["xtick.labelsize"]).get_size_in_points()
+    longest_name = max(text_width(name, size) for name in models.values())
+    height = (1.5 + 0.42 * len(table)) / CM_PER_INCH + longest_name / POINTS_PER_INCH
+    figure = Figure((FULL, height), layout="constrained")
+    panels = figure.subplots(1, len(errors), sharey=True, squeeze=False)[0]
+    for axes, error in zip(panels, errors, strict=True):
+        shares = table[error]
+        sns.heatmap(
+            shares,
+            ax=axes,
+            vmin=0,
+            vmax=100,
+            cmap="Reds",
+            cbar=False,
+            annot=True,
+            fmt=".0f",
+            annot_kws={"size": 6},
+            linewidths=0.5,
+            xticklabels=[models[model] for model in shares.columns],
+            yticklabels=True,
+        )
+        axes.set(title=error, xlabel="", ylabel="")
+        axes.grid(False)
+        axes.tick_params(left=False, bottom=False)
+        axes.tick_params("x", labelrotation=90)
+    return figure
+
+
+@styled
+def risk_by_coverage(measured: Mapping[str, Mapping]) -> Figure:
+    """Risk of a wrong answer over the share of queries answered, COLUMN wide (ours).
+
+    `measured` is the result of `seeds.over_seeds`, by variant; those without a curve are left out.
+    One panel a direction. Raises ValueError if no variant has a curve.
+    """
+    curves = {}
+    for name, result in measured.items():
+        first_direction = result.get("image_to_report", {})
+        if "coverage" in first_direction.get("AURC", {}):
+            curves[name] = result
+    look = looks(curves)
+    figure = Figure((COLUMN, 6.5 / CM_PER_INCH), layout="constrained")
+    panels = figure.subplots(1, len(LINES), sharex=True, sharey=True)
+    for axes, direction in zip(panels, LINES, strict=True):
+        for name, result in curves.items():
+            curve = result[direction]["AURC"]
+            coverage = 100 * np.array(curve["coverage"])
+            risk = 100 * np.array(curve["risk"])
+            label = one_line(name, LONGEST_NAME)
+            axes.plot(coverage, risk, markevery=0.2, label=label, clip_on=False, **look[name])
+        axes.set(title=tables.DIRECTION_LABELS[direction], xlabel="queries answered (%)")
+        axes.set(xlim=(0, 100), ylim=(0, None))
+    panels[0].set_ylabel("wrong answers (%)")
+    _add_legend(figure, panels[0].get_lines())
     return figure
 
 

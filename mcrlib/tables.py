@@ -1,6 +1,7 @@
 """Tables: numbers to data frames, and data frames to CSV, LaTeX and notebooks."""
 
 import html
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from mcrlib.files import write
 from mcrlib.results import rehearsal_mark
 
 DIRECTION_LABELS = {"image_to_report": "image to report", "report_to_image": "report to image"}
-BOUNDS = ("floor", "ceiling")  # random and ideal retrieval, which do not compete for the best value
+# Random and ideal retrieval, which do not compete for the best value.
+BOUNDS = ("floor", "ceiling", "chance", "oracle")
 
 UNDEFINED = "–"  # in place of a number
 # Columns of text, which are read from the left.
@@ -31,6 +33,32 @@ BEST_RECALL = {
     "mAP": HIGHEST,
 }
 
+# Columns of the tables of `evaluation.relevance`, by the name of the measure.
+RELEVANCE = {
+    "RSUM": "RSUM",
+    "RSUM_with_finding": "RSUM with finding",
+    "nDCG@10": "nDCG@10",
+    "nDCG@10_without_partner": "nDCG@10 without partner",
+}
+FIRST_HIT = {
+    "omitted": "finding omitted",
+    "added": "finding added",
+    "wrong_side": "wrong side",
+    "wrong_zone": "wrong zone",
+    "wrong_severity": "wrong severity",
+}
+ANSWERING = {
+    "risk": "risk",
+    "AURC": "AURC",
+    "match_AUROC_by_margin": "AUROC by margin",
+    "match_AUROC_by_score": "AUROC by score",
+}
+BEST_RELEVANCE = dict.fromkeys(RELEVANCE.values(), HIGHEST)
+BEST_FIRST_HIT = dict.fromkeys(FIRST_HIT.values(), LOWEST)
+BEST_ANSWERING = {
+    "risk": LOWEST, "AURC": LOWEST, "AUROC by margin": HIGHEST, "AUROC by score": HIGHEST,
+}  # fmt: skip
+
 # Headers of a group of columns and of the column, by the name that the numbers have.
 GAP_HEADERS = {
     "distance_of_means": ("", "distance of means"),
@@ -38,6 +66,12 @@ GAP_HEADERS = {
     "uniformity_report": ("uniformity", "reports"),
     "cosine_of_pairs": ("mean cosine", "pairs"),
     "cosine_of_non_pairs": ("mean cosine", "non-pairs"),
+}
+RELEVANCE_HEADERS = {
+    "RSUM": ("RSUM", "all pairs"),
+    "RSUM with finding": ("RSUM", "with a finding"),
+    "nDCG@10": ("nDCG@10", "with partner"),
+    "nDCG@10 without partner": ("nDCG@10", "without it"),
 }
 STEP_HEADERS = {
     "activations": ("memory, GB", "activations"),
@@ -62,7 +96,7 @@ def save_table(
     """Write a table as `stem.csv` and `stem.tex` (booktabs); returns it styled for a notebook.
 
     `best` says of a column whether its HIGHEST or LOWEST value is bold, among the rows of the same
-    `direction` and `K`; `floor` and `ceiling` do not compete. Text stays text in all three forms.
+    `direction` and `K`; the BOUNDS do not compete. Text stays text in all three forms.
     `layout` arranges the LaTeX table, by default as the frame is.
     """
     stem = Path(stem)
@@ -153,14 +187,82 @@ def best_recall(pool: int) -> dict[str, int]:
     return best
 
 
-def _with_spread(number: Mapping[str, float], seeds: int) -> str:
-    """A share in %, with its interval or, over several seeds, one deviation."""
+def _with_spread(number: Mapping[str, float | None], seeds: int) -> str:
+    """A share in %, with its interval or, over several seeds, one deviation; or a dash."""
+    if number["value"] is None:
+        return UNDEFINED
     value = 100 * number["value"]
     low = 100 * number["low"]
     high = 100 * number["high"]
     if seeds > 1:
         return f"{value:.1f} ± {high - value:.1f}"
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def relevance_table(measured: Mapping[str, Mapping]) -> pd.DataFrame:
+    """One row a variant, from `over_seeds` of `relevance.evaluate`'s results: RSUM and nDCG of both
+    directions, all in % (RSUM is at most 600), with intervals or deviations."""
+    rows = []
+    for name, result in measured.items():
+        rows.append({"model": name, **_spreads(result, "both", RELEVANCE)})
+    return pd.DataFrame(rows)
+
+
+def one_way_table(measured: Mapping[str, Mapping], columns: Mapping[str, str]) -> pd.DataFrame:
+    """One row a variant and direction, in %: the measures of FIRST_HIT or of ANSWERING, without the
+    variants that have none of them."""
+    rows = []
+    for name, result in measured.items():
+        for direction, direction_label in DIRECTION_LABELS.items():
+            spreads = _spreads(result, direction, columns)
+            if spreads:
+                rows.append({"model": name, "direction": direction_label, **spreads})
+    return pd.DataFrame(rows).fillna(UNDEFINED)
+
+
+def _spreads(result: Mapping, direction: str, columns: Mapping[str, str]) -> dict[str, str]:
+    """The measures that a result has, by the name of their column."""
+    blocks = result.get(direction, {})
+    seeds = result.get("seeds", 1)
+    spreads = {}
+    for measure, column in columns.items():
+        if measure in blocks:
+            spreads[column] = _with_spread(blocks[measure], seeds)
+    return spreads
+
+
+def finding_errors(measured: Mapping[str, Mapping], pool: int) -> pd.DataFrame:
+    """What the first hit gets wrong, in %: one row a finding, one column an error and variant.
+
+    `pool` is the number of pairs. The most frequent finding comes first, and its row's name says
+    how many queries have it. Values are means over the two directions; NaN if there was nothing to
+    get wrong. Variants without such errors, such as chance, are left out.
+    """
+    columns = {}
+    queries = {}
+    for name, result in measured.items():
+        one_way = [result.get(direction, {}) for direction in DIRECTION_LABELS]
+        for error, label in FIRST_HIT.items():
+            if all(error in measures for measures in one_way):
+                by_finding = [measures[error]["by_finding"] for measures in one_way]
+                columns[label, name] = _mean_percent(by_finding)
+        if "omitted" in one_way[0]:
+            for finding, block in one_way[0]["omitted"]["by_finding"].items():
+                queries[finding] = pool - block["left_out"]
+    table = pd.DataFrame(columns)
+    table.columns = pd.MultiIndex.from_tuples(columns, names=["error", "model"])
+    rarest_last = sorted(queries, key=lambda finding: (-queries[finding], finding))
+    table = table.reindex(rarest_last)
+    return table.rename(index={finding: f"{finding} ({queries[finding]})" for finding in queries})
+
+
+def _mean_percent(by_finding: list[Mapping[str, Mapping]]) -> pd.Series:
+    """Mean over directions of the values of one error, in %, by finding."""
+    shares = []
+    for blocks in by_finding:
+        values = {finding: block["value"] for finding, block in blocks.items()}
+        shares.append(pd.Series(values, dtype=float))
+    return 100 * pd.concat(shares, axis=1).mean(axis=1)
 
 
 def verdict_table(verdicts: list[dict]) -> pd.DataFrame:
@@ -343,6 +445,26 @@ def rank_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
     return _by_direction(frame, is_best, metrics)
 
 
+def relevance_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a model, one group of columns a measure, of `relevance_table`."""
+    columns = [_names(frame["model"], "model")]
+    for name in frame.columns.drop("model"):
+        group, header = RELEVANCE_HEADERS[name]
+        cells = _texts(frame[name])
+        bold = is_best[name].tolist()
+        columns.append(latex.Column(header, cells, bold, group=group, unit=name))
+    return latex.Table(columns, sections={})
+
+
+def one_way_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a model, in sections by direction, of `one_way_table`."""
+    columns = [_names(frame["model"], "model")]
+    for name in frame.columns.drop(["model", "direction"]):
+        cells = _texts(frame[name])
+        columns.append(latex.Column(name, cells, is_best[name].tolist(), unit=name))
+    return _in_sections(columns, frame["direction"])
+
+
 def verdict_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
     """The rows of `verdict_table`; an asterisk marks the primary comparison."""
     frame = frame.copy()
@@ -478,9 +600,9 @@ def _best_cells(frame: pd.DataFrame, best: Mapping[str, int]) -> pd.DataFrame:
 
 
 def _leading_number(cell: object) -> float:
-    """The number that a cell such as "36.6 [32.0, 41.0]" begins with."""
+    """The number that a cell such as "36.6 [32.0, 41.0]" begins with; NaN if it is undefined."""
     first_word = str(cell).split()[0]
-    return float(first_word)
+    return math.nan if first_word == UNDEFINED else float(first_word)
 
 
 def _look(is_best: pd.DataFrame, bold: str) -> pd.DataFrame:

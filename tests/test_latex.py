@@ -26,6 +26,9 @@ TABLES = (
     "modality_gap",
     "efficiency",
     "efficiency_parts",
+    "relevance",
+    "first_hit",
+    "answering",
 )
 SIX = [
     "mcr",
@@ -47,7 +50,9 @@ def reference(tmp_path_factory):
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.tex", "*.csv", "executed"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "ROOT", home)
-        for name in ("03_retrieval", "04_text_metrics", "05_modality_gap", "08_efficiency"):
+        for name in (
+            "03_retrieval", "04_text_metrics", "05_modality_gap", "08_efficiency", "11_relevance",
+        ):  # fmt: skip
             make_tables(name)
     return target
 

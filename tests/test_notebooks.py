@@ -11,7 +11,7 @@ import pytest
 
 from mcrlib import config, results
 from mcrlib.companion.top3 import find_top3
-from mcrlib.evaluation import findings
+from mcrlib.evaluation import attributes, findings
 from mcrlib.training import cost
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -60,9 +60,11 @@ def test_a_user_s_method_appears_in_every_table_and_figure(place, dataset):
     execute("04_text_metrics", **QUICK)
     gap = execute("05_modality_gap")
     execute("06_top3")
+    execute("11_relevance", draws=50)
     top3 = execute("06_top3", models=["mcr", "tfidf"])
     tables = {name: pd.read_csv(place.results / f"{name}.csv") for name in (
-        "recall", "verdicts", "agreement", "text_metrics", "modality_gap"
+        "recall", "verdicts", "agreement", "text_metrics", "modality_gap", "relevance",
+        "first_hit", "answering",
     )}  # fmt: skip
     recall = tables["recall"]
     assert recall["model"].unique().tolist() == ["mcr", "abm", "dual", "tfidf"]
@@ -78,12 +80,18 @@ def test_a_user_s_method_appears_in_every_table_and_figure(place, dataset):
         "mcr − tfidf": 1,
     }
     assert verdicts.loc["mcr − abm", "verdict"] == "no seed in common"
+    relevance = tables["relevance"].set_index("model")
+    assert relevance.index.tolist() == ["mcr", "abm", "dual", "tfidf", "chance", "oracle"]
+    assert "±" in relevance.loc["mcr", "RSUM"] and "[" in relevance.loc["tfidf", "RSUM"]
+    assert tables["first_hit"]["model"].unique().tolist() == ["mcr", "abm", "dual", "tfidf"]
+    measured = results.load(place.results / "relevance.json")["values"]
+    assert {"mcr-seed0", "mcr-seed1", "abm", "chance"} <= measured.keys()
     assert [*gap["first"]] == ["abm", "mcr", "dual", "tfidf"]
     assert not top3["hits"].is_figure5
     for query in top3["hits"].queries:
         assert [*query["hits"]] == ["mcr", "tfidf"]
         assert len(findings.present(query["report"])) >= 2
-    for name in ("recall", "verdicts", "agreement", "text_metrics", "modality_gap"):
+    for name in tables:
         latex = (place.results / f"{name}.tex").read_text()
         assert "pairs" in latex and "tfidf-seed0" in latex and "paper" in latex
     files = [*place.results.glob("*.*"), *place.figures.iterdir()]
@@ -92,6 +100,7 @@ def test_a_user_s_method_appears_in_every_table_and_figure(place, dataset):
     execute("04_text_metrics", **QUICK)
     execute("05_modality_gap")
     execute("06_top3")
+    execute("11_relevance", draws=50)
     assert before == {file: file.stat().st_mtime_ns for file in files}  # drawn again, same bytes
 
 
@@ -106,6 +115,47 @@ def test_a_single_variant_is_shown_without_comparisons(place):
     execute("06_top3", least=99)  # no report has so many findings, so any may be drawn
     with pytest.raises(ValueError, match="No pair of the test split is called nobody"):
         execute("06_top3", pair_ids=["nobody"])
+
+
+def test_relevance_is_current_until_an_embedding_or_a_rule_changes(place, monkeypatch):
+    place("mcr-seed0", 0)
+    execute("11_relevance", draws=20)
+    file = place.results / "relevance.json"
+    first = file.read_bytes()
+    execute("11_relevance", draws=20)
+    assert file.read_bytes() == first
+    place("mcr-seed0", 1)
+    execute("11_relevance", draws=20)
+    second = file.read_bytes()
+    assert second != first
+    monkeypatch.setattr(findings, "rules_digest", lambda: "other rules")
+    execute("11_relevance", draws=20)
+    assert results.load(file)["provenance"]["inputs"]["findings"] == "other rules"
+
+
+def test_attributes_of_real_pairs_are_read_from_their_reports(place, monkeypatch):
+    place("mcr-seed0", 0)
+    execute("11_relevance", draws=20)
+    drawn = results.load(place.results / "relevance.json")
+    assert drawn["provenance"]["attributes"] == "the data set's"
+    monkeypatch.setattr(config, "DRAWN_SOURCES", ())
+    (place.results / "relevance.json").unlink()
+    execute("11_relevance", draws=20)
+    read = results.load(place.results / "relevance.json")
+    assert read["provenance"]["attributes"] == "read by mcrlib.evaluation.findings"
+    rsum = [record["values"]["mcr"]["both"]["RSUM"] for record in (drawn, read)]
+    assert rsum[0] == rsum[1]  # needs no attributes
+    assert read["values"]["mcr"]["both"]["nDCG@10"] != drawn["values"]["mcr"]["both"]["nDCG@10"]
+
+
+def test_a_pool_without_findings_is_drawn_without_errors(place, monkeypatch):
+    place("mcr-seed0", 0)
+    monkeypatch.setattr(attributes, "of_labels", lambda labels: frozenset())
+    names = execute("11_relevance", draws=20)
+    assert "No pair has a finding" in names["shown"]
+    table = pd.read_csv(place.results / "relevance.csv").set_index("model")
+    assert table.loc["mcr", "RSUM with finding"] == "–"
+    assert table.loc["mcr", "nDCG@10"] == "100.0 [100.0, 100.0]"
 
 
 def test_exploring_does_not_overwrite_figure_5(place):
@@ -150,7 +200,7 @@ def test_text_metrics_without_java_raise_a_clear_error(place, monkeypatch):
 
 
 def test_the_error_without_embeddings_says_what_to_run(place):
-    for name in ("03_retrieval", "04_text_metrics", "05_modality_gap", "06_top3"):
+    for name in ("03_retrieval", "04_text_metrics", "05_modality_gap", "06_top3", "11_relevance"):
         with pytest.raises(FileNotFoundError, match="make embed RUN=smoke"):
             execute(name)
 

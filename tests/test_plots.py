@@ -102,6 +102,24 @@ def agreement(models: list[str]) -> pd.DataFrame:
     return table
 
 
+def measured(models: list[str]) -> dict:
+    """As `seeds.over_seeds` gives the measures of `relevance.evaluate`; chance has no curve."""
+    block = {"value": 0.25, "low": 0.2, "high": 0.3, "left_out": 3}
+    undefined = {"value": None, "low": None, "high": None, "left_out": 10}
+    findings = ("Edema", "Enlarged Cardiomediastinum")
+    error = block | {"by_finding": dict.fromkeys(findings, block)}
+    one_way = dict.fromkeys(tables.FIRST_HIT, error)
+    one_way["wrong_zone"] = undefined | {"by_finding": dict.fromkeys(findings, undefined)}
+    one_way["AURC"] = block | {"coverage": [0.5, 1.0], "risk": [0.0, 0.25]}
+    result = dict.fromkeys(tables.DIRECTION_LABELS, one_way) | {"seeds": 1}
+    chance = {direction: {"AURC": block} for direction in tables.DIRECTION_LABELS}
+    return dict.fromkeys(models, result) | {"chance": chance}
+
+
+def errors_of(models: list[str]) -> pd.DataFrame:
+    return tables.finding_errors(measured(models), pool=10)
+
+
 FIGURES = {
     "loss": Drawing(COLUMN, lambda: plots.loss_curves(HISTORY, 500)),
     "bars": Drawing(COLUMN, lambda: plots.recall_bars(RECALL_OF_THREE)),
@@ -113,6 +131,10 @@ FIGURES = {
     "lengths": Drawing(COLUMN, lambda: plots.lengths(FRAME)),
     "agreement": Drawing(FULL, lambda: plots.agreement(agreement(["floor", "mcr", "abm"]))),
     "agreement of six": Drawing(FULL, lambda: plots.agreement(agreement(SIX))),
+    "errors": Drawing(FULL, lambda: plots.first_hit_errors(errors_of(["mcr", "abm"]))),
+    "errors of six": Drawing(FULL, lambda: plots.first_hit_errors(errors_of(SIX))),
+    "risk": Drawing(COLUMN, lambda: plots.risk_by_coverage(measured(["mcr", "abm"]))),
+    "risk of six": Drawing(COLUMN, lambda: plots.risk_by_coverage(measured(SIX))),
 }
 
 
@@ -304,6 +326,27 @@ def test_agreement_is_a_cell_a_finding_and_model_in_both_directions():
         assert cells == ["0.00", "0.10", "0.50", "0.50", "1.00", "1.00"]  # none where undefined
 
 
+def test_errors_are_a_panel_a_class_with_a_cell_a_finding_and_model():
+    table = errors_of(["mcr", "abm"])
+    assert table.index.tolist() == ["Edema (7)", "Enlarged Cardiomediastinum (7)"]
+    figure = plots.first_hit_errors(table)
+    assert [axes.get_title() for axes in figure.axes] == [*tables.FIRST_HIT.values()]
+    for axes in figure.axes:
+        cells = [text.get_text() for text in axes.texts]
+        assert cells == ([] if axes.get_title() == "wrong zone" else ["25"] * 4)
+    with pytest.raises(ValueError, match="No pair has a finding"):
+        plots.first_hit_errors(table.iloc[:0])
+
+
+def test_risk_is_drawn_over_coverage_in_percent_and_chance_has_no_curve():
+    figure = plots.risk_by_coverage(measured(["mcr", "abm"]))
+    assert [axes.get_title() for axes in figure.axes] == [*tables.DIRECTION_LABELS.values()]
+    for axes in figure.axes:
+        lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+        curve = [[50.0, 0.0], [100.0, 25.0]]
+        assert lines == {"mcr": curve, "abm": curve}
+
+
 def test_loss_curves_take_what_a_variant_has():
     figure = plots.loss_curves(HISTORY.drop(columns=["mim", "mrm"]))
     above, below = figure.axes
@@ -317,6 +360,7 @@ def test_loss_curves_take_what_a_variant_has():
         lambda: plots.recall_bars({}),
         lambda: plots.curves([]),
         lambda: plots.modality_gap({}),
+        lambda: plots.risk_by_coverage({}),
     ],
 )
 def test_nothing_to_draw_is_an_error(draw):

@@ -344,6 +344,18 @@ def test_several_seeds_become_their_mean_and_deviation():
     assert table["mAP"].tolist() == ["30.0"] * 4
 
 
+def test_a_measure_that_some_seeds_do_not_have_is_the_mean_of_the_others():
+    undefined = {"value": None, "low": None, "high": None, "left_out": 7}
+    defined = {"value": 0.2, "low": 0.1, "high": 0.3, "left_out": 5}
+    runs = {"mcr-seed0": {"m": undefined, "curve": [0.0, 1.0]}}
+    runs["mcr-seed1"] = {"m": defined, "curve": [1.0, 1.0]}
+    shown = over_seeds(runs)["mcr"]
+    assert shown["m"] == {"value": 0.2, "low": 0.2, "high": 0.2, "left_out": 6}
+    assert shown["curve"] == [0.5, 1.0]
+    runs["mcr-seed1"] = runs["mcr-seed0"]
+    assert over_seeds(runs)["mcr"]["m"] == undefined
+
+
 def test_verdicts_are_no_formulas(tmp_path):
     found = {"difference": -0.05, "low": -0.1, "high": 0.0, "p": 0.04, "no_loss": False}
     about = {"variants": ["mcr", "dual"], "primary": True, "seeds": 1, "verdict": "worse"}
@@ -482,6 +494,7 @@ def test_numbers_that_rest_on_the_findings_rules_record_them(prepared, tmp_path,
     folder = tmp_path / "results/smoke"
     results.save_embeddings(folder / "mcr-seed0/embeddings-test.npz", image, report, ids)
     inputs = results.input_hashes("smoke") | {"depth": "10", "nearest": "50"}
+    inputs["ceiling"] = "own report first"
     results.save(folder / "text_metrics.json", [], inputs=inputs)  # current: needs no Java
 
     for digest in ("the rules as they were", "other rules"):

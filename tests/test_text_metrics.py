@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,30 +166,58 @@ def test_curves_equal_pycocoevalcap_rank_by_rank(findings, meteor):
                 assert record["best"] == pytest.approx(best, abs=1e-6)
 
 
-def test_ceiling_is_the_best_of_the_nearest_others(findings):
+def test_ceiling_is_the_own_report_and_then_the_best_of_the_nearest_others(findings):
     texts = list(dict.fromkeys(findings))[:24]
     nearest = 5
     n = len(texts)
     words = tokenised(texts)
     all_pairs = {metric: np.full((n, n), -1.0) for metric in WITHOUT_METEOR}
-    for shift in range(1, n):
+    for shift in range(n):
         others = [(i + shift) % n for i in range(n)]
         plain = plain_scores([words[i] for i in others], words)
         for metric in WITHOUT_METEOR:
             all_pairs[metric][range(n), others] = plain[metric][1]
-    near = np.argsort(-all_pairs["CIDEr"], axis=1)[:, :nearest]
-    hits = {"mcr": {"image_to_report": text_metrics.floor(n, 3)}}
+    by_cider = np.argsort(-all_pairs["CIDEr"], axis=1)
+    floor = text_metrics.floor(n, 3)
+    hits = {"mcr": {"image_to_report": floor}}
     records = text_metrics.curves(texts, hits, WITHOUT_METEOR, nearest=nearest)
     ceiling = [record for record in records if record["variant"] == "ceiling"]
     assert {record["k"] for record in ceiling} == {1, 2, 3}
     for record in ceiling:
-        if record["metric"] in ("ROUGE-L", "CIDEr", "BLEU-4"):
-            values = np.take_along_axis(all_pairs[record["metric"]], near, axis=1)
-            values = -np.sort(-values, axis=1)  # best first
-            assert record["best"] == pytest.approx(values[:, 0].mean(), abs=1e-6)
-            if record["metric"] != "BLEU-4":  # its corpus score is no mean
-                expected = values[:, : record["k"]].mean()
-                assert record["mean"] == pytest.approx(expected, abs=1e-6)
+        if record["metric"] in ("ROUGE-L", "CIDEr"):  # a corpus score that is a mean
+            scores = all_pairs[record["metric"]]
+            expected = []
+            for query in range(n):
+                allowed = {*by_cider[query, : nearest + 1].tolist(), *floor[query].tolist()}
+                others = sorted((scores[query, i] for i in allowed - {query}), reverse=True)
+                expected += [scores[query, query], *others][: record["k"]]
+            assert record["mean"] == pytest.approx(np.mean(expected), abs=1e-6)
+        own = np.diagonal(all_pairs[record["metric"]]).mean()
+        assert record["best"] == pytest.approx(own, abs=1e-6)
+
+
+@pytest.mark.parametrize("pool", [1, 2, 3, 12])
+def test_no_ranking_is_above_the_ceiling(findings, pool):
+    """Neither a random one, nor one that is the best by words, nor the worst."""
+    texts = findings[:pool]
+    own = np.arange(pool)[:, None]
+    shifted = (own + np.arange(pool)) % pool
+    hits = {
+        "floor": {"image_to_report": text_metrics.floor(pool), "report_to_image": own},
+        "own first": {"image_to_report": shifted},
+        "own last": {"report_to_image": shifted[:, ::-1]},
+    }
+    records = pd.DataFrame(text_metrics.curves(texts, hits, WITHOUT_METEOR, nearest=1))
+    is_ceiling = records["variant"] == "ceiling"
+    place = ["metric", "direction", "k"]
+    ceiling = records[is_ceiling].set_index(place)
+    others = records[~is_ceiling].set_index(place)
+    assert len(ceiling) == len(WITHOUT_METEOR) * 2 * pool
+    for value in ("mean", "best"):
+        assert (others[value] <= ceiling[value].reindex(others.index) + 1e-12).all()
+    first = ceiling.xs(1, level="k")
+    of_words = first.index.get_level_values("metric") != "CIDEr"
+    assert (first.loc[of_words, "mean"] >= 0.99).all()  # the own report itself
 
 
 def test_floor_draws_distinct_pairs_by_seed():
@@ -295,7 +324,7 @@ def test_a_strange_report_equals_itself(name):
 
 def test_a_pool_of_one_and_a_pool_of_equals():
     one = text_metrics.curves(["clear lungs"], {"mcr": {"image_to_report": [[0]]}}, WITHOUT_METEOR)
-    assert {record["variant"] for record in one} == {"mcr"}
+    assert {record["variant"] for record in one} == {"mcr", "ceiling"}
     assert {r["metric"]: r["best"] for r in one}["CIDEr"] == 0  # every n-gram is in every report
     hits = {"mcr": {"image_to_report": text_metrics.floor(4)}}
     same = text_metrics.curves(["clear lungs"] * 4, hits, ["ROUGE-L"])

@@ -244,7 +244,8 @@ class TextMetrics:
 def score_texts(run: str, depth: int = 10, nearest: int = 50, processes: int = 0) -> TextMetrics:
     """BLEU, METEOR, ROUGE-L and CIDEr of the first `depth` hits, and findings of the first.
 
-    Random retrieval (`floor`) and the best of the `nearest` other reports (`ceiling`) are added.
+    Random retrieval (`floor`) is added, and a `ceiling`: the own report first, then the best of the
+    `nearest` other reports and of all hits.
     METEOR runs in `processes` Java processes; 0 stands for one per core, if the memory suffices.
     """
     from mcrlib.evaluation import findings
@@ -254,7 +255,8 @@ def score_texts(run: str, depth: int = 10, nearest: int = 50, processes: int = 0
     agreement_file = folder / "agreement.json"
     inputs = results.input_hashes(run) | {"depth": str(depth), "nearest": str(nearest)}
     agreement_inputs = inputs | {"findings": findings.rules_digest()}
-    has_curves = results.is_current(curves_file, inputs)
+    curves_inputs = inputs | {"ceiling": "own report first"}  # it once left that out
+    has_curves = results.is_current(curves_file, curves_inputs)
     has_agreement = results.is_current(agreement_file, agreement_inputs)
     if not has_curves or not has_agreement:
         from mcrlib.evaluation import text_metrics
@@ -268,7 +270,7 @@ def score_texts(run: str, depth: int = 10, nearest: int = 50, processes: int = 0
         if not has_curves:
             records = text_metrics.curves(texts, hits, nearest=nearest, processes=processes)
             seconds = round(time.perf_counter() - started)
-            results.save(curves_file, records, inputs=inputs, **about, seconds=seconds)
+            results.save(curves_file, records, inputs=curves_inputs, **about, seconds=seconds)
         if not has_agreement:
             agreement = _agreement(texts, hits)
             results.save(agreement_file, agreement, inputs=agreement_inputs, **about)
@@ -326,6 +328,73 @@ def measure_gaps(run: str, seed: int = 0, largest: int = 2000) -> Numbers:
 def first_seeds(gaps: dict[str, dict]) -> dict[str, dict]:
     """One model a variant, its first seed: what Figure 4 draws."""
     return {variant: seeds[0] for variant, seeds in by_variant(gaps).items()}
+
+
+# 11_relevance
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Measures of graded relevance of every model."""
+
+    measured: Numbers  # values: model -> direction -> measure -> block, see `evaluation.relevance`
+
+    @property
+    def by_variant(self) -> dict[str, dict]:
+        """Measures by variant, mean and deviation of several seeds, then `chance` and `oracle`."""
+        return over_seeds(self.measured.values)
+
+    @property
+    def pool(self) -> int:
+        """Number of candidates of each query."""
+        return self.measured.provenance["pool"]
+
+
+def measure_relevance(run: str, draws: int = 1000) -> Relevance:
+    """RSUM, graded nDCG, errors of the first hit and risk of every embedded model on the test
+    split, with chance and the label oracle in the place of two further models.
+
+    `draws` resamples of the patients give each interval. The attributes of drawn pairs come from
+    their labels, those of all others from their reports.
+    """
+    from mcrlib.evaluation import findings
+
+    file = config.ROOT / "results" / run / "relevance.json"
+    inputs = results.input_hashes(run)
+    inputs |= {"draws": str(draws), "findings": findings.rules_digest()}
+    if not results.is_current(file, inputs):
+        _compute_relevance(run, draws, inputs, file)
+    return Relevance(Numbers.load(file))
+
+
+def _compute_relevance(run: str, draws: int, inputs: dict[str, str], file: Path) -> None:
+    from mcrlib.evaluation import relevance
+
+    started = time.perf_counter()
+    dataset = results.dataset_of_run(run)
+    test = dataset.frame.iloc[dataset.indices("test")]
+    patients = test["patient_id"].tolist()
+    attributes, source = _attributes(dataset, test)
+    measured = {}
+    for name, embeddings in results.embedding_files(run).items():
+        image, report = results.load_embeddings(embeddings, test["pair_id"])
+        measured[name] = relevance.evaluate(image, report, attributes, patients, draws)
+    measured |= relevance.bounds(attributes, patients, draws)
+    without_finding = sum(not of_pair for of_pair in attributes)
+    about = {"run": run, "pool": len(test), "without_finding": without_finding}
+    about |= {"dataset": dataset.info["dataset_sha256"], "attributes": source}
+    seconds = round(time.perf_counter() - started)
+    results.save(file, measured, inputs=inputs, **about, seconds=seconds)
+
+
+def _attributes(dataset: Dataset, test: pd.DataFrame) -> tuple[list, str]:
+    """Attributes of each pair, and where they are from; only drawn pairs have them as labels."""
+    from mcrlib.evaluation import attributes
+
+    if dataset.info["source"] in config.DRAWN_SOURCES:
+        return [attributes.of_labels(labels) for labels in test["labels"]], "the data set's"
+    read = [attributes.of_text(text) for text in test["report"]]
+    return read, "read by mcrlib.evaluation.findings"
 
 
 # 09_explore

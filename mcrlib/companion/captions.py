@@ -6,6 +6,7 @@ The first sentence is short: LaTeX tables have it as their caption and the rest 
 from mcrlib import tables
 from mcrlib.companion.analyses import (
     Numbers,
+    Relevance,
     Retrieval,
     TextMetrics,
     first_seeds,
@@ -103,6 +104,42 @@ def modality_gap(run: str, gaps: Numbers) -> str:
         f"Modality gap on {pairs:,} pairs of the validation split. Probe accuracy: how well a "
         "linear classifier tells radiographs from reports; 0.5 means no gap. "
         f"Run {run}, models {models}. The paper shows the gap in its Figure 4 without numbers."
+    )
+
+
+def relevance(run: str, measured: Relevance) -> str:
+    """Of the table of RSUM and nDCG."""
+    return (
+        "RSUM and nDCG@10 with graded relevance, both directions, in %. RSUM: sum of the six "
+        "recalls, at most 600, over all queries and over those with a finding, in the whole pool. "
+        "nDCG@10: mean of both directions; the gain of a hit is the Jaccard overlap of its "
+        "findings, with side, zone and severity, with the query's; with the query's partner in "
+        f"the pool, and without it. {_left_out(measured)}Chance: random retrieval; oracle: ranks "
+        f"by the gain alone. {_SPREAD} Best values are bold. {_relevance_pool(run, measured)} "
+        "The paper has no such table."
+    )
+
+
+def first_hit(run: str, measured: Relevance) -> str:
+    """Of the table of errors of the first hit."""
+    return (
+        "What the first hit gets wrong, in % of the queries. Omitted: a finding of the query is "
+        "not in the hit; added: one of the hit is not in the query; wrong side, zone or severity: "
+        f"of a finding that both have. {_SPREAD} The fewest are bold. "
+        f"{_relevance_pool(run, measured)} The paper has no such table."
+    )
+
+
+def answering(run: str, measured: Relevance) -> str:
+    """Of the table of risks."""
+    return (
+        "Knowing when not to answer, in %. Risk: queries of whose first ten hits none has a gain "
+        "of 0.5; AURC: mean risk when the queries are answered one by one, those with the largest "
+        "margin of the first hit's cosine over the eleventh's first. AUROC: how well the margin, "
+        "or the first hit's cosine, tells whether the pool has a match at all, 50 is guessing; in "
+        "the other pool the partner and all pairs of equal attributes are missing. "
+        f"{_SPREAD} Best values are bold. {_relevance_pool(run, measured)} The paper has no such "
+        "table."
     )
 
 
@@ -214,6 +251,29 @@ def agreement_figure(run: str, metrics: TextMetrics) -> str:
     )
 
 
+def first_hit_figure(run: str, measured: Relevance) -> str:
+    """Of the heat map of errors."""
+    return (
+        "What the first hit gets wrong, in %, by finding and model. In brackets: queries with the "
+        "finding. Omitted: of these queries; added: of the hits with the finding; wrong side, zone "
+        "or severity: of the queries where both have the finding and state one (the type stands "
+        "for the severity of a drawn support device). Means over both directions and over seeds. "
+        f"{_relevance_pool(run, measured)}"
+    )
+
+
+def answering_figure(run: str, measured: Relevance) -> str:
+    """Of the curves of risk over coverage."""
+    first_bound = measured.measured.values["chance"]["image_to_report"]
+    chance = 100 * first_bound["risk"]["value"]
+    return (
+        "Risk over coverage. The queries are answered in the order of their confidence, the "
+        "margin of the first hit's cosine over the eleventh's; an answer is wrong if none of the "
+        f"first ten hits has a gain of 0.5 (random hits: {chance:.0f} %). "
+        f"{_relevance_pool(run, measured)}"
+    )
+
+
 def efficiency_figure(steps: Numbers) -> str:
     """Of time over memory."""
     pairs = steps.values["steps"][0]["pairs"]
@@ -230,10 +290,28 @@ _SPREAD = (
     "the standard deviation."
 )
 _BOUNDS = (
-    "Floor: random retrieval; ceiling: the best of the most similar other reports, a lower bound "
-    "of what is possible."
+    "Floor: random retrieval; ceiling: the query's own report first, then the best others by the "
+    "metric, among the most similar reports and all models' hits."
 )
 _TIMES = "Ratios are to dual without recomputation; time is forward and backward."
+
+
+def _relevance_pool(run: str, measured: Relevance) -> str:
+    about = measured.measured.provenance
+    return (
+        f"{_test_pool(run, measured.pool)} {_pairs(about['without_finding'])} without a finding, "
+        f"whose gain among each other is 1. Attributes: {about['attributes']}."
+    )
+
+
+def _left_out(measured: Relevance) -> str:
+    """A sentence if some queries have no nDCG without their partner, else nothing."""
+    bound = measured.measured.values["oracle"]["both"]
+    left_out = bound["nDCG@10_without_partner"]["left_out"]
+    if not left_out:
+        return ""
+    queries = "1 query has" if left_out == 1 else f"{left_out:,} queries have"
+    return f"{queries} no other pair with a gain above 0 and no nDCG without the partner. "
 
 
 def _without_map(gaps: dict[str, dict]) -> str:
@@ -311,10 +389,10 @@ def _few_texts(metrics: TextMetrics) -> str:
     sentences = ""
     pool = metrics.curves.provenance["pool"]
     if pool == 1:
-        sentences += " In a pool of 1 every hit is right, and there is no ceiling."
+        sentences += " In a pool of 1 every hit is right."
     elif pool <= DEPTH:
         others = "one other report" if pool == 2 else f"{pool - 1} other reports"
-        sentences += f" This pool leaves the ceiling only {others}."
+        sentences += f" Besides the own report, this pool has only {others}."
     cider = [point["mean"] for point in metrics.curves.values if point["metric"] == "CIDEr"]
     if not any(cider):
         sentences += " CIDEr is 0 throughout: it counts only words that not every report has."

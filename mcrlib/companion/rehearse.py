@@ -26,7 +26,9 @@ from mcrlib.training.history import recall_name, recorded_k
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 EPOCHS = 2  # the fewest that draw a curve
 EPOCH_SECONDS = 20.0  # of the trainings that only have to draw something
-EVALUATION = ("09_explore", "03_retrieval", "04_text_metrics", "05_modality_gap", "06_top3")
+EVALUATION = (
+    "09_explore", "03_retrieval", "04_text_metrics", "05_modality_gap", "06_top3", "11_relevance",
+)  # fmt: skip
 
 
 @dataclass

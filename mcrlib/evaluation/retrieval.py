@@ -107,7 +107,7 @@ def hits(image: Matrix, report: Matrix, k: int = 10) -> dict[str, Hits]:
     a k that is not a whole number from 1.
     """
     check_count(k, "k")
-    image, report = _unit_pairs(image, report)
+    image, report = unit_pairs(image, report)
     depth = min(k, len(image))
     return {
         "image_to_report": _best_candidates(image, report, depth),
@@ -137,11 +137,11 @@ def evaluate(
     before anything is computed, for NaN or infinity, for lengths that do not match, for missing
     entries, for a text where a list is needed, and for `ks`, `draws` or a `seed` out of range.
     """
-    _check_numbers(ks, draws, seed)
-    image, report = _unit_pairs(image, report)
+    check_numbers(ks, draws, seed)
+    image, report = unit_pairs(image, report)
     pool = len(image)
     policies = _policies(texts, pool)
-    patient_codes = _patient_codes(patients, pool)
+    patient_codes = patient_codes_of(patients, pool)
     label_sets = None if labels is None else _label_sets(labels, pool)
 
     resampled = "pairs" if patients is None else "patients"
@@ -166,51 +166,134 @@ def compare_ranks(
 ) -> dict:
     """Paired comparison of two variants: Recall@k of a minus b, averaged over both directions.
 
-    ranks_a and ranks_b are [seeds, 2, N], of the same seeds and pairs; patients [N]. Each bootstrap
-    draw resamples seeds and patients together. With a single seed, the result holds for these two
-    trained models only. Raises ValueError if the shapes differ. Returns
-
-    - `a`, `b`, `difference`: the two recalls, in [0, 1], and a minus b;
-    - `low`, `high`: bounds of the 95 % interval of the difference;
-    - `p`: two-sided, twice the smaller share of draws on one side of zero;
-    - `no_loss`: whether `low` is above minus two points;
-    - `detectable`: the true difference that a two-sided test at 5 % finds with 80 % power.
-
-    Where nothing can be decided, `no_loss` and `detectable` are None and `undecided` says why: all
-    ranks of both variants are within k (as in any pool of at most k pairs) or none is, the pairs
-    are of fewer than six patients, or both have the same hits and the patients are too few to
-    exclude a loss of two points.
+    ranks_a and ranks_b are [seeds, 2, N], of the same seeds and pairs; patients [N]. Returns what
+    `compare_values` does; `no_loss` is whether `low` is above minus two points. Nothing is decided
+    either if all ranks of both variants are within k (as in any pool of at most k pairs), or none
+    is. Raises ValueError if the shapes differ.
     """
     check_count(k, "k")
+    ranks_a, ranks_b = _same_ranks(ranks_a, ranks_b)
+    is_hit_a = (ranks_a <= k).astype(float)
+    is_hit_b = (ranks_b <= k).astype(float)
+    comparison = compare_values(
+        is_hit_a.mean(axis=1), is_hit_b.mean(axis=1), patients, NO_LOSS_MARGIN, draws
+    )
+    undecided = _why_nothing_can_differ(is_hit_a, is_hit_b, k)
+    if undecided:
+        comparison.update(no_loss=None, detectable=None, undecided=undecided)
+    return comparison
+
+
+def compare_rsum(
+    ranks_a: Array,
+    ranks_b: Array,
+    patients: Sequence[Hashable],
+    ks: Ks = (1, 5, 10),
+    draws: int = 10_000,
+) -> dict:
+    """Paired comparison of two variants: RSUM of a minus b, the sum of the recalls at all `ks` in
+    both directions, 0 to 6.
+
+    Arguments, errors and result are those of `compare_ranks`, except that `no_loss` is whether
+    `low` is above minus two points a recall: -0.12 in all.
+    """
+    check_ks(ks)
+    ranks_a, ranks_b = _same_ranks(ranks_a, ranks_b)
+    hits_a = np.array([ranks_a <= k for k in ks]).astype(float)  # [ks, seeds, 2, N]
+    hits_b = np.array([ranks_b <= k for k in ks]).astype(float)
+    recalls = 2 * len(ks)
+    margin = recalls * NO_LOSS_MARGIN
+    return compare_values(hits_a.sum((0, 2)), hits_b.sum((0, 2)), patients, margin, draws)
+
+
+def compare_values(
+    values_a: Array,
+    values_b: Array,
+    patients: Sequence[Hashable],
+    margin: float = NO_LOSS_MARGIN,
+    draws: int = 10_000,
+) -> dict:
+    """Paired comparison of two variants by any measure that has a value for each pair, such as
+    nDCG@10: the mean of a minus that of b.
+
+    values_a and values_b are [seeds, N], of the same seeds and pairs; patients [N]. Each bootstrap
+    draw resamples seeds and patients together. With a single seed, the result holds for these two
+    trained models only. Pairs whose value is NaN are left out; they must be the same in both.
+    Raises ValueError if the shapes differ, or if no pair has a value. Returns
+
+    - `a`, `b`, `difference`: the two means, and a minus b;
+    - `low`, `high`: bounds of the 95 % interval of the difference;
+    - `p`: two-sided, twice the smaller share of draws on one side of zero;
+    - `no_loss`: whether `low` is above minus the margin;
+    - `detectable`: the true difference that a two-sided test at 5 % finds with 80 % power.
+
+    Where nothing can be decided, `no_loss` and `detectable` are None and `undecided` says why: the
+    pairs are of fewer than six patients, all values are the same, or both have the same value for
+    each pair and the patients are too few to exclude a loss of two points. `margin` is two points
+    of the measure's range.
+    """
     check_count(draws, "draws")
+    values_a, values_b, patient_codes = _measured_pairs(values_a, values_b, patients)
+    gain = values_a - values_b
+    samples = _resampled_means(gain, patient_codes, draws)
+    low, high = np.quantile(samples, INTERVAL).tolist()
+    comparison = {
+        "a": float(values_a.mean()),
+        "b": float(values_b.mean()),
+        "difference": float(gain.mean()),
+        "low": low,
+        "high": high,
+        "p": _two_sided_p(samples),
+        "no_loss": low > -margin,
+        "detectable": float(Z_SCORES * samples.std()),
+    }
+    n_patients = 1 + int(patient_codes.max())
+    if not gain.any():
+        measure_range = margin / NO_LOSS_MARGIN
+        comparison["detectable"] = measure_range * RULE_OF_THREE / n_patients
+    undecided = _why_nothing_is_decided(values_a, values_b, n_patients)
+    if undecided:
+        comparison.update(no_loss=None, detectable=None, undecided=undecided)
+    return comparison
+
+
+def _why_nothing_is_decided(values_a: Array, values_b: Array, n_patients: int) -> str:
+    """Why these values [seeds, N] cannot tell two variants apart; "" if they can."""
+    if n_patients < FEWEST_PATIENTS:
+        of_patients = "one patient" if n_patients == 1 else f"{n_patients} patients"
+        return f"all pairs are of {of_patients}, and fewer than {FEWEST_PATIENTS} decide nothing"
+    if np.ptp([values_a, values_b]) == 0:
+        return "all values of both are equal"
+    if (values_a == values_b).all() and RULE_OF_THREE / n_patients > NO_LOSS_MARGIN:
+        return f"no pair differs, and {n_patients} patients exclude no loss"
+    return ""
+
+
+def _same_ranks(ranks_a: Array, ranks_b: Array) -> tuple[Array, Array]:
     ranks_a = np.asarray(ranks_a)
     ranks_b = np.asarray(ranks_b)
     if ranks_a.shape != ranks_b.shape or ranks_a.ndim != 3 or not ranks_a.size:
         shapes = f"{list(ranks_a.shape)} and {list(ranks_b.shape)}"
         raise ValueError(f"ranks must be [seeds, 2, N] of the same seeds and pairs: got {shapes}.")
-    patient_codes = _codes(_entries(patients, ranks_a.shape[2], "patients"))
-    is_hit_a = (ranks_a <= k).astype(float)
-    is_hit_b = (ranks_b <= k).astype(float)
-    gain = (is_hit_a - is_hit_b).mean(axis=1)  # [seeds, N], averaged over the directions
-    samples = _resampled_means(gain, patient_codes, draws)
-    low, high = np.quantile(samples, INTERVAL).tolist()
-    comparison = {
-        "a": float(is_hit_a.mean()),
-        "b": float(is_hit_b.mean()),
-        "difference": float(gain.mean()),
-        "low": low,
-        "high": high,
-        "p": _two_sided_p(samples),
-        "no_loss": low > -NO_LOSS_MARGIN,
-        "detectable": float(Z_SCORES * samples.std()),
-    }
-    n_patients = 1 + int(patient_codes.max())
-    if (is_hit_a == is_hit_b).all():
-        comparison["detectable"] = RULE_OF_THREE / n_patients
-    undecided = _why_nothing_is_decided(is_hit_a, is_hit_b, k, n_patients)
-    if undecided:
-        comparison.update(no_loss=None, detectable=None, undecided=undecided)
-    return comparison
+    return ranks_a, ranks_b
+
+
+def _measured_pairs(
+    values_a: Array, values_b: Array, patients: Sequence[Hashable]
+) -> tuple[Array, Array, Array]:
+    """The values [seeds, N] of the pairs that have one, and their patients, numbered from 0."""
+    values_a = np.asarray(values_a, float)
+    values_b = np.asarray(values_b, float)
+    if values_a.shape != values_b.shape or values_a.ndim != 2 or not values_a.size:
+        shapes = f"{list(values_a.shape)} and {list(values_b.shape)}"
+        raise ValueError(f"values must be [seeds, N] of the same seeds and pairs: got {shapes}.")
+    has_value_a = ~np.isnan(values_a).any(axis=0)
+    has_value_b = ~np.isnan(values_b).any(axis=0)
+    if not has_value_a.any() or (has_value_a != has_value_b).any():
+        raise ValueError("values must be missing (NaN) for the same pairs in both, not for all.")
+    own_patients = _entries(patients, len(has_value_a), "patients")
+    measured = [patient for patient, has in zip(own_patients, has_value_a, strict=True) if has]
+    return values_a[:, has_value_a], values_b[:, has_value_a], _codes(measured)
 
 
 def _two_sided_p(samples: Array) -> float:
@@ -221,7 +304,7 @@ def _two_sided_p(samples: Array) -> float:
     return float(min(1.0, p))
 
 
-def _why_nothing_is_decided(is_hit_a: Array, is_hit_b: Array, k: int, n_patients: int) -> str:
+def _why_nothing_can_differ(is_hit_a: Array, is_hit_b: Array, k: int) -> str:
     """Why these hits [seeds, 2, N] cannot tell two variants apart; "" if they can."""
     pool = is_hit_a.shape[2]
     if pool <= k:
@@ -230,11 +313,6 @@ def _why_nothing_is_decided(is_hit_a: Array, is_hit_b: Array, k: int, n_patients
         return f"all ranks of both are within {k}"
     if not is_hit_a.any() and not is_hit_b.any():
         return f"no rank of either is within {k}"
-    if n_patients < FEWEST_PATIENTS:
-        of_patients = "one patient" if n_patients == 1 else f"{n_patients} patients"
-        return f"all pairs are of {of_patients}, and fewer than {FEWEST_PATIENTS} decide nothing"
-    if (is_hit_a == is_hit_b).all() and RULE_OF_THREE / n_patients > NO_LOSS_MARGIN:
-        return f"both have the same pairs within {k}, and {n_patients} patients exclude no loss"
     return ""
 
 
@@ -391,7 +469,7 @@ def _row_blocks(rows: int, width: int) -> Iterator[slice]:
         yield slice(start, start + rows_at_once)
 
 
-def _unit_pairs(image: Matrix, report: Matrix) -> tuple[Tensor, Tensor]:
+def unit_pairs(image: Matrix, report: Matrix) -> tuple[Tensor, Tensor]:
     """Check and normalise both sides of N pairs, and put them on the device of the images."""
     image = _unit_rows(image, "image")
     report = _unit_rows(report, "report")
@@ -458,7 +536,8 @@ def _check_labels(labels: Collection[Hashable], row: int) -> None:
             raise ValueError(f"labels must be names, such as 'Edema': row {row} has {label!r}.")
 
 
-def _check_numbers(ks: Ks, draws: int, seed: int) -> None:
+def check_numbers(ks: Ks, draws: int, seed: int) -> None:
+    """Raise ValueError for `ks`, a number of draws or a seed that are out of range."""
     check_ks(ks)
     check_count(draws, "draws")
     check_count(seed, "seed", least=0)
@@ -490,7 +569,7 @@ def _policies(texts: Sequence[str] | None, pool: int) -> dict[str, Array]:
     return policies
 
 
-def _patient_codes(patients: Sequence[Hashable] | None, pool: int) -> Array:
+def patient_codes_of(patients: Sequence[Hashable] | None, pool: int) -> Array:
     """Patients [N], numbered from 0; without them each pair is its own patient."""
     if patients is None:
         return np.arange(pool, dtype=np.int32)
@@ -515,7 +594,7 @@ def _cosines(queries: Tensor, candidates: Tensor) -> Tensor:
         backend.matmul.fp32_precision = precision_before
 
 
-def _blocks(queries: Tensor, candidates: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def similarity_blocks(queries: Tensor, candidates: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield some rows of the queries and their cosines with all candidates, [rows, C].
 
     A block has at most `BLOCK` cosines (or one row), so that a large pool needs little memory and
@@ -536,7 +615,7 @@ def _ranks(
     query_codes = torch.as_tensor(query_codes, device=device)
     candidate_codes = torch.as_tensor(candidate_codes, device=device)
     result = torch.empty(query_codes.shape, dtype=torch.int64, device=device)
-    for rows, cosines in _blocks(queries, candidates):
+    for rows, cosines in similarity_blocks(queries, candidates):
         for policy in range(len(query_codes)):
             codes = query_codes[policy, rows]
             is_positive = codes[:, None] == candidate_codes[policy]
@@ -567,7 +646,7 @@ def _count_reaching(cosines: Tensor, threshold: Tensor) -> Tensor:
 def _best_candidates(queries: Tensor, candidates: Tensor, k: int) -> Hits:
     rows = []
     cosines = []
-    for _, block in _blocks(queries, candidates):
+    for _, block in similarity_blocks(queries, candidates):
         best = block.topk(k)
         rows.append(best.indices)
         cosines.append(best.values)
@@ -623,7 +702,7 @@ def _recall_cell(ranks: Array, ks: Ks) -> dict[str, float]:
 # Intervals and comparisons by bootstrap
 
 
-def _resamples(patient_codes: Array, draws: int, rng: np.random.Generator) -> Iterator[Tensor]:
+def resamples(patient_codes: Array, draws: int, rng: np.random.Generator) -> Iterator[Tensor]:
     """Yield weights [some draws, N]: how often each query counts when whole patients are drawn.
 
     patient_codes [N] number the patient of each query from 0.
@@ -682,7 +761,7 @@ def _cells_with_intervals(
     each_query_once = torch.ones(1, ranks.shape[1])
     rng = np.random.default_rng(seed)
     statistics = [_statistics(rows, each_query_once, ks)]
-    for weights in _resamples(patient_codes, draws, rng):
+    for weights in resamples(patient_codes, draws, rng):
         statistics.append(_statistics(rows, weights, ks))
     observed_then_draws = torch.cat(statistics, 1).numpy()
     values = observed_then_draws[:, 0]
@@ -708,7 +787,7 @@ def _resampled_means(gain: Array, patient_codes: Array, draws: int) -> Array:
     rng = np.random.default_rng(0)
     gain_by_query = torch.from_numpy(gain).T
     means = []
-    for weights in _resamples(patient_codes, draws, rng):
+    for weights in resamples(patient_codes, draws, rng):
         size = weights.sum(1, keepdim=True)
         means.append(weights.double() @ gain_by_query / size)
     mean_by_seed = torch.cat(means).numpy()  # [draws, seeds]
@@ -780,7 +859,7 @@ def _label_scores(
 ) -> dict[str, float]:
     """Means over the queries of one direction; row i of queries and candidates is pair i."""
     blocks = []
-    for rows, cosines in _blocks(queries, candidates):
+    for rows, cosines in similarity_blocks(queries, candidates):
         shared_labels = has_label[rows] @ has_label.T
         is_hit = _relevance_by_rank(cosines, shared_labels > 0)
         columns = [is_hit[:, :k].mean(1) for k in ks]

@@ -23,7 +23,8 @@ def over_seeds(evaluated: Mapping[str, dict]) -> dict[str, dict]:
 
     Each summary has the structure of a single result, plus the number of `seeds`. A variant with
     one seed keeps its result. With several seeds every number is the mean over them, and `low` and
-    `high` lie one standard deviation (n - 1) below and above it, in place of the interval.
+    `high` lie one standard deviation (n - 1) below and above it, in place of the interval. Seeds
+    for which a measure is not defined (None) do not count.
     """
     summaries = {}
     for variant, results in by_variant(evaluated).items():
@@ -37,21 +38,31 @@ def over_seeds(evaluated: Mapping[str, dict]) -> dict[str, dict]:
 
 
 def _mean(values: list) -> Any:
-    """Average the same entry of each seed's result: a number, a text, or a nested dict of them.
+    """Average the same entry of each seed's result: a number, a text, a list of numbers, or a
+    nested dict of them.
 
     Equal values, such as texts and pool sizes, are kept.
     """
     first = values[0]
     if isinstance(first, dict):
+        means = {name: _mean([value[name] for value in values]) for name in first}
         if "low" in first:
-            return _mean_and_deviation([cell["value"] for cell in values])
-        return {name: _mean([value[name] for value in values]) for name in first}
+            means.update(_mean_and_deviation([cell["value"] for cell in values]))
+        return means
+    if isinstance(first, list):
+        return np.mean(values, axis=0).tolist()
+    values = [value for value in values if value is not None]
+    if not values:
+        return None
     if len(set(values)) == 1:
         return first
     return float(np.mean(values))
 
 
-def _mean_and_deviation(values: list[float]) -> dict[str, float]:
+def _mean_and_deviation(values: list[float | None]) -> dict[str, float | None]:
+    values = [value for value in values if value is not None]
+    if not values:
+        return dict.fromkeys(("value", "low", "high"))
     mean = float(np.mean(values))
-    deviation = float(np.std(values, ddof=1))
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return {"value": mean, "low": mean - deviation, "high": mean + deviation}

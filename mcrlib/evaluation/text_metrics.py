@@ -73,9 +73,10 @@ def curves(
     texts [N] are the pool's raw reports. hits[variant][direction] [N, K] are the pairs at ranks 1
     to K for each query, as indices of the pool. In both directions the hit's report is the
     hypothesis and the query's report the reference. CIDEr's document frequencies come from the
-    pool. A variant "ceiling" is added, a lower bound of what a perfect retrieval could reach: it
-    retrieves the `nearest` other reports by CIDEr, sorted by each metric, best first; nearest=0
-    leaves it out.
+    pool. A variant "ceiling" is added, which no other is above: the query's own report first, then
+    the best others by each metric, of the `nearest` ones by CIDEr and of all hits given, so that a
+    large pool costs no more. Where another order scores higher, as BLEU's and METEOR's scores of a
+    corpus can in a tiny pool, it is the highest curve. nearest=0 leaves it out.
 
     Returns records {"variant", "direction", "metric", "k", "mean", "best"}. `mean` at K is the mean
     over k <= K of the corpus score of all k-th hits. `best` at K is the mean over queries of the
@@ -85,29 +86,29 @@ def curves(
     texts = text_list(texts, "texts")
     metrics = _checked_metrics(metrics, processes)
     rankings = _checked_rankings(hits, len(texts))
-    depth = max(ranking.shape[1] for ranking in rankings.values())
     _start_early(metrics)
     reports = _Reports(texts, documents=len(texts))
-    if nearest and len(texts) > 1:
-        nearest_others = _nearest(reports, nearest)
-        for _, direction in list(rankings):
-            rankings["ceiling", direction] = nearest_others
-
-    hypothesis = reports.text_index[np.hstack([*rankings.values()])]
+    candidates = {}  # of the ceiling, if there is to be one
+    if nearest:
+        candidates["ceiling"] = _ceiling_candidates(reports, rankings, nearest)
+    columns = {**rankings, **candidates}
+    hypothesis = reports.text_index[np.hstack([*columns.values()])]
     reference = reports.text_index[:, None]
     pairs = _pair_statistics(reports, hypothesis, reference, metrics, processes)
-    widths = [ranking.shape[1] for ranking in rankings.values()]
-    rows_of_rankings = np.split(pairs.rows, np.cumsum(widths)[:-1], axis=1)
+    rows = _apart(pairs.rows, columns)
 
     records = []
     for metric in metrics:
         statistics = pairs.by_metric[metric]
         alone = _score(metric, statistics)  # [P] the score of each pair alone
-        for ranking, rows in zip(rankings, rows_of_rankings, strict=True):
+        of_models = []
+        for ranking in rankings:
             variant, direction = ranking
-            if variant == "ceiling":
-                rows = _best_first(rows, alone)[:, :depth]
-            records += _curve(variant, direction, metric, statistics[rows], alone[rows])
+            of_models += _curve(variant, direction, metric, statistics, alone, rows[ranking])
+        records += of_models
+        for name, pool_rows in candidates.items():
+            best = _own_first(pool_rows, rows[name], alone)
+            records += _ceiling(metric, statistics, alone, best, of_models)
     return records
 
 
@@ -142,20 +143,70 @@ def _checked_rankings(hits: Mapping, n: int) -> dict[tuple[str, str], Array]:
     return rankings
 
 
-def _best_first(rows: Array, alone: Array) -> Array:
-    """Each query's rows [N, K] of the statistics, sorted by the score of the pair alone."""
-    by_score = np.argsort(-alone[rows], axis=1, kind="stable")
-    return np.take_along_axis(rows, by_score, axis=1)
+def _apart(stacked: Array, columns: Mapping) -> dict:
+    """The parts of an array whose columns are those of several arrays side by side, by name."""
+    parts = {}
+    start = 0
+    for name, column in columns.items():
+        end = start + column.shape[1]
+        parts[name] = stacked[:, start:end]
+        start = end
+    return parts
+
+
+def _ceiling_candidates(reports: "_Reports", rankings: Mapping, nearest: int) -> Array:
+    """What the ceiling may retrieve for each query: indices [N, C] of the pool.
+
+    The query's own report comes first, then each of the others once; the own one fills the rest.
+    """
+    own = np.arange(len(reports.text_index))[:, None]
+    others = [_nearest(reports, nearest), *rankings.values()]
+    ascending = np.sort(np.hstack(others), axis=1)
+    is_repeated = np.diff(ascending, axis=1, prepend=-1) == 0
+    return np.hstack([own, np.where(is_repeated, own, ascending)])
+
+
+def _own_first(candidates: Array, rows: Array, alone: Array) -> Array:
+    """Rows of the statistics [N, K]: the first candidate's, then those of the best of the others.
+
+    candidates [N, C] are `_ceiling_candidates`, rows [N, C] those of their pairs, and alone [P] the
+    scores of the pairs. K is the number of candidates of the query that has the fewest.
+    """
+    is_other = candidates != candidates[:, :1]
+    scores = np.where(is_other, alone[rows], -np.inf)
+    scores[:, 0] = np.inf
+    best_first = np.argsort(-scores, axis=1, kind="stable")
+    fewest = 1 + is_other.sum(axis=1).min()
+    return np.take_along_axis(rows, best_first[:, :fewest], axis=1)
+
+
+def _ceiling(
+    metric: str, statistics: Array, alone: Array, rows: Array, curves: list[dict]
+) -> list[dict]:
+    """The records of a ranking with these rows [N, K], as deep as the curves and raised where one
+    of the same direction is higher."""
+    depth = max(record["k"] for record in curves)
+    records = []
+    for direction in dict.fromkeys(record["direction"] for record in curves):
+        of_direction = [record for record in curves if record["direction"] == direction]
+        for record in _curve("ceiling", direction, metric, statistics, alone, rows[:, :depth]):
+            at_k = [record, *(other for other in of_direction if other["k"] == record["k"])]
+            for value in ("mean", "best"):
+                record[value] = max(other[value] for other in at_k)
+            records.append(record)
+    return records
 
 
 def _curve(
-    variant: str, direction: str, metric: str, statistics: Array, alone: Array
+    variant: str, direction: str, metric: str, statistics: Array, alone: Array, rows: Array
 ) -> list[dict]:
-    """The records for K = 1, 2, ... from each hit's statistics [N, K, F] and score alone [N, K]."""
-    corpus = _score(metric, statistics.sum(axis=0))  # [K] the score of all k-th hits together
+    """The records for K = 1, 2, ... of hits whose pairs are these rows [N, K] of the statistics
+    [P, F] and of the scores alone [P]."""
+    of_hits = statistics[rows]
+    corpus = _score(metric, of_hits.sum(axis=0))  # [K] the score of all k-th hits together
     ks = np.arange(1, len(corpus) + 1)
     mean = corpus.cumsum() / ks
-    best_so_far = np.maximum.accumulate(alone, axis=1)  # [N, K]
+    best_so_far = np.maximum.accumulate(alone[rows], axis=1)  # [N, K]
     best = best_so_far.mean(axis=0)
     records = []
     for k in ks.tolist():
