@@ -115,7 +115,6 @@ _PLACE_SIZE_OR_COURSE = _PLACE_OR_SIZE | _COURSE
 _PARTS = {"upper", "middl", "lower", "lobe", "lung", "basilar", "interstiti", "pleur"}
 _BEFORE_FINDING = _PLACE_OR_SIZE | _COURSE | _PARTS | {"appearanc", "of", "the"}
 _STATEMENT_JOINTS = {",", "and"}
-_JOINTS = {",", "and"}
 _JOINTS = {",", ";", ".", "and", "or", "nor", "/", "with", "but", "may", "might", "could"}
 
 # Endings to cut off, so that "atelectasis", "atelectases" and "atelectatic" become one word. The
