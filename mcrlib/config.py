@@ -52,7 +52,7 @@ def _false_to_no(value: Any) -> Any:
     return "no" if value is False else value
 
 
-Share = Annotated[float, Field(gt=0, lt=1)]
+MaskShare = Annotated[float, Field(ge=0, lt=1)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Sizes = Annotated[tuple[int, int, int], BeforeValidator(_list_to_tuple)]
 Betas = Annotated[tuple[float, float], BeforeValidator(_list_to_tuple)]
@@ -100,12 +100,13 @@ class ModelSettings(_Settings):
     weights: Annotated[str, NEUTRAL] = ""  # folder with the pretrained weights, instead of the hub
 
     # masks and streams
-    image_mask: Share = 0.5  # the paper: share of patches dropped
-    report_mask: Share = 0.25  # the paper: share of tokens replaced by [MASK]
+    image_mask: MaskShare = 0.5  # the paper: share of patches dropped
+    report_mask: MaskShare = 0.25  # the paper: share of tokens replaced by [MASK]
     contrast: Literal["masked", "unmasked"] = "masked"  # MCR contrasts masked inputs
     masked_patches: Literal["dropped", "token"] = "dropped"  # before the encoder, or a mask token
 
     # alignment and decoders
+    mapping: Annotated[Literal["mlp", "linear"], LATER] = "mlp"  # F; a linear one has no LayerNorm
     alignment: Literal["mba", "abm"] = "mba"  # map before aggregation (the paper), or after
     aggregation: Literal["attention", "mean", "max"] = "attention"
     embed_dim: AtLeastOne = 512  # E, width of the common space
@@ -126,6 +127,16 @@ class ModelSettings(_Settings):
                 f"Setting 'image_size' ({self.image_size}) must be a multiple of 'patch_size' "
                 f"({self.patch_size})."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _masked_where_reconstructed(self) -> Self:
+        for mask, weight in (("image_mask", "mim_weight"), ("report_mask", "mrm_weight")):
+            if getattr(self, mask) == 0 and getattr(self, weight) > 0:
+                raise ValueError(
+                    f"Setting '{mask}' is 0, so there is nothing to reconstruct: set '{weight}' to "
+                    "0, too."
+                )
         return self
 
     @model_validator(mode="after")
@@ -275,10 +286,10 @@ def _sentence(error: Any, settings: dict[str, Any]) -> str:
         return f"Setting {name!r} has no value: give it {_kind(name)}."
     if kind == "literal_error":
         rule = f"must be {limits['expected']}"
-    elif kind in ("greater_than", "less_than"):
-        rule = "must be between 0 and 1, both excluded"
+    elif kind == "less_than":
+        rule = "must be between 0 and 1, 1 excluded"
     elif kind == "greater_than_equal":
-        rule = f"must be at least {limits['ge']}"
+        rule = f"must be at least {limits['ge']:g}"
     elif kind == "less_than_equal":
         rule = f"must be at most {limits['le']}"
     else:
@@ -345,6 +356,18 @@ VARIANTS = MappingProxyType({
     "report-mask-50": {"report_mask": 0.5},
     "mean-pool": {"aggregation": "mean"},
     "max-pool": {"aggregation": "max"},
+    "image-mask-35": {"image_mask": 0.35},
+    "no-image-mask": {"image_mask": 0.0, "mim_weight": 0.0},  # nothing is left to reconstruct
+    "report-mask-35": {"report_mask": 0.35},
+    "no-report-mask": {"report_mask": 0.0, "mrm_weight": 0.0},
+    # One of these is the weight that a run has anyway, so that its model would be `mcr`.
+    "vrc-weight-0.1": {"vrc_weight": 0.1},
+    "vrc-weight-1": {"vrc_weight": 1.0},
+    "vrc-weight-10": {"vrc_weight": 10.0},
+    "abm-mean-pool": {"alignment": "abm", "aggregation": "mean"},
+    "abm-max-pool": {"alignment": "abm", "aggregation": "max"},
+    "linear-map": {"mapping": "linear"},
+    "abm-linear-map": {"alignment": "abm", "mapping": "linear"},
 })  # fmt: skip
 
 

@@ -39,13 +39,15 @@ CM_PER_INCH = 2.54
 POINTS_PER_INCH = 72
 LONGEST_NAME = 20  # characters of a variant, split or view; longer ones lose their middle
 
-# One colour a variant: first config.VARIANTS in its order, then users' methods. Six are Okabe and
-# Ito's; the others are far from these and from each other, also under simulated colour blindness.
+# One colour a variant: first VARIANTS_IN_PALETTE of config.VARIANTS in its order, then users'
+# methods. Six are Okabe and Ito's; the others are far from these and from each other, also under
+# simulated colour blindness. All further variants and methods have colours of a rainbow.
 PALETTE = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#624B0E", "#554691", "#39C671",
     "#117450", "#673232", "#9E9B4C", "#611386", "#9E4C7E", "#D55E00", "#741158", "#281BBB",
     "#D020DF", "#CD1D48",
 )  # fmt: skip
+VARIANTS_IN_PALETTE = 14
 MARKERS = "osD^vPX*"  # one a variant, in the same order as the colours; then from the start again
 # Random and ideal retrieval, in grey.
 BOUNDS = {"floor": "0.72", "ceiling": "0.5", "chance": "0.72", "oracle": "0.5"}
@@ -196,8 +198,15 @@ def looks(variants: Iterable[str]) -> dict[str, dict[str, Any]]:
     variants = list(variants)
     _check_not_empty(variants)
     others = set(variants) - set(VARIANTS) - set(BOUNDS)
+    known = list(VARIANTS)
+    places = {}
+    for place, name in enumerate([*known[:VARIANTS_IN_PALETTE], *sorted(others)]):
+        places[name] = place
+    # Backwards, so that the number of other methods does not matter.
+    for place, name in enumerate(known[VARIANTS_IN_PALETTE:], start=1):
+        places[name] = -place
     look = {}
-    for place, name in enumerate([*VARIANTS, *sorted(others)]):
+    for name, place in places.items():
         marker = MARKERS[place % len(MARKERS)]
         look[name] = {"color": _colour(place), "marker": marker}
     for name, grey in BOUNDS.items():
@@ -211,8 +220,8 @@ def _check_not_empty(variants: Sequence[str] | Mapping[str, Any]) -> None:
 
 
 def _colour(place: int) -> Any:
-    """The palette's colour at this place; beyond its end, one of a rainbow."""
-    if place < len(PALETTE):
+    """The palette's colour at this place; before its start or beyond its end, a rainbow's."""
+    if 0 <= place < len(PALETTE):
         return PALETTE[place]
     # Multiples of the golden ratio never coincide, and neighbours are far apart.
     place_in_rainbow = (place - len(PALETTE)) * 0.618034 % 1
