@@ -25,6 +25,7 @@ DRAWN_SOURCES = ("phantom",)  # made by code; the data of all other sources is o
 PLAIN = "MCR_PLAIN"  # set this variable to get plain log lines instead of progress bars
 REHEARSAL = "rehearse-"  # begins the name of a run that tries out the run named after it
 REHEARSED_PAIRS = 600
+HALF = "half-"  # begins the name of a run with half the epochs of the run named after it
 
 
 class _Neutral:
@@ -231,8 +232,8 @@ class Config(TrainingSettings, ModelSettings, DataSettings):
 
     @property
     def data_folder(self) -> Path:
-        """The run's prepared pairs; `reference` is a copy of a `demo` run."""
-        return ROOT / "data" / ("demo" if self.run == "reference" else self.run)
+        """The run's prepared pairs, see `data_folder`."""
+        return data_folder(self.run)
 
     def replace(self, **changes: Any) -> Self:
         """The same settings with some changed. Raises ValueError as `load` does."""
@@ -381,15 +382,35 @@ def rehearsed(run: str) -> str:
     return str(run).removeprefix(REHEARSAL)
 
 
+def is_half(run: str) -> bool:
+    """Whether a run trains half as many epochs as the run that it is named after."""
+    return rehearsed(run).startswith(HALF)
+
+
+def preset(run: str) -> str:
+    """The run of RUNS that a rehearsal or a half run is named after; any other run itself."""
+    return rehearsed(run).removeprefix(HALF)
+
+
+def data_folder(run: str) -> Path:
+    """The prepared pairs of a run: a rehearsal has its own, a half run those of the whole run, and
+    `reference` those of the `demo` run that it is a copy of."""
+    own = run if is_rehearsal(run) else preset(run)
+    return ROOT / "data" / ("demo" if own == "reference" else own)
+
+
 def load(run: str, variant: str = "mcr", seed: int = 0, **overrides: Any) -> Config:
     """Settings of one model: the run's, then the variant's, then the caller's.
 
-    `rehearse-RUN` is the run RUN on a sample of its pairs. Raises ValueError for an unknown run,
-    variant or setting, for a value of the wrong type, and for a value out of range.
+    `rehearse-RUN` is the run RUN on a sample of its pairs, `half-RUN` has half of its epochs,
+    rounded down. Raises ValueError for an unknown run, variant or setting, for a value of the wrong
+    type, and for a value out of range.
     """
-    settings = RUNS[_known(rehearsed(run), RUNS, "run")].model_dump()
+    settings = RUNS[_known(preset(run), RUNS, "run")].model_dump() | {"run": run}
     if is_rehearsal(run):
-        settings |= {"run": run, "sample": REHEARSED_PAIRS}
+        settings["sample"] = REHEARSED_PAIRS
+    if is_half(run):
+        settings["epochs"] = max(1, settings["epochs"] // 2)
     settings |= VARIANTS[_known(variant, VARIANTS, "variant")]
     for name in overrides:
         _known(name, Config.model_fields, "setting")
@@ -470,11 +491,11 @@ def check_names(
 
     `variants` and `seeds` are lists, or words with spaces between them; `settings` is a mapping, or
     the text of SET, such as "epochs: 3, lr: 1e-3"; `processes` share each batch. Raises ValueError,
-    in one sentence, for a run that is not in RUNS, an unknown variant, a seed that is not a whole
-    number of at least 0, for settings that do not exist, are given twice or have a wrong value, and
-    for a number of processes that cannot share a batch equally.
+    in one sentence, for a run that is neither in RUNS nor half of one, an unknown variant, a seed
+    that is not a whole number of at least 0, for settings that do not exist, are given twice or
+    have a wrong value, and for a number of processes that cannot share a batch equally.
     """
-    _known(run, RUNS, "run")
+    _known(str(run).removeprefix(HALF), RUNS, "run")
     for name, given in (("VARIANTS", variants), ("SEEDS", seeds)):
         if not isinstance(given, Iterable):
             raise ValueError(f"{name} must be a list, or words with spaces between: got {given!r}.")

@@ -2,8 +2,9 @@
 
 import html
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,12 @@ DIRECTION_LABELS = {"image_to_report": "image to report", "report_to_image": "re
 BOUNDS = ("floor", "ceiling", "chance", "oracle")
 
 UNDEFINED = "–"  # in place of a number
+TOLD = ("better", "worse")  # verdicts on two models that differ
 # Columns of text, which are read from the left.
-NAMES = ("model", "variant", "level", "direction", "comparison", "verdict", "finding", "part")
+NAMES = (
+    "model", "variant", "level", "direction", "comparison", "verdict", "finding", "part", "group",
+    "setting",
+)  # fmt: skip
 
 HIGHEST = 1
 LOWEST = -1
@@ -53,6 +58,8 @@ ANSWERING = {
     "match_AUROC_by_margin": "AUROC by margin",
     "match_AUROC_by_score": "AUROC by score",
 }
+# Measure of an ablation -> the name that its columns begin with.
+ABLATION_MEASURES = {"RSUM": "RSUM", "nDCG@10_without_partner": "nDCG@10"}
 BEST_RELEVANCE = dict.fromkeys(RELEVANCE.values(), HIGHEST)
 BEST_FIRST_HIT = dict.fromkeys(FIRST_HIT.values(), LOWEST)
 BEST_ANSWERING = {
@@ -73,6 +80,8 @@ RELEVANCE_HEADERS = {
     "nDCG@10": ("nDCG@10", "with partner"),
     "nDCG@10 without partner": ("nDCG@10", "without it"),
 }
+# What is said of a difference between two models, by the name of its column.
+DIFFERENCE_HEADERS = {"difference": "difference to mcr", "detectable": "detectable"}
 STEP_HEADERS = {
     "activations": ("memory, GB", "activations"),
     "peak": ("memory, GB", "peak"),
@@ -290,6 +299,48 @@ def verdict_table(verdicts: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
+def ablation_table(
+    listed: Sequence[tuple[str, str, str]], compared: Mapping[str, Mapping]
+) -> pd.DataFrame:
+    """One row an ablation whose model is there: RSUM and nDCG@10 without partner, their differences
+    to `mcr` with intervals, the detectable differences, all in %, and verdicts.
+
+    `listed` holds (group, setting, variant); `compared` has the record of each variant, as
+    `companion.ablations.compare` gives it.
+    """
+    rows = []
+    for group, setting, variant in listed:
+        if variant in compared:
+            record = compared[variant]
+            epochs = record["epochs"]
+            row = {"group": group, "setting": setting, "model": variant, "seeds": record["seeds"]}
+            row["epochs"] = UNDEFINED if epochs is None else f"{epochs:g}"
+            for measure, name in ABLATION_MEASURES.items():
+                cells = _difference_cells(record[measure])
+                row |= {f"{name} {column}".strip(): cell for column, cell in cells.items()}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _difference_cells(block: Mapping[str, Any] | None) -> dict[str, str]:
+    """A measure's value and, of a comparison, the difference and what could be told; else dashes.
+
+    `mcr` itself, to which all others are compared, has a value only.
+    """
+    cells = dict.fromkeys(("", "difference", "detectable", "verdict"), UNDEFINED)
+    if block is None:
+        return cells
+    cells[""] = _points(block["value"])
+    if "difference" in block:
+        low = _points(block["low"])
+        high = _points(block["high"])
+        cells["difference"] = f"{_points(block['difference'])} [{low}, {high}]"
+        cells["verdict"] = block["verdict"]
+        if block["detectable"] is not None:
+            cells["detectable"] = _points(block["detectable"])
+    return cells
+
+
 def _points(share: float) -> str:
     """Points with a minus sign: a spreadsheet would take a leading hyphen for a formula."""
     return f"{100 * share:.1f}".replace("-", "−")
@@ -463,6 +514,21 @@ def one_way_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
         cells = _texts(frame[name])
         columns.append(latex.Column(name, cells, is_best[name].tolist(), unit=name))
     return _in_sections(columns, frame["direction"])
+
+
+def ablation_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row an ablation of `ablation_table`, in sections by what is changed; an asterisk marks
+    the differences that are told from zero."""
+    columns = [_names(frame["setting"], "setting")]
+    for name in ABLATION_MEASURES.values():
+        columns.append(latex.Column("value", _texts(frame[name]), group=name, unit=name))
+        for column, header in DIFFERENCE_HEADERS.items():
+            cells = frame[f"{name} {column}"]
+            if column == "difference":
+                is_told = frame[f"{name} verdict"].isin(TOLD)
+                cells = cells.where(~is_told, cells + "*")
+            columns.append(latex.Column(header, _texts(cells), group=name, unit=name))
+    return _in_sections(columns, frame["group"])
 
 
 def verdict_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
