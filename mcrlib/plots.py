@@ -647,166 +647,147 @@ def time_and_memory(table: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled
-def ablation_curves(
-    shares: Mapping[str, Mapping[float, str]], compared: Mapping[str, Mapping]
-) -> Figure:
-    """RSUM and nDCG@10 over the masked share, COLUMN wide (ours): one column of panels a modality.
-
-    `shares` holds by modality's mask the variant of each share; `compared` the record of each
-    variant, as `companion.ablations.compare` gives it. Variants that are not in it are left out.
-    Whiskers are the intervals of the differences to `mcr`, drawn around its value (dashed). The
-    point without a mask is apart, since it has no reconstruction either. Raises ValueError without
-    `mcr`.
-    """
-    if "mcr" not in compared:
-        raise ValueError("There is no mcr to compare with: train and embed it first.")
-    figure = Figure((COLUMN, 9 / CM_PER_INCH), layout="constrained")
-    measures = tables.ABLATION_MEASURES
-    panels = figure.subplots(len(measures), len(shares), sharex="col", sharey="row", squeeze=False)
-    for row, measure in enumerate(measures):
-        for column, (mask, variants) in enumerate(shares.items()):
-            axes = panels[row, column]
-            points = _mask_points(variants, compared, measure)
-            _draw_mask_points(axes, points)
-            baseline = compared["mcr"][measure]
-            if baseline is not None:
-                axes.axhline(100 * baseline["value"], color="0.4", ls="--", zorder=1)
-            ticks = [share for share in variants if share > 0]
-            axes.set_xticks([0, *ticks], ["none", *(f"{100 * share:g}" for share in ticks)])
-            if row == len(measures) - 1:
-                axes.set_xlabel(f"{mask} (%)")
-        panels[row, 0].set_ylabel(f"{measures[measure]} (%)")
-    _add_legend(figure, _mask_handles())
-    return figure
-
-
-def _mask_points(
-    variants: Mapping[float, str], compared: Mapping[str, Mapping], measure: str
-) -> pd.DataFrame:
-    """One row a share whose model has the measure: `share`, `value`, `down` and `up`, in %."""
-    rows = []
-    for share in sorted(variants):
-        block = compared.get(variants[share], {}).get(measure)
-        if block is not None:
-            row = {"share": share, "value": 100 * block["value"], "down": 0.0, "up": 0.0}
-            if "difference" in block:
-                row["down"] = 100 * (block["difference"] - block["low"])
-                row["up"] = 100 * (block["high"] - block["difference"])
-            rows.append(row)
-    return pd.DataFrame(rows, columns=["share", "value", "down", "up"])
-
-
-def _draw_mask_points(axes: Axes, points: pd.DataFrame) -> None:
-    """A line through the masked shares, and the point without a mask apart from it."""
-    colour = PALETTE[0]
-    look = {"color": colour, "marker": "o", "capsize": 2}
-    is_masked = points["share"] > 0
-    for own, line in ((points[is_masked], "-"), (points[~is_masked], "")):
-        whiskers = own[["down", "up"]].to_numpy().T.clip(min=0)
-        face = colour if line else "white"
-        axes.errorbar(own["share"], own["value"], whiskers, ls=line, mfc=face, **look)
-
-
-def _mask_handles() -> list[Line2D]:
-    colour = PALETTE[0]
-    return [
-        Line2D([], [], color=colour, marker="o", label="masked"),
-        Line2D(
-            [], [], color=colour, marker="o", mfc="white", ls="", label="no mask, not reconstructed"
-        ),
-        Line2D([], [], color="0.4", ls="--", label="mcr"),
-    ]
-
-
 # How a difference between two models is drawn, by its verdict.
 VERDICTS = {
-    "better": {"color": PALETTE[0], "mfc": PALETTE[0]},
-    "worse": {"color": PALETTE[13], "mfc": PALETTE[13]},
-    "open": {"color": "0.25", "mfc": "white"},
+    "better": {"color": PALETTE[0], "mfc": PALETTE[0], "label": "better than mcr"},
+    "worse": {"color": PALETTE[13], "mfc": PALETTE[13], "label": "worse"},
+    "open": {"color": "0.25", "mfc": "white", "label": "cannot be told"},
 }
 
 
 @styled
 def ablation_differences(
-    listed: Sequence[tuple[str, str, str]], compared: Mapping[str, Mapping]
+    listed: Sequence[tables.Ablation], compared: Mapping[str, Mapping]
 ) -> Figure:
     """Differences of RSUM and nDCG@10 to `mcr`, one row an ablation, FULL wide (ours).
 
-    `listed` holds (group, setting, variant); `compared` as in `ablation_curves`. Rows without a
-    comparison are left out. The grey band is what a test would find with less than 80 % power.
-    Raises ValueError if there is no comparison at all.
+    `compared` has the record of each variant, as `companion.ablations.compare` gives it; rows whose
+    variant is not in it, and those of `mcr`, are left out. The grey band is what a test would find
+    with less than 80 % power. Raises ValueError if no row is left.
     """
-    rows = [row for row in listed if "difference" in (compared.get(row[2], {}).get("RSUM") or {})]
+    rows = [row for row in listed if row.variant in compared and row.variant != "mcr"]
     if not rows:
         raise ValueError("There is no ablation to draw: train and embed one first.")
-    lines = _lines_of_rows(rows)
-    height = (2.8 + 0.4 * max(lines)) / CM_PER_INCH
-    figure = Figure((FULL, height), layout="constrained")
+    place_of = _places(rows)
+    lowest = max(place_of.values())
+    figure = Figure((FULL, (2.8 + 0.4 * lowest) / CM_PER_INCH), layout="constrained")
     panels = figure.subplots(1, len(tables.ABLATION_MEASURES), sharey=True)
-    for axes, (measure, name) in zip(panels, tables.ABLATION_MEASURES.items(), strict=True):
-        for line, (_, _, variant) in lines.items():
-            block = compared[variant][measure]
+    for axes, measure in zip(panels, tables.ABLATION_MEASURES, strict=True):
+        for row in rows:
+            block = compared[row.variant][measure]
             if block is not None:
-                _draw_difference(axes, line, block)
+                _draw_difference(axes, place_of[row], block)
         axes.axvline(0, color="0.4", zorder=1)
         axes.grid(True, axis="x")
         axes.grid(False, axis="y")
         axes.tick_params("y", length=0)
+        name = tables.ABLATION_MEASURES[measure]
         axes.set_xlabel(f"{name}: difference to mcr (points)")
-    _label_lines(panels[0], lines)
-    _add_legend(figure, _verdict_handles())
+    axes.set_ylim(lowest + 0.6, -0.6)
+    _name_places(panels[0], place_of)
+
+    handles = [Line2D([], [], marker="o", **look) for look in VERDICTS.values()]
+    handles.append(Patch(color="0.9", label="found with less than 80 % power"))
+    _add_legend(figure, handles)
     return figure
 
 
-def _lines_of_rows(
-    rows: Sequence[tuple[str, str, str]],
-) -> dict[int, tuple[str, str, str]]:
-    """Rows by line from the top; each group begins with a line for its title."""
-    lines = {}
-    line = -1
-    group_before = None
+def _places(rows: Sequence[tables.Ablation]) -> dict[str | tables.Ablation, int]:
+    """Places from the top, of each group's title and, below it, of its rows."""
+    place_of = {}
     for row in rows:
-        if row[0] != group_before:
-            group_before = row[0]
-            line += 1
-        line += 1
-        lines[line] = row
-    return lines
+        place_of.setdefault(row.group, len(place_of))
+        place_of[row] = len(place_of)
+    return place_of
 
 
-def _draw_difference(axes: Axes, line: int, block: Mapping[str, Any]) -> None:
+def _name_places(axes: Axes, place_of: Mapping[str | tables.Ablation, int]) -> None:
+    """Write the settings beside their places, and the groups' titles in bold."""
+    names = []
+    for entry in place_of:
+        names.append(entry if isinstance(entry, str) else entry.setting)
+    axes.set_yticks(list(place_of.values()), names)
+    for entry, label in zip(place_of, axes.get_yticklabels(), strict=True):
+        if isinstance(entry, str):
+            label.set_fontweight("bold")
+
+
+def _draw_difference(axes: Axes, place: int, block: Mapping[str, Any]) -> None:
     """The band of what cannot be told, and over it the difference with its interval."""
     if block["detectable"] is not None:
         band = 100 * block["detectable"]
-        axes.barh(line, 2 * band, 1, -band, color="0.9", zorder=0)
-    difference = 100 * block["difference"]
-    down = max(0.0, difference - 100 * block["low"])
-    up = max(0.0, 100 * block["high"] - difference)
+        axes.barh(place, 2 * band, 1, -band, color="0.9", zorder=0)
     look = VERDICTS.get(block["verdict"], VERDICTS["open"])
-    axes.errorbar(difference, line, xerr=[[down], [up]], marker="o", **look)
+    whiskers = _whiskers(block)[:, None]
+    axes.errorbar(100 * block["difference"], place, xerr=whiskers, marker="o", **look)
 
 
-def _label_lines(axes: Axes, lines: Mapping[int, tuple[str, str, str]]) -> None:
-    """The setting beside each line, and its group's title, in bold, above the first of a group."""
-    labels = {line: setting for line, (_, setting, _) in lines.items()}
-    titles = {}
-    for line, (group, _, _) in lines.items():
-        if line - 1 not in labels:
-            titles[line - 1] = group
-    labels |= titles
-    places = sorted(labels)
-    axes.set_yticks(places, [labels[place] for place in places])
-    for place, label in zip(places, axes.get_yticklabels(), strict=True):
-        if place in titles:
-            label.set_fontweight("bold")
-    axes.set_ylim(max(places) + 0.6, -0.6)
+def _whiskers(block: Mapping[str, Any]) -> np.ndarray:
+    """How far a difference's interval reaches down and up, in points; nothing for `mcr` itself."""
+    if "difference" not in block:
+        return np.zeros(2)
+    down = block["difference"] - block["low"]
+    up = block["high"] - block["difference"]
+    return np.array([100 * down, 100 * up]).clip(min=0)
 
 
-def _verdict_handles() -> list[Artist]:
-    handles = []
-    labels = {"better": "better than mcr", "worse": "worse", "open": "cannot be told"}
-    for verdict, label in labels.items():
-        handles.append(Line2D([], [], marker="o", label=label, **VERDICTS[verdict]))
-    handles.append(Patch(color="0.9", label="found with less than 80 % power"))
-    return handles
+@styled
+def ablation_curves(
+    variant_of_share: Mapping[str, Mapping[float, str]], compared: Mapping[str, Mapping]
+) -> Figure:
+    """RSUM and nDCG@10 over the masked share, COLUMN wide (ours): one column of panels a mask.
+
+    `variant_of_share` holds by mask the variant of each share; `compared` is that of
+    `ablation_differences`, and shares whose variant is not in it are left out. Whiskers are the
+    intervals of the differences to `mcr`, whose value is dashed. The point without a mask is apart,
+    since it has no reconstruction either. Raises ValueError without `mcr`.
+    """
+    if "mcr" not in compared:
+        raise ValueError("There is no mcr to compare with: train and embed it first.")
+    measures = tables.ABLATION_MEASURES
+    figure = Figure((COLUMN, 9 / CM_PER_INCH), layout="constrained")
+    shape = (len(measures), len(variant_of_share))
+    panels = figure.subplots(*shape, sharex="col", sharey="row", squeeze=False)
+    for row, measure in enumerate(measures):
+        blocks = {variant: compared[variant][measure] for variant in compared}
+        for column, mask in enumerate(variant_of_share):
+            _draw_mask_curve(panels[row, column], variant_of_share[mask], blocks)
+            panels[-1, column].set_xlabel(f"{mask} (%)")
+        panels[row, 0].set_ylabel(f"{measures[measure]} (%)")
+
+    look = {"color": PALETTE[0], "marker": "o"}
+    masked = Line2D([], [], label="masked", **look)
+    unmasked = Line2D([], [], label="no mask, not reconstructed", ls="", mfc="white", **look)
+    baseline = Line2D([], [], label="mcr", color="0.4", ls="--")
+    _add_legend(figure, [masked, unmasked, baseline])
+    return figure
+
+
+def _draw_mask_curve(
+    axes: Axes, variant_of_share: Mapping[float, str], blocks: Mapping[str, Mapping | None]
+) -> None:
+    """A line through the masked shares, the point without a mask apart from it, and `mcr`."""
+    shares = sorted(variant_of_share)
+    points = []
+    for share in shares:
+        block = blocks.get(variant_of_share[share])
+        if block is not None:
+            value = 100 * block["value"]
+            points.append([share, value, *_whiskers(block)])
+    points = np.reshape(points, (-1, 4))
+    is_masked = points[:, 0] > 0
+    _draw_points(axes, points[is_masked], ls="-", mfc=PALETTE[0])
+    _draw_points(axes, points[~is_masked], ls="", mfc="white")
+    baseline = blocks["mcr"]
+    if baseline is not None:
+        axes.axhline(100 * baseline["value"], color="0.4", ls="--", zorder=1)
+    names = [f"{100 * share:g}" for share in shares]
+    if shares[0] == 0:
+        names[0] = "none"
+    axes.set_xticks(shares, names)
+
+
+def _draw_points(axes: Axes, points: np.ndarray, **look: Any) -> None:
+    """Points [n, 4], each with its place, its value and its whiskers down and up."""
+    x, y, down, up = points.T
+    axes.errorbar(x, y, [down, up], color=PALETTE[0], marker="o", capsize=2, **look)

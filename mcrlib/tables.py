@@ -4,7 +4,7 @@ import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -90,6 +90,15 @@ STEP_HEADERS = {
     "time ratio": ("ratio to dual", "time"),
     "largest batch": ("", "largest batch"),
 }
+
+
+class Ablation(NamedTuple):
+    """One row of the table of ablations."""
+
+    group: str  # the part of the method that is changed
+    setting: str  # what it is changed to
+    variant: str  # of config.VARIANTS; `mcr` if this is the method's own setting
+
 
 # From a data frame, and whether each of its cells is the best, to the table that LaTeX prints.
 Layout = Callable[[pd.DataFrame, pd.DataFrame], latex.Table]
@@ -287,10 +296,7 @@ def verdict_table(verdicts: list[dict]) -> pd.DataFrame:
             "verdict": verdict.get("verdict", "no seed in common"),
         }
         if verdict["seeds"]:
-            difference = _points(verdict["difference"])
-            row["difference"] = (
-                f"{difference} [{_points(verdict['low'])}, {_points(verdict['high'])}]"
-            )
+            row["difference"] = _difference(verdict)
             row["p"] = f"{verdict['p']:.4f}"
             if "undecided" not in verdict:
                 row["no loss"] = "yes" if verdict["no_loss"] else "not shown"
@@ -299,46 +305,49 @@ def verdict_table(verdicts: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
-def ablation_table(
-    listed: Sequence[tuple[str, str, str]], compared: Mapping[str, Mapping]
-) -> pd.DataFrame:
+def ablation_table(listed: Sequence[Ablation], compared: Mapping[str, Mapping]) -> pd.DataFrame:
     """One row an ablation whose model is there: RSUM and nDCG@10 without partner, their differences
     to `mcr` with intervals, the detectable differences, all in %, and verdicts.
 
-    `listed` holds (group, setting, variant); `compared` has the record of each variant, as
-    `companion.ablations.compare` gives it.
+    `compared` has the record of each variant, as `companion.ablations.compare` gives it.
     """
     rows = []
-    for group, setting, variant in listed:
-        if variant in compared:
-            record = compared[variant]
-            epochs = record["epochs"]
-            row = {"group": group, "setting": setting, "model": variant, "seeds": record["seeds"]}
-            row["epochs"] = UNDEFINED if epochs is None else f"{epochs:g}"
-            for measure, name in ABLATION_MEASURES.items():
-                cells = _difference_cells(record[measure])
-                row |= {f"{name} {column}".strip(): cell for column, cell in cells.items()}
-            rows.append(row)
+    for ablation in listed:
+        if ablation.variant not in compared:
+            continue
+        record = compared[ablation.variant]
+        epochs = record["epochs"]
+        row = {"group": ablation.group, "setting": ablation.setting, "model": ablation.variant}
+        row["seeds"] = record["seeds"]
+        row["epochs"] = UNDEFINED if epochs is None else f"{epochs:g}"
+        for measure, name in ABLATION_MEASURES.items():
+            row |= _difference_cells(name, record[measure])
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _difference_cells(block: Mapping[str, Any] | None) -> dict[str, str]:
+def _difference_cells(name: str, block: Mapping[str, Any] | None) -> dict[str, str]:
     """A measure's value and, of a comparison, the difference and what could be told; else dashes.
 
     `mcr` itself, to which all others are compared, has a value only.
     """
-    cells = dict.fromkeys(("", "difference", "detectable", "verdict"), UNDEFINED)
-    if block is None:
-        return cells
-    cells[""] = _points(block["value"])
-    if "difference" in block:
-        low = _points(block["low"])
-        high = _points(block["high"])
-        cells["difference"] = f"{_points(block['difference'])} [{low}, {high}]"
-        cells["verdict"] = block["verdict"]
+    columns = (name, f"{name} difference", f"{name} detectable", f"{name} verdict")
+    cells = dict.fromkeys(columns, UNDEFINED)
+    if block is not None:
+        cells[name] = _points(block["value"])
+    if block is not None and "difference" in block:
+        cells[f"{name} difference"] = _difference(block)
+        cells[f"{name} verdict"] = block["verdict"]
         if block["detectable"] is not None:
-            cells["detectable"] = _points(block["detectable"])
+            cells[f"{name} detectable"] = _points(block["detectable"])
     return cells
+
+
+def _difference(block: Mapping[str, float]) -> str:
+    """A difference with its interval, in points."""
+    low = _points(block["low"])
+    high = _points(block["high"])
+    return f"{_points(block['difference'])} [{low}, {high}]"
 
 
 def _points(share: float) -> str:
@@ -526,7 +535,7 @@ def ablation_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
             cells = frame[f"{name} {column}"]
             if column == "difference":
                 is_told = frame[f"{name} verdict"].isin(TOLD)
-                cells = cells.where(~is_told, cells + "*")
+                cells = cells.mask(is_told, cells + "*")
             columns.append(latex.Column(header, _texts(cells), group=name, unit=name))
     return _in_sections(columns, frame["group"])
 

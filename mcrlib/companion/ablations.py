@@ -12,26 +12,19 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mcrlib import config, results
 from mcrlib.companion.analyses import Numbers, pair_attributes
+from mcrlib.tables import Ablation
 from mcrlib.training.finished import INPUTS
 
 BASELINE = "mcr"
 RSUM = "RSUM"
 NDCG = "nDCG@10_without_partner"
-
-
-class Ablation(NamedTuple):
-    """One row of the table."""
-
-    group: str  # the part of the method that is changed
-    setting: str  # what it is changed to
-    variant: str  # of config.VARIANTS; `mcr` if this is the method's own setting
 
 
 # Part of the method -> what it is changed to -> variant.
