@@ -144,6 +144,8 @@ def test_only_seeds_that_mcr_has_too_are_compared(place):
 def test_the_notebook_shows_the_models_that_are_there_and_names_the_others(place, capsys):
     with pytest.raises(FileNotFoundError, match="make ablations RUN=smoke"):
         execute("07_ablations")
+    with pytest.raises(FileNotFoundError, match=r"RUN=demo`, then `make publish`\."):
+        ablations.compare("reference")
     place("linear-map-seed0", 1)
     with pytest.raises(FileNotFoundError, match="no embedded mcr in results/half-smoke"):
         execute("07_ablations")
@@ -152,7 +154,7 @@ def test_the_notebook_shows_the_models_that_are_there_and_names_the_others(place
         place(f"{name}-seed0", seed)
     execute("07_ablations", draws=50)
     said = capsys.readouterr().out
-    assert "image-mask-25" in said and "`make ablations RUN=smoke` trains them" in said
+    assert "image-mask-25" in said and "run `make ablations RUN=smoke`." in said
     assert "report-mask-50" not in said
     table = pd.read_csv(place.results / "ablations.csv")
     assert set(table["model"]) == {"mcr", *CHANGED, "report-mask-50"}

@@ -96,11 +96,14 @@ def missing(run: str, compared: Numbers) -> str:
     absent = [name for name in variants(run) if name not in compared.values]
     if not absent:
         return ""
-    trained = "demo" if run == "reference" else run
-    then = " and `make publish` copies their numbers" if run == "reference" else ""
-    return (
-        f"Not there yet are {', '.join(absent)}: `make ablations RUN={trained}` trains them{then}."
-    )
+    return f"Not there yet are {', '.join(absent)}: {_command(run)}."
+
+
+def _command(run: str) -> str:
+    """How to get what is missing."""
+    if run == "reference":
+        return "run `make ablations RUN=demo`, then `make publish`"
+    return f"run `make ablations RUN={run}`"
 
 
 def mask_shares(run: str) -> dict[str, dict[float, str]]:
@@ -137,7 +140,7 @@ def compare(run: str, draws: int = 10_000) -> Numbers:
     elif not file.is_file():
         raise FileNotFoundError(
             f"There is no embedded {BASELINE} in results/{half}, with which each ablation is "
-            f"compared: run `make ablations RUN={run}` first."
+            f"compared: {_command(run)}."
         )
     return Numbers.load(file)
 
