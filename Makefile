@@ -14,7 +14,10 @@ CONFIRM   ?=
 ONLY      ?=
 STYLE     ?= $(MCR_STYLE)
 
-ifneq ($(words $(RUN)) $(filter $(RUNS),$(RUN)),1 $(strip $(RUN)))
+# half-RUN has half of the epochs of RUN: the models of its ablations.
+HALVES := $(addprefix half-,$(filter-out reference,$(RUNS)))
+
+ifneq ($(words $(RUN)) $(filter $(RUNS) $(HALVES),$(RUN)),1 $(strip $(RUN)))
 $(error There is no run '$(RUN)'; choose RUN from $(RUNS))
 endif
 # Without a model no rule would run, and nothing would be said.
@@ -56,9 +59,9 @@ STRIP_OUTPUTS = git config filter.nbstripout.clean '"$(PYTHON)" -m nbstripout' 2
                 git config filter.nbstripout.smudge cat && \
                 git config filter.nbstripout.required true || true
 
-.PHONY: help doctor rehearse plan env data train embed baseline tables figures reproduce efficiency bench publish \
-        test check lab clean guard settled 03_retrieval 04_text_metrics 05_modality_gap 06_top3 \
-        08_efficiency 09_explore 11_relevance
+.PHONY: help doctor rehearse plan env data train embed baseline tables figures reproduce ablations \
+        efficiency bench publish test check lab clean guard settled 03_retrieval 04_text_metrics \
+        05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 11_relevance
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,10 +117,14 @@ figures: 03_retrieval 04_text_metrics 05_modality_gap 06_top3 11_relevance ## al
 ifeq ($(RUN),reference)
 figures: 08_efficiency
 endif
+# Ablations that were compared once are drawn again with everything else.
+ifneq ($(wildcard results/$(RUN)/ablations.json),)
+tables figures: 07_ablations
+endif
 
 baseline: 09_explore ## add a linear baseline to every table and figure
 
-03_retrieval 04_text_metrics 05_modality_gap 06_top3 08_efficiency 09_explore 11_relevance: $(ENV)
+03_retrieval 04_text_metrics 05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 11_relevance: $(ENV)
 	@$(call NOTEBOOK,$@,)
 
 reproduce: $(ENV) ## everything: data, training, tables, figures; then a comparison with the reference
@@ -126,6 +133,13 @@ reproduce: $(ENV) ## everything: data, training, tables, figures; then a compari
 	@$(MAKE) --no-print-directory baseline
 	@$(MAKE) --no-print-directory tables figures
 	@$(PYTHON) -m mcrlib.companion.compare "$$RUN"
+
+# The default of VARIANTS is that of the main comparison, so only those that were typed count here.
+ablations: TYPED = $(if $(filter command,$(origin VARIANTS)),"$$VARIANTS")
+ablations: $(ENV) ## the method with one thing changed at a time, trained for half of the epochs
+	@variants=$$($(PYTHON) -m mcrlib.companion.ablations "$$RUN" $(TYPED)) && \
+	$(MAKE) --no-print-directory embed RUN="half-$$RUN" VARIANTS="$$variants"
+	@$(MAKE) --no-print-directory 07_ablations
 
 efficiency: 08_efficiency ## time and memory of a training step at the paper's size, by variant
 
@@ -149,7 +163,8 @@ lab: $(ENV) ## JupyterLab in notebooks/
 	@$(STRIP_OUTPUTS)
 	$(PYTHON) -m jupyterlab --notebook-dir=.
 
-clean: ## remove what RUN and its rehearsal made: data, results, figures (never the reference)
+clean: ## remove what RUN, its rehearsal and its ablations made: data, results, figures (never the reference)
 	@test "$$RUN" != reference || { echo "The reference is committed; it is not removed."; exit 1; }
 	rm -rf "data/$$RUN" "results/$$RUN" "figures/$$RUN"
 	rm -rf "data/rehearse-$$RUN" "results/rehearse-$$RUN" "figures/rehearse-$$RUN"
+	rm -rf "results/half-$$RUN" "figures/half-$$RUN"

@@ -25,6 +25,7 @@ DRAWN_SOURCES = ("phantom",)  # made by code; the data of all other sources is o
 PLAIN = "MCR_PLAIN"  # set this variable to get plain log lines instead of progress bars
 REHEARSAL = "rehearse-"  # begins the name of a run that tries out the run named after it
 REHEARSED_PAIRS = 600
+HALF = "half-"  # begins the name of a run with half the epochs of the run named after it
 
 
 class _Neutral:
@@ -52,7 +53,7 @@ def _false_to_no(value: Any) -> Any:
     return "no" if value is False else value
 
 
-Share = Annotated[float, Field(gt=0, lt=1)]
+MaskShare = Annotated[float, Field(ge=0, lt=1)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Sizes = Annotated[tuple[int, int, int], BeforeValidator(_list_to_tuple)]
 Betas = Annotated[tuple[float, float], BeforeValidator(_list_to_tuple)]
@@ -100,12 +101,13 @@ class ModelSettings(_Settings):
     weights: Annotated[str, NEUTRAL] = ""  # folder with the pretrained weights, instead of the hub
 
     # masks and streams
-    image_mask: Share = 0.5  # the paper: share of patches dropped
-    report_mask: Share = 0.25  # the paper: share of tokens replaced by [MASK]
+    image_mask: MaskShare = 0.5  # the paper: share of patches dropped
+    report_mask: MaskShare = 0.25  # the paper: share of tokens replaced by [MASK]
     contrast: Literal["masked", "unmasked"] = "masked"  # MCR contrasts masked inputs
     masked_patches: Literal["dropped", "token"] = "dropped"  # before the encoder, or a mask token
 
     # alignment and decoders
+    mapping: Annotated[Literal["mlp", "linear"], LATER] = "mlp"  # F; a linear one has no LayerNorm
     alignment: Literal["mba", "abm"] = "mba"  # map before aggregation (the paper), or after
     aggregation: Literal["attention", "mean", "max"] = "attention"
     embed_dim: AtLeastOne = 512  # E, width of the common space
@@ -126,6 +128,16 @@ class ModelSettings(_Settings):
                 f"Setting 'image_size' ({self.image_size}) must be a multiple of 'patch_size' "
                 f"({self.patch_size})."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _masked_where_reconstructed(self) -> Self:
+        for mask, weight in (("image_mask", "mim_weight"), ("report_mask", "mrm_weight")):
+            if getattr(self, mask) == 0 and getattr(self, weight) > 0:
+                raise ValueError(
+                    f"Setting '{mask}' is 0, so there is nothing to reconstruct: set '{weight}' to "
+                    "0, too."
+                )
         return self
 
     @model_validator(mode="after")
@@ -220,8 +232,8 @@ class Config(TrainingSettings, ModelSettings, DataSettings):
 
     @property
     def data_folder(self) -> Path:
-        """The run's prepared pairs; `reference` is a copy of a `demo` run."""
-        return ROOT / "data" / ("demo" if self.run == "reference" else self.run)
+        """The run's prepared pairs, see `data_folder`."""
+        return data_folder(self.run)
 
     def replace(self, **changes: Any) -> Self:
         """The same settings with some changed. Raises ValueError as `load` does."""
@@ -275,10 +287,10 @@ def _sentence(error: Any, settings: dict[str, Any]) -> str:
         return f"Setting {name!r} has no value: give it {_kind(name)}."
     if kind == "literal_error":
         rule = f"must be {limits['expected']}"
-    elif kind in ("greater_than", "less_than"):
-        rule = "must be between 0 and 1, both excluded"
+    elif kind == "less_than":
+        rule = "must be between 0 and 1, 1 excluded"
     elif kind == "greater_than_equal":
-        rule = f"must be at least {limits['ge']}"
+        rule = f"must be at least {limits['ge']:g}"
     elif kind == "less_than_equal":
         rule = f"must be at most {limits['le']}"
     else:
@@ -345,6 +357,18 @@ VARIANTS = MappingProxyType({
     "report-mask-50": {"report_mask": 0.5},
     "mean-pool": {"aggregation": "mean"},
     "max-pool": {"aggregation": "max"},
+    "image-mask-35": {"image_mask": 0.35},
+    "no-image-mask": {"image_mask": 0.0, "mim_weight": 0.0},  # nothing is left to reconstruct
+    "report-mask-35": {"report_mask": 0.35},
+    "no-report-mask": {"report_mask": 0.0, "mrm_weight": 0.0},
+    # One of these is the weight that a run has anyway, so that its model would be `mcr`.
+    "vrc-weight-0.1": {"vrc_weight": 0.1},
+    "vrc-weight-1": {"vrc_weight": 1.0},
+    "vrc-weight-10": {"vrc_weight": 10.0},
+    "abm-mean-pool": {"alignment": "abm", "aggregation": "mean"},
+    "abm-max-pool": {"alignment": "abm", "aggregation": "max"},
+    "linear-map": {"mapping": "linear"},
+    "abm-linear-map": {"alignment": "abm", "mapping": "linear"},
 })  # fmt: skip
 
 
@@ -358,15 +382,35 @@ def rehearsed(run: str) -> str:
     return str(run).removeprefix(REHEARSAL)
 
 
+def is_half(run: str) -> bool:
+    """Whether a run trains half as many epochs as the run that it is named after."""
+    return rehearsed(run).startswith(HALF)
+
+
+def preset(run: str) -> str:
+    """The run of RUNS that a rehearsal or a half run is named after; any other run itself."""
+    return rehearsed(run).removeprefix(HALF)
+
+
+def data_folder(run: str) -> Path:
+    """The prepared pairs of a run: a rehearsal has its own, a half run those of the whole run, and
+    `reference` those of the `demo` run that it is a copy of."""
+    own = run if is_rehearsal(run) else preset(run)
+    return ROOT / "data" / ("demo" if own == "reference" else own)
+
+
 def load(run: str, variant: str = "mcr", seed: int = 0, **overrides: Any) -> Config:
     """Settings of one model: the run's, then the variant's, then the caller's.
 
-    `rehearse-RUN` is the run RUN on a sample of its pairs. Raises ValueError for an unknown run,
-    variant or setting, for a value of the wrong type, and for a value out of range.
+    `rehearse-RUN` is the run RUN on a sample of its pairs, `half-RUN` has half of its epochs,
+    rounded down. Raises ValueError for an unknown run, variant or setting, for a value of the wrong
+    type, and for a value out of range.
     """
-    settings = RUNS[_known(rehearsed(run), RUNS, "run")].model_dump()
+    settings = RUNS[_known(preset(run), RUNS, "run")].model_dump() | {"run": run}
     if is_rehearsal(run):
-        settings |= {"run": run, "sample": REHEARSED_PAIRS}
+        settings["sample"] = REHEARSED_PAIRS
+    if is_half(run):
+        settings["epochs"] = max(1, settings["epochs"] // 2)
     settings |= VARIANTS[_known(variant, VARIANTS, "variant")]
     for name in overrides:
         _known(name, Config.model_fields, "setting")
@@ -447,11 +491,11 @@ def check_names(
 
     `variants` and `seeds` are lists, or words with spaces between them; `settings` is a mapping, or
     the text of SET, such as "epochs: 3, lr: 1e-3"; `processes` share each batch. Raises ValueError,
-    in one sentence, for a run that is not in RUNS, an unknown variant, a seed that is not a whole
-    number of at least 0, for settings that do not exist, are given twice or have a wrong value, and
-    for a number of processes that cannot share a batch equally.
+    in one sentence, for a run that is neither in RUNS nor half of one, an unknown variant, a seed
+    that is not a whole number of at least 0, for settings that do not exist, are given twice or
+    have a wrong value, and for a number of processes that cannot share a batch equally.
     """
-    _known(run, RUNS, "run")
+    _known(str(run).removeprefix(HALF), RUNS, "run")
     for name, given in (("VARIANTS", variants), ("SEEDS", seeds)):
         if not isinstance(given, Iterable):
             raise ValueError(f"{name} must be a list, or words with spaces between: got {given!r}.")

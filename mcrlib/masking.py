@@ -22,11 +22,12 @@ def pair_generator(seed: int, epoch: int, pair_id: str) -> np.random.Generator:
 def keep_patches(n: int, ratio: float, generator: np.random.Generator) -> np.ndarray:
     """Indices `[k]` of the patches that stay when `ratio` of `n` is dropped (paper: 0.5).
 
-    At least one patch stays and at least one is dropped.
+    At least one patch stays and, unless the ratio is 0, at least one is dropped.
     """
     count = n - round(n * ratio)
     count = max(count, 1)
-    count = min(count, n - 1)
+    if ratio > 0:
+        count = min(count, n - 1)
     shuffled = generator.permutation(n)
     return np.sort(shuffled[:count])
 
@@ -34,11 +35,12 @@ def keep_patches(n: int, ratio: float, generator: np.random.Generator) -> np.nda
 def mask_tokens(maskable: np.ndarray, ratio: float, generator: np.random.Generator) -> np.ndarray:
     """True `[T]` at `ratio` of the positions where `maskable [T]` is true (paper: 0.25).
 
-    Masks at least one token if any is maskable, so that every report takes part in L_mrm.
+    Unless the ratio is 0, masks at least one token if any is maskable, so that every report takes
+    part in L_mrm.
     """
     candidates = np.flatnonzero(maskable)
     count = round(len(candidates) * ratio)
-    if len(candidates) > 0:
+    if len(candidates) > 0 and ratio > 0:
         count = max(count, 1)
     shuffled = generator.permutation(candidates)
     masked = np.zeros(len(maskable), dtype=bool)

@@ -101,18 +101,21 @@ class Head(nn.Module):
 
     MbA (the paper) maps each local feature into the common space and aggregates there; AbM, the
     baseline, aggregates in the modality's own space and maps the result. F is a two-layer
-    perceptron (ours): if it were linear, both orders would be the same function under the mean.
+    perceptron (ours): if it is linear, both orders are the same function under the mean.
     """
 
     def __init__(self, width: int, config: Config):
         super().__init__()
         self.map_first = config.alignment == "mba"
-        self.map = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, 4 * width),
-            nn.GELU(),
-            nn.Linear(4 * width, config.embed_dim),
-        )
+        if config.mapping == "linear":
+            self.map = nn.Linear(width, config.embed_dim)
+        else:
+            self.map = nn.Sequential(
+                nn.LayerNorm(width),
+                nn.Linear(width, 4 * width),
+                nn.GELU(),
+                nn.Linear(4 * width, config.embed_dim),
+            )
         aggregated_width = config.embed_dim if self.map_first else width
         self.aggregate = Aggregation(aggregated_width, config.aggregation)
 

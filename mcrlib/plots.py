@@ -26,6 +26,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
 
 from mcrlib import tables
@@ -39,13 +40,15 @@ CM_PER_INCH = 2.54
 POINTS_PER_INCH = 72
 LONGEST_NAME = 20  # characters of a variant, split or view; longer ones lose their middle
 
-# One colour a variant: first config.VARIANTS in its order, then users' methods. Six are Okabe and
-# Ito's; the others are far from these and from each other, also under simulated colour blindness.
+# One colour a variant: first VARIANTS_IN_PALETTE of config.VARIANTS in its order, then users'
+# methods. Six are Okabe and Ito's; the others are far from these and from each other, also under
+# simulated colour blindness. All further variants and methods have colours of a rainbow.
 PALETTE = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#624B0E", "#554691", "#39C671",
     "#117450", "#673232", "#9E9B4C", "#611386", "#9E4C7E", "#D55E00", "#741158", "#281BBB",
     "#D020DF", "#CD1D48",
 )  # fmt: skip
+VARIANTS_IN_PALETTE = 14
 MARKERS = "osD^vPX*"  # one a variant, in the same order as the colours; then from the start again
 # Random and ideal retrieval, in grey.
 BOUNDS = {"floor": "0.72", "ceiling": "0.5", "chance": "0.72", "oracle": "0.5"}
@@ -196,8 +199,15 @@ def looks(variants: Iterable[str]) -> dict[str, dict[str, Any]]:
     variants = list(variants)
     _check_not_empty(variants)
     others = set(variants) - set(VARIANTS) - set(BOUNDS)
+    known = list(VARIANTS)
+    places = {}
+    for place, name in enumerate([*known[:VARIANTS_IN_PALETTE], *sorted(others)]):
+        places[name] = place
+    # Backwards, so that the number of other methods does not matter.
+    for place, name in enumerate(known[VARIANTS_IN_PALETTE:], start=1):
+        places[name] = -place
     look = {}
-    for place, name in enumerate([*VARIANTS, *sorted(others)]):
+    for name, place in places.items():
         marker = MARKERS[place % len(MARKERS)]
         look[name] = {"color": _colour(place), "marker": marker}
     for name, grey in BOUNDS.items():
@@ -211,8 +221,8 @@ def _check_not_empty(variants: Sequence[str] | Mapping[str, Any]) -> None:
 
 
 def _colour(place: int) -> Any:
-    """The palette's colour at this place; beyond its end, one of a rainbow."""
-    if place < len(PALETTE):
+    """The palette's colour at this place; before its start or beyond its end, a rainbow's."""
+    if 0 <= place < len(PALETTE):
         return PALETTE[place]
     # Multiples of the golden ratio never coincide, and neighbours are far apart.
     place_in_rainbow = (place - len(PALETTE)) * 0.618034 % 1
@@ -635,3 +645,149 @@ def time_and_memory(table: pd.DataFrame) -> Figure:
     axes.set(xlabel="activations, dual without recomputation = 1", ylabel="time, the same = 1")
     _add_legend(figure, axes.get_lines())
     return figure
+
+
+# How a difference between two models is drawn, by its verdict.
+VERDICTS = {
+    "better": {"color": PALETTE[0], "mfc": PALETTE[0], "label": "better than mcr"},
+    "worse": {"color": PALETTE[13], "mfc": PALETTE[13], "label": "worse"},
+    "open": {"color": "0.25", "mfc": "white", "label": "cannot be told"},
+}
+
+
+@styled
+def ablation_differences(
+    listed: Sequence[tables.Ablation], compared: Mapping[str, Mapping]
+) -> Figure:
+    """Differences of RSUM and nDCG@10 to `mcr`, one row an ablation, FULL wide (ours).
+
+    `compared` has the record of each variant, as `companion.ablations.compare` gives it; rows whose
+    variant is not in it, and those of `mcr`, are left out. The grey band is what a test would find
+    with less than 80 % power. Raises ValueError if no row is left.
+    """
+    rows = [row for row in listed if row.variant in compared and row.variant != "mcr"]
+    if not rows:
+        raise ValueError("There is no ablation to draw: train and embed one first.")
+    place_of = _places(rows)
+    lowest = max(place_of.values())
+    figure = Figure((FULL, (2.8 + 0.4 * lowest) / CM_PER_INCH), layout="constrained")
+    panels = figure.subplots(1, len(tables.ABLATION_MEASURES), sharey=True)
+    for axes, measure in zip(panels, tables.ABLATION_MEASURES, strict=True):
+        for row in rows:
+            block = compared[row.variant][measure]
+            if block is not None:
+                _draw_difference(axes, place_of[row], block)
+        axes.axvline(0, color="0.4", zorder=1)
+        axes.grid(True, axis="x")
+        axes.grid(False, axis="y")
+        axes.tick_params("y", length=0)
+        name = tables.ABLATION_MEASURES[measure]
+        axes.set_xlabel(f"{name}: difference to mcr (points)")
+    axes.set_ylim(lowest + 0.6, -0.6)
+    _name_places(panels[0], place_of)
+
+    handles = [Line2D([], [], marker="o", **look) for look in VERDICTS.values()]
+    handles.append(Patch(color="0.9", label="found with less than 80 % power"))
+    _add_legend(figure, handles)
+    return figure
+
+
+def _places(rows: Sequence[tables.Ablation]) -> dict[str | tables.Ablation, int]:
+    """Places from the top, of each group's title and, below it, of its rows."""
+    place_of = {}
+    for row in rows:
+        place_of.setdefault(row.group, len(place_of))
+        place_of[row] = len(place_of)
+    return place_of
+
+
+def _name_places(axes: Axes, place_of: Mapping[str | tables.Ablation, int]) -> None:
+    """Write the settings beside their places, and the groups' titles in bold."""
+    names = []
+    for entry in place_of:
+        names.append(entry if isinstance(entry, str) else entry.setting)
+    axes.set_yticks(list(place_of.values()), names)
+    for entry, label in zip(place_of, axes.get_yticklabels(), strict=True):
+        if isinstance(entry, str):
+            label.set_fontweight("bold")
+
+
+def _draw_difference(axes: Axes, place: int, block: Mapping[str, Any]) -> None:
+    """The band of what cannot be told, and over it the difference with its interval."""
+    if block["detectable"] is not None:
+        band = 100 * block["detectable"]
+        axes.barh(place, 2 * band, 1, -band, color="0.9", zorder=0)
+    look = VERDICTS.get(block["verdict"], VERDICTS["open"])
+    whiskers = _whiskers(block)[:, None]
+    axes.errorbar(100 * block["difference"], place, xerr=whiskers, marker="o", **look)
+
+
+def _whiskers(block: Mapping[str, Any]) -> np.ndarray:
+    """How far a difference's interval reaches down and up, in points; nothing for `mcr` itself."""
+    if "difference" not in block:
+        return np.zeros(2)
+    down = block["difference"] - block["low"]
+    up = block["high"] - block["difference"]
+    return np.array([100 * down, 100 * up]).clip(min=0)
+
+
+@styled
+def ablation_curves(
+    variant_of_share: Mapping[str, Mapping[float, str]], compared: Mapping[str, Mapping]
+) -> Figure:
+    """RSUM and nDCG@10 over the masked share, COLUMN wide (ours): one column of panels a mask.
+
+    `variant_of_share` holds by mask the variant of each share; `compared` is that of
+    `ablation_differences`, and shares whose variant is not in it are left out. Whiskers are the
+    intervals of the differences to `mcr`, whose value is dashed. The point without a mask is apart,
+    since it has no reconstruction either. Raises ValueError without `mcr`.
+    """
+    if "mcr" not in compared:
+        raise ValueError("There is no mcr to compare with: train and embed it first.")
+    measures = tables.ABLATION_MEASURES
+    figure = Figure((COLUMN, 9 / CM_PER_INCH), layout="constrained")
+    shape = (len(measures), len(variant_of_share))
+    panels = figure.subplots(*shape, sharex="col", sharey="row", squeeze=False)
+    for row, measure in enumerate(measures):
+        blocks = {variant: compared[variant][measure] for variant in compared}
+        for column, mask in enumerate(variant_of_share):
+            _draw_mask_curve(panels[row, column], variant_of_share[mask], blocks)
+            panels[-1, column].set_xlabel(f"{mask} (%)")
+        panels[row, 0].set_ylabel(f"{measures[measure]} (%)")
+
+    look = {"color": PALETTE[0], "marker": "o"}
+    masked = Line2D([], [], label="masked", **look)
+    unmasked = Line2D([], [], label="no mask, not reconstructed", ls="", mfc="white", **look)
+    baseline = Line2D([], [], label="mcr", color="0.4", ls="--")
+    _add_legend(figure, [masked, unmasked, baseline])
+    return figure
+
+
+def _draw_mask_curve(
+    axes: Axes, variant_of_share: Mapping[float, str], blocks: Mapping[str, Mapping | None]
+) -> None:
+    """A line through the masked shares, the point without a mask apart from it, and `mcr`."""
+    shares = sorted(variant_of_share)
+    points = []
+    for share in shares:
+        block = blocks.get(variant_of_share[share])
+        if block is not None:
+            value = 100 * block["value"]
+            points.append([share, value, *_whiskers(block)])
+    points = np.reshape(points, (-1, 4))
+    is_masked = points[:, 0] > 0
+    _draw_points(axes, points[is_masked], ls="-", mfc=PALETTE[0])
+    _draw_points(axes, points[~is_masked], ls="", mfc="white")
+    baseline = blocks["mcr"]
+    if baseline is not None:
+        axes.axhline(100 * baseline["value"], color="0.4", ls="--", zorder=1)
+    names = [f"{100 * share:g}" for share in shares]
+    if shares[0] == 0:
+        names[0] = "none"
+    axes.set_xticks(shares, names)
+
+
+def _draw_points(axes: Axes, points: np.ndarray, **look: Any) -> None:
+    """Points [n, 4], each with its place, its value and its whiskers down and up."""
+    x, y, down, up = points.T
+    axes.errorbar(x, y, [down, up], color=PALETTE[0], marker="o", capsize=2, **look)

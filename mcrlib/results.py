@@ -85,7 +85,7 @@ def rehearsal_mark(stem: str | Path) -> str:
     run = Path(stem).parent.name
     if not config.is_rehearsal(run):
         return ""
-    prepared = config.ROOT / "data" / run / DATASET_FILE
+    prepared = config.data_folder(run) / DATASET_FILE
     pairs = "a few"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         pairs = json.loads(prepared.read_bytes())["kept"]
@@ -159,7 +159,7 @@ def dataset_hash(run: str) -> str | None:
     """
     if run == "reference":
         return None
-    prepared = config.ROOT / "data" / run / DATASET_FILE
+    prepared = config.data_folder(run) / DATASET_FILE
     listed = config.ROOT / "results" / run / "data.json"
     info = {}
     with contextlib.suppress(*UNREADABLE, TypeError):

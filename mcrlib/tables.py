@@ -2,8 +2,9 @@
 
 import html
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,12 @@ DIRECTION_LABELS = {"image_to_report": "image to report", "report_to_image": "re
 BOUNDS = ("floor", "ceiling", "chance", "oracle")
 
 UNDEFINED = "–"  # in place of a number
+TOLD = ("better", "worse")  # verdicts on two models that differ
 # Columns of text, which are read from the left.
-NAMES = ("model", "variant", "level", "direction", "comparison", "verdict", "finding", "part")
+NAMES = (
+    "model", "variant", "level", "direction", "comparison", "verdict", "finding", "part", "group",
+    "setting",
+)  # fmt: skip
 
 HIGHEST = 1
 LOWEST = -1
@@ -53,6 +58,8 @@ ANSWERING = {
     "match_AUROC_by_margin": "AUROC by margin",
     "match_AUROC_by_score": "AUROC by score",
 }
+# Measure of an ablation -> the name that its columns begin with.
+ABLATION_MEASURES = {"RSUM": "RSUM", "nDCG@10_without_partner": "nDCG@10"}
 BEST_RELEVANCE = dict.fromkeys(RELEVANCE.values(), HIGHEST)
 BEST_FIRST_HIT = dict.fromkeys(FIRST_HIT.values(), LOWEST)
 BEST_ANSWERING = {
@@ -73,6 +80,8 @@ RELEVANCE_HEADERS = {
     "nDCG@10": ("nDCG@10", "with partner"),
     "nDCG@10 without partner": ("nDCG@10", "without it"),
 }
+# What is said of a difference between two models, by the name of its column.
+DIFFERENCE_HEADERS = {"difference": "difference to mcr", "detectable": "detectable"}
 STEP_HEADERS = {
     "activations": ("memory, GB", "activations"),
     "peak": ("memory, GB", "peak"),
@@ -81,6 +90,15 @@ STEP_HEADERS = {
     "time ratio": ("ratio to dual", "time"),
     "largest batch": ("", "largest batch"),
 }
+
+
+class Ablation(NamedTuple):
+    """One row of the table of ablations."""
+
+    group: str  # the part of the method that is changed
+    setting: str  # what it is changed to
+    variant: str  # of config.VARIANTS; `mcr` if this is the method's own setting
+
 
 # From a data frame, and whether each of its cells is the best, to the table that LaTeX prints.
 Layout = Callable[[pd.DataFrame, pd.DataFrame], latex.Table]
@@ -278,16 +296,58 @@ def verdict_table(verdicts: list[dict]) -> pd.DataFrame:
             "verdict": verdict.get("verdict", "no seed in common"),
         }
         if verdict["seeds"]:
-            difference = _points(verdict["difference"])
-            row["difference"] = (
-                f"{difference} [{_points(verdict['low'])}, {_points(verdict['high'])}]"
-            )
+            row["difference"] = _difference(verdict)
             row["p"] = f"{verdict['p']:.4f}"
             if "undecided" not in verdict:
                 row["no loss"] = "yes" if verdict["no_loss"] else "not shown"
                 row["detectable"] = f"{100 * verdict['detectable']:.1f}"
         rows.append(row)
     return pd.DataFrame(rows).fillna("")
+
+
+def ablation_table(listed: Sequence[Ablation], compared: Mapping[str, Mapping]) -> pd.DataFrame:
+    """One row an ablation whose model is there: RSUM and nDCG@10 without partner, their differences
+    to `mcr` with intervals, the detectable differences, all in %, and verdicts.
+
+    `compared` has the record of each variant, as `companion.ablations.compare` gives it.
+    """
+    rows = []
+    for ablation in listed:
+        if ablation.variant not in compared:
+            continue
+        record = compared[ablation.variant]
+        epochs = record["epochs"]
+        row = {"group": ablation.group, "setting": ablation.setting, "model": ablation.variant}
+        row["seeds"] = record["seeds"]
+        row["epochs"] = UNDEFINED if epochs is None else f"{epochs:g}"
+        for measure, name in ABLATION_MEASURES.items():
+            row |= _difference_cells(name, record[measure])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _difference_cells(name: str, block: Mapping[str, Any] | None) -> dict[str, str]:
+    """A measure's value and, of a comparison, the difference and what could be told; else dashes.
+
+    `mcr` itself, to which all others are compared, has a value only.
+    """
+    columns = (name, f"{name} difference", f"{name} detectable", f"{name} verdict")
+    cells = dict.fromkeys(columns, UNDEFINED)
+    if block is not None:
+        cells[name] = _points(block["value"])
+    if block is not None and "difference" in block:
+        cells[f"{name} difference"] = _difference(block)
+        cells[f"{name} verdict"] = block["verdict"]
+        if block["detectable"] is not None:
+            cells[f"{name} detectable"] = _points(block["detectable"])
+    return cells
+
+
+def _difference(block: Mapping[str, float]) -> str:
+    """A difference with its interval, in points."""
+    low = _points(block["low"])
+    high = _points(block["high"])
+    return f"{_points(block['difference'])} [{low}, {high}]"
 
 
 def _points(share: float) -> str:
@@ -463,6 +523,21 @@ def one_way_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
         cells = _texts(frame[name])
         columns.append(latex.Column(name, cells, is_best[name].tolist(), unit=name))
     return _in_sections(columns, frame["direction"])
+
+
+def ablation_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row an ablation of `ablation_table`, in sections by what is changed; an asterisk marks
+    the differences that are told from zero."""
+    columns = [_names(frame["setting"], "setting")]
+    for name in ABLATION_MEASURES.values():
+        columns.append(latex.Column("value", _texts(frame[name]), group=name, unit=name))
+        for column, header in DIFFERENCE_HEADERS.items():
+            cells = frame[f"{name} {column}"]
+            if column == "difference":
+                is_told = frame[f"{name} verdict"].isin(TOLD)
+                cells = cells.mask(is_told, cells + "*")
+            columns.append(latex.Column(header, _texts(cells), group=name, unit=name))
+    return _in_sections(columns, frame["group"])
 
 
 def verdict_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:

@@ -25,7 +25,18 @@ def test_every_variant_differs_from_mcr_in_its_own_settings_only(run, variant):
     changed = {name for name in type(c).model_fields if getattr(c, name) != getattr(base, name)} - {
         "variant"
     }
+    if variant.startswith("vrc-weight-"):  # a run has one of these weights itself
+        assert changed <= set(config.VARIANTS[variant])
+        return
     assert changed == set(config.VARIANTS[variant])
+
+
+@pytest.mark.parametrize("run", config.RUNS)
+def test_each_run_has_one_of_the_three_weights_of_the_contrast(run):
+    names = ("vrc-weight-0.1", "vrc-weight-1", "vrc-weight-10")
+    weights = [config.load(run, name).vrc_weight for name in names]
+    assert weights == [0.1, 1.0, 10.0]
+    assert config.load(run).vrc_weight in weights
 
 
 def test_the_caller_s_settings_override_all_others():
@@ -42,6 +53,10 @@ def test_the_caller_s_settings_override_all_others():
         ({"epochs": "3"}, "'epochs' must be a whole number such as 50, not '3'"),
         ({"epochs": 0}, "at least 1"),
         ({"image_mask": 1.0}, "between 0 and 1"),
+        ({"image_mask": -0.1}, "'image_mask' must be at least 0, not -0.1"),
+        ({"image_mask": 0}, "nothing to reconstruct: set 'mim_weight' to 0, too"),
+        ({"report_mask": 0.0}, "nothing to reconstruct: set 'mrm_weight' to 0, too"),
+        ({"mapping": "mlp2"}, "'mapping' must be 'mlp' or 'linear'"),
         ({"policy": "all"}, "'findings', 'impression', 'both' or 'longest'"),
         ({"image_size": 100}, "multiple of 'patch_size'"),
         ({"sizes": [1, 2]}, "'sizes' must be a list such as"),
@@ -68,6 +83,13 @@ def test_the_digest_depends_only_on_settings_that_affect_results():
     assert c.digest() == config.load("demo", data="/elsewhere", workers=3).digest()
     assert c.digest() != config.load("demo", lr=2e-3).digest()
     assert c.digest() != config.load("demo", seed=1).digest()
+
+
+def test_a_setting_added_later_is_part_of_the_digest_only_if_it_is_not_at_its_default():
+    """Models that were trained before `mapping` existed stay what is asked for."""
+    assert "mapping" not in config.load("demo").deciding()
+    assert config.load("demo", "linear-map").deciding()["mapping"] == "linear"
+    assert config.load("demo").digest() != config.load("demo", mapping="linear").digest()
 
 
 def test_project_paths_are_the_same_from_every_folder(tmp_path, monkeypatch):

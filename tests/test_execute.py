@@ -157,6 +157,7 @@ def test_a_value_that_cannot_be_read_is_one_sentence(monkeypatch, variable, valu
     [
         (["run=smoke"], 0o644),
         (["run=mimic"], 0o600),
+        (["run=half-mimic"], 0o600),
         (["run=smoke", "overrides={source: table}"], 0o600),
         (["run=nonsense"], 0o644),
     ],

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcrlib import config, latex, results, tables
+from mcrlib.companion import ablations, captions
+from mcrlib.companion.analyses import Numbers
 from mcrlib.evaluation.seeds import over_seeds
 
 REPOSITORY = Path(__file__).parents[1]
@@ -151,6 +153,26 @@ def test_six_models_with_any_names_fit_too(reference, tmp_path):
     files = sorted(tmp_path.glob("*.tex"))
     assert len(files) == 8
     assert compile_tables(files, tmp_path / "article") == ""
+
+
+@needs_tex
+def test_all_ablations_fit_a_page(tmp_path):
+    block = {"value": 3.456, "difference": -1.234, "low": -2.345, "high": -0.123}
+    block |= {"detectable": 1.579, "verdict": "worse"}
+    compared = {}
+    for variant in ablations.variants("demo"):
+        compared[variant] = {"seeds": 1, "epochs": 5, "RSUM": block}
+        compared[variant]["nDCG@10_without_partner"] = block
+    compared["mcr"] |= {measure: {"value": 3.456} for measure in tables.ABLATION_MEASURES}
+    about = {"draws": 10_000, "pool": 500, "models_of": "half-demo", "seeds": ["0"]}
+    about["attributes"] = "read by mcrlib.evaluation.findings"
+    caption = captions.ablations("demo", Numbers(compared, about))
+    table = tables.ablation_table(ablations.listed("demo"), compared)
+    tables.save_table(tmp_path / "ablations", table, caption, layout=tables.ablation_layout)
+    source = (tmp_path / "ablations.tex").read_text()
+    assert source.count("$-$123.4 [$-$234.5, $-$12.3]*") == 2 * (len(table) - 5)
+    assert r"\emph{image mask}" in source and "none, no MIM" in source
+    assert compile_tables([tmp_path / "ablations.tex"], tmp_path / "article") == ""
 
 
 def test_recall_is_laid_out_as_in_retrieval_papers(reference):

@@ -135,6 +135,56 @@ def test_a_rehearsal_and_its_plan_run_no_other_target(project, target):
     assert f"DATA=<{value}>" in log and log.endswith("epochs: 2\n")
 
 
+def test_ablations_train_half_of_the_run_then_compare(project):
+    listing = ECHO + 'case "$2" in *ablations) echo mcr no-mim;; esac\n'
+    (project.folder.parent / "bin/python").write_text(listing)
+    value = "/data/it's $HOME"
+    done, log = project("ablations", "RUN=smoke", f"DATA={value}")
+    assert done.returncode == 0, done.stderr
+    calls = log.split("STYLE=")[1:]
+    chosen, compared = calls[0], calls[-1]
+    assert chosen.endswith(
+        "mcrlib.companion.ablations\nsmoke\n"
+    )  # the default of VARIANTS is left out
+    assert "07_ablations.ipynb" in compared and "RUN=<smoke>" in compared
+    assert all("RUN=<half-smoke>" in call and f"DATA=<{value}>" in call for call in calls[1:-1])
+    trained = [call for call in calls if "01_train.ipynb" in call]
+    assert ["results/half-smoke/executed/01_train-mcr-seed0" in trained[0], len(trained)] == [
+        True,
+        2,
+    ]
+    _, log = project("ablations", "RUN=smoke", "VARIANTS=no-mim abm")
+    assert "mcrlib.companion.ablations\nsmoke\nno-mim abm\n" in log
+
+
+def test_nothing_is_trained_if_the_ablations_cannot_be_listed(project):
+    refusing = ECHO + 'case "$2" in *ablations) exit 1;; esac\n'
+    (project.folder.parent / "bin/python").write_text(refusing)
+    done, log = project("ablations", "RUN=reference")
+    assert done.returncode != 0 and "01_train" not in log and "07_ablations" not in log
+
+
+@pytest.mark.parametrize("target", ["tables", "figures"])
+def test_ablations_are_drawn_again_only_where_they_were_compared(project, target):
+    _, log = project(target, "RUN=smoke")
+    assert "03_retrieval" in log and "07_ablations" not in log
+    (project.folder / "results" / "smoke" / "ablations.json").touch()
+    _, log = project(target, "RUN=smoke")
+    assert "07_ablations" in log
+
+
+def test_clean_removes_the_ablations_but_half_a_run_leaves_the_run_s_data(project):
+    for name in ("results", "figures"):
+        (project.folder / name / "half-smoke").mkdir()
+    project("clean", "RUN=half-smoke")
+    assert (project.folder / "data" / "smoke").is_dir()
+    assert not (project.folder / "results" / "half-smoke").exists()
+    (project.folder / "results" / "half-smoke").mkdir()
+    project("clean", "RUN=smoke")
+    for name in ("data", "results", "figures"):
+        assert [path.name for path in (project.folder / name).iterdir()] == ["reference"]
+
+
 def test_the_plan_is_shown_before_a_run_is_reproduced(project):
     _, log = project("reproduce", "RUN=smoke", "VARIANTS=mcr")
     assert "mcrlib.companion.plan\n--if-rehearsed\nsmoke\nmcr\n0" in log.split("00_data")[0]

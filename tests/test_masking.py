@@ -35,6 +35,15 @@ def test_only_maskable_tokens_are_masked_and_always_at_least_one(maskable, ratio
     assert masked.sum() == expected
 
 
+@given(n=st.integers(1, 300), seed=st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_without_a_mask_everything_stays(n, seed):
+    keep = keep_patches(n, 0.0, pair_generator(seed, 0, "a"))
+    assert keep.tolist() == list(range(n))
+    assert dropped_patches(torch.from_numpy(keep)[None], n).shape == (1, 0)
+    assert not mask_tokens(np.ones(n, dtype=bool), 0.0, pair_generator(seed, 0, "a")).any()
+
+
 @given(n=st.integers(2, 40), pairs=st.integers(1, 5))
 @settings(max_examples=30, deadline=None)
 def test_kept_and_dropped_are_all_patches(n, pairs):

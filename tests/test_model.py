@@ -18,6 +18,8 @@ from torch import nn
 from transformers import BertForMaskedLM
 
 from mcrlib import losses
+from mcrlib.config import VARIANTS
+from mcrlib.data.batches import SplitPairs
 from mcrlib.masking import dropped_patches, gather_patches
 from mcrlib.model import MCR
 from mcrlib.packing import pack_rows
@@ -40,6 +42,24 @@ def random_keep(images):
     """`keep [B, 18]`, half of 36 patches."""
     shuffled = torch.rand(images, 36, generator=DRAW).argsort(dim=1)
     return shuffled[:, :18].sort(dim=1).values
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "attention", "max"])
+def test_a_linear_mapping_makes_both_orders_equal_under_the_mean_only(build, aggregation):
+    heads = []
+    for alignment in ("mba", "abm"):
+        model = build(alignment=alignment, aggregation=aggregation, mapping="linear")
+        heads.append(model.report_head)
+    mba, abm = heads
+    assert isinstance(mba.map, nn.Linear)  # and no LayerNorm, which is not linear
+    abm.map = mba.map
+    tokens = torch.randn(5, 9, 64, generator=DRAW)
+    present = prefixes([5, 6, 7, 8, 9], width=9)
+    difference = (mba(tokens, present) - abm(tokens, present)).abs().max()
+    if aggregation == "mean":
+        assert difference < 1e-6
+    else:
+        assert difference > 0.01
 
 
 def test_mba_is_abm_where_the_mapping_is_linear_and_the_mean_aggregates(build):
@@ -218,6 +238,34 @@ def test_each_variant_has_its_terms_and_trains_all_its_weights(build, batch, cha
     result["loss"].backward()
     still = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert still == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_variant_takes_a_step_on_the_pairs_that_its_own_masks_leave(
+    build, dataset, smoke, tokenizer, variant
+):
+    changes = VARIANTS[variant]
+    pairs = SplitPairs(dataset, "train", smoke.replace(**changes), tokenizer)
+    model = build(**changes)
+    loss = model(pairs.__getitems__(list(range(8))))["loss"]
+    loss.backward()
+    gradients = [p.grad for p in model.parameters() if p.requires_grad]
+    assert loss.isfinite()
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("side", ["image", "report"])
+def test_without_a_mask_the_contrast_sees_all_of_that_side(build, dataset, smoke, tokenizer, side):
+    changes = VARIANTS[f"no-{side}-mask"]
+    pairs = SplitPairs(dataset, "train", smoke.replace(**changes), tokenizer)
+    batch = pairs.__getitems__(list(range(8)))
+    model = build(**changes).eval()
+    seen = getattr(model.encode(batch), side)
+    if side == "image":
+        whole = model.project_images(batch.pixels)
+    else:
+        whole = model.project_reports(batch.tokens, batch.present)
+    torch.testing.assert_close(seen, whole)
 
 
 def test_the_loss_weighs_its_terms(build, batch):

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
 from mcrlib import plots, tables
+from mcrlib.companion import ablations
 from mcrlib.config import VARIANTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph:UserWarning")  # DejaVu Sans has no emoji
@@ -120,6 +121,24 @@ def errors_of(models: list[str]) -> pd.DataFrame:
     return tables.finding_errors(measured(models), pool=10)
 
 
+def ablated(undefined: bool = False) -> dict:
+    """As `companion.ablations.compare` gives it: mcr, all verdicts, and perhaps nDCG undefined."""
+    compared = {"mcr": {measure: {"value": 0.5} for measure in tables.ABLATION_MEASURES}}
+    verdicts = ("better", "worse", "open", "none: no pair differs")
+    for place, variant in enumerate(ablations.variants("demo")[1:]):
+        block = {"value": 0.4, "difference": -0.1, "low": -0.2, "high": 0.05}
+        block |= {"verdict": verdicts[place % 4], "detectable": None if place % 4 == 3 else 0.15}
+        compared[variant] = dict.fromkeys(tables.ABLATION_MEASURES, block)
+    for record in compared.values():
+        record |= {"seeds": 1, "epochs": 5}
+        if undefined:
+            record["nDCG@10_without_partner"] = None
+    return compared
+
+
+ABLATIONS = ablations.listed("demo")
+SHARES = ablations.mask_shares("demo")
+
 FIGURES = {
     "loss": Drawing(COLUMN, lambda: plots.loss_curves(HISTORY, 500)),
     "bars": Drawing(COLUMN, lambda: plots.recall_bars(RECALL_OF_THREE)),
@@ -135,6 +154,14 @@ FIGURES = {
     "errors of six": Drawing(FULL, lambda: plots.first_hit_errors(errors_of(SIX))),
     "risk": Drawing(COLUMN, lambda: plots.risk_by_coverage(measured(["mcr", "abm"]))),
     "risk of six": Drawing(COLUMN, lambda: plots.risk_by_coverage(measured(SIX))),
+    "ablations": Drawing(FULL, lambda: plots.ablation_differences(ABLATIONS, ablated())),
+    "ablations, undefined": Drawing(
+        FULL, lambda: plots.ablation_differences(ABLATIONS, ablated(undefined=True))
+    ),
+    "mask curves": Drawing(COLUMN, lambda: plots.ablation_curves(SHARES, ablated())),
+    "mask curves, undefined": Drawing(
+        COLUMN, lambda: plots.ablation_curves(SHARES, ablated(undefined=True))
+    ),
 }
 
 
@@ -373,3 +400,45 @@ def test_a_single_epoch_is_seen():
     losses, recall = plots.loss_curves(first, 500).axes
     assert all(line.get_marker() == "o" for line in losses.lines)
     assert recall.get_xticks().tolist() == [2]
+
+
+def test_ablations_lie_where_their_differences_are_and_in_the_colour_of_their_verdict():
+    figure = plots.ablation_differences(ABLATIONS, ablated())
+    rows = [row for row in ABLATIONS if row.variant != "mcr"]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert [label for label in labels if label not in dict.fromkeys(r.group for r in rows)] == [
+        row.setting for row in rows
+    ]
+    for axes in figure.axes:
+        dots = [line for line in axes.get_lines() if line.get_marker() == "o"]
+        assert len(dots) == len(rows)
+        for dot in dots:
+            assert dot.get_xdata() == pytest.approx([-10])
+        bands = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
+        assert set(bands) == {(-15.0, 30.0)}
+        whiskers = [part for bars in axes.collections for part in bars.get_segments()]
+        assert np.array(whiskers)[:, :, 0].tolist() == pytest.approx(
+            np.array([[-20, 5]] * len(rows))
+        )
+    colours = [to_hex(line.get_color()) for line in figure.axes[0].get_lines()[: len(rows)]]
+    assert colours[:2] == [plots.PALETTE[0].lower(), plots.PALETTE[13].lower()]
+    with pytest.raises(ValueError, match="no ablation to draw"):
+        plots.ablation_differences(ABLATIONS, {"mcr": ablated()["mcr"]})
+
+
+def test_the_point_without_a_mask_is_apart_from_the_curve():
+    figure = plots.ablation_curves(SHARES, ablated())
+    for axes in figure.axes:
+        curve, apart = [line for line in axes.get_lines() if line.get_marker() == "o"]
+        assert apart.get_xdata().tolist() == [0]
+        assert min(curve.get_xdata()) > 0 and len(curve.get_xdata()) == 4
+        assert to_hex(apart.get_markerfacecolor()) == "#ffffff"
+    some = {name: ablated()[name] for name in ("mcr", "image-mask-25")}
+    left, right = plots.ablation_curves(SHARES, some).axes[:2]
+    counts = [
+        [len(line.get_xdata()) for line in axes.get_lines() if line.get_marker() == "o"]
+        for axes in (left, right)
+    ]
+    assert counts == [[2, 0], [1, 0]]
+    with pytest.raises(ValueError, match="no mcr to compare with"):
+        plots.ablation_curves(SHARES, {"abm": ablated()["abm"]})

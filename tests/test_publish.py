@@ -16,7 +16,12 @@ def demo(tmp_path, monkeypatch):
         image, report = draw.standard_normal((2, 5, 8))
         file = folder / "mcr-seed0" / f"embeddings-{split}.npz"
         results.save_embeddings(file, image, report, [f"pair{i}" for i in range(5)])
-    for name in ("efficiency.json", "mcr-seed0/history.csv", "mcr-seed0/secret.txt"):
+    for name in (
+        "efficiency.json",
+        "ablations.json",
+        "mcr-seed0/history.csv",
+        "mcr-seed0/secret.txt",
+    ):
         (folder / name).write_text(name)
     results.save(folder / "data.json", {"dataset": {"source": "phantom"}})
     (folder / "executed").mkdir()
@@ -41,6 +46,7 @@ def test_only_files_that_cannot_be_recreated_are_copied(demo, tmp_path):
     assert files(target) == {
         "data.json",
         "efficiency.json",
+        "ablations.json",
         "mcr-seed0/history.csv",
         "executed/00_data.ipynb",
         "executed/01_train-mcr-seed0.ipynb",
@@ -63,7 +69,12 @@ def test_only_files_that_cannot_be_recreated_are_copied(demo, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("run", "message"), [("mimic", "not made of phantoms"), ("reference", "published already")]
+    ("run", "message"),
+    [
+        ("mimic", "not made of phantoms"),
+        ("reference", "published already"),
+        ("half-demo", "is a half run: publish RUN=demo"),
+    ],
 )
 def test_runs_of_patients_and_the_reference_itself_are_refused(demo, tmp_path, run, message):
     publish.publish("demo")

@@ -374,7 +374,7 @@ def _compute_relevance(run: str, draws: int, inputs: dict[str, str], file: Path)
     dataset = results.dataset_of_run(run)
     test = dataset.frame.iloc[dataset.indices("test")]
     patients = test["patient_id"].tolist()
-    attributes, source = _attributes(dataset, test)
+    attributes, source = pair_attributes(dataset, test)
     measured = {}
     for name, embeddings in results.embedding_files(run).items():
         image, report = results.load_embeddings(embeddings, test["pair_id"])
@@ -387,7 +387,7 @@ def _compute_relevance(run: str, draws: int, inputs: dict[str, str], file: Path)
     results.save(file, measured, inputs=inputs, **about, seconds=seconds)
 
 
-def _attributes(dataset: Dataset, test: pd.DataFrame) -> tuple[list, str]:
+def pair_attributes(dataset: Dataset, test: pd.DataFrame) -> tuple[list, str]:
     """Attributes of each pair, and where they are from; only drawn pairs have them as labels."""
     from mcrlib.evaluation import attributes
 

@@ -17,7 +17,11 @@ from mcrlib import config
 DISK_FOR_MIMIC = 26
 DISK_FOR_REHEARSAL = 13  # of MIMIC: saves, and a model of each variant
 DISK_FOR_OTHERS = 1
-DISK_NEEDED = {"mimic": DISK_FOR_MIMIC, "rehearse-mimic": DISK_FOR_REHEARSAL}
+DISK_NEEDED = {
+    "mimic": DISK_FOR_MIMIC,
+    "rehearse-mimic": DISK_FOR_REHEARSAL,
+    "half-mimic": DISK_FOR_MIMIC,  # the saves of a training, and a model of each ablation
+}
 SOURCES = {
     "table": "a CSV, TSV, Parquet or JSON-lines file with the columns image and report",
     "openi": "the folder with Open-i's reports and PNG images",
@@ -50,7 +54,7 @@ def obstacle(run: str, data: str, confirm: str, weights: str = "", processes: st
     for here: the disk, the folders to write to, and the Java that METEOR needs. Raises ValueError
     for an unknown run.
     """
-    if config.rehearsed(run) == "reference":
+    if config.preset(run) == "reference":
         return "RUN=reference is a copy that draws and never trains: use RUN=demo."
     own = config.rehearsed(run)
     source = config.load(run).source
@@ -61,6 +65,9 @@ def obstacle(run: str, data: str, confirm: str, weights: str = "", processes: st
         return f"RUN={own} needs DATA={data} to be {SOURCES[source]}; this path does not exist."
     if run == "mimic" and confirm != "1":
         return f"{_cost_of_mimic()} Set CONFIRM=1 to start it."
+    if run == "half-mimic" and confirm != "1":
+        half = "RUN=half-mimic trains each of its models for half of the epochs."
+        return f"{_cost_of_mimic()} {half} Set CONFIRM=1 to start it."
     if weights and not Path(weights).is_dir():
         return (
             f"WEIGHTS={weights} must be the folder with the pretrained encoders, but is no folder."

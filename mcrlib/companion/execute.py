@@ -21,7 +21,7 @@ import nbformat
 import papermill
 from traitlets.config import Config
 
-from mcrlib.config import DRAWN_SOURCES, PLAIN, RUNS, load, parse, read_settings, rehearsed
+from mcrlib.config import DRAWN_SOURCES, PLAIN, RUNS, load, parse, preset, read_settings
 from mcrlib.files import DATASET_FILE, keep_private, write
 
 INTERRUPTED = 130  # exit code after Ctrl-C
@@ -71,7 +71,7 @@ def _may_show_patients(parameters: dict[str, Any]) -> bool:
     Settings that do not exist are left for the notebook to refuse.
     """
     run = str(parameters.get("run"))
-    if rehearsed(run) not in RUNS:
+    if preset(run) not in RUNS:
         return False
     settings = load(run)
     sources = {settings.source}

@@ -380,7 +380,7 @@ def verdicts(
     compared = [record for record in records if record["seeds"]]
     _correct_secondary([record for record in compared if "undecided" not in record])
     for record in compared:
-        record["verdict"] = _verdict(record)
+        record["verdict"] = verdict_of(record)
     return records
 
 
@@ -813,7 +813,8 @@ def _correct_secondary(records: list[dict]) -> None:
         record["p"] = p
 
 
-def _verdict(record: dict) -> str:
+def verdict_of(record: dict) -> str:
+    """`better`, `worse` or `open` by the corrected `p` of a comparison, or why it has none."""
     if "undecided" in record:
         return f"none: {record['undecided']}"
     if record["p"] < SIGNIFICANCE:

@@ -1,0 +1,277 @@
+"""What each part of the method is worth: `mcr` with one thing changed, against `mcr`.
+
+The models of run RUN are those of `half-RUN`, which has half of its epochs, so that they are not
+mixed with the main comparison. `python -m mcrlib.companion.ablations RUN [VARIANTS]` prints which
+to train.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mcrlib import config, results
+from mcrlib.companion.analyses import Numbers, pair_attributes
+from mcrlib.tables import Ablation
+from mcrlib.training.finished import INPUTS
+
+BASELINE = "mcr"
+RSUM = "RSUM"
+NDCG = "nDCG@10_without_partner"
+
+
+# Part of the method -> what it is changed to -> variant.
+GROUPS = MappingProxyType({
+    "image mask": {
+        "none, no MIM": "no-image-mask",
+        "25 %": "image-mask-25",
+        "35 %": "image-mask-35",
+        "50 %": "mcr",
+        "75 %": "image-mask-75",
+    },
+    "report mask": {
+        "none, no MRM": "no-report-mask",
+        "15 %": "report-mask-15",
+        "25 %": "mcr",
+        "35 %": "report-mask-35",
+        "50 %": "report-mask-50",
+    },
+    "reconstruction": {
+        "MIM and MRM": "mcr",
+        "no MIM": "no-mim",
+        "no MRM": "no-mrm",
+        "neither": "flip",
+    },
+    "weight of L_vrc": {
+        "0.1": "vrc-weight-0.1",
+        "1": "vrc-weight-1",
+        "10": "vrc-weight-10",
+    },
+    "aggregation, MbA": {
+        "attention": "mcr",
+        "mean": "mean-pool",
+        "maximum": "max-pool",
+    },
+    "aggregation, AbM": {
+        "attention": "abm",
+        "mean": "abm-mean-pool",
+        "maximum": "abm-max-pool",
+    },
+    "linear F, attention": {
+        "MbA": "linear-map",
+        "AbM": "abm-linear-map",
+    },
+})  # fmt: skip
+MASKS = {"image mask": "image_mask", "report mask": "report_mask"}  # group -> setting
+
+
+def listed(run: str) -> list[Ablation]:
+    """The rows of the table. A variant that changes none of the run's settings is `mcr`."""
+    own = config.load(run)
+    ablations = []
+    for group, settings in GROUPS.items():
+        for setting, variant in settings.items():
+            changed = config.load(run, variant).replace(variant=BASELINE)
+            name = BASELINE if changed == own else variant
+            ablations.append(Ablation(group, setting, name))
+    return ablations
+
+
+def variants(run: str) -> list[str]:
+    """The variants of these rows, each once, `mcr` first."""
+    names = [BASELINE]
+    names += [ablation.variant for ablation in listed(run)]
+    return list(dict.fromkeys(names))
+
+
+def missing(run: str, compared: Numbers) -> str:
+    """Which models are not there yet, and how to train them, in a sentence; "" if all are."""
+    absent = [name for name in variants(run) if name not in compared.values]
+    if not absent:
+        return ""
+    return f"Not there yet are {', '.join(absent)}: {_command(run)}."
+
+
+def _command(run: str) -> str:
+    """How to get what is missing."""
+    if run == "reference":
+        return "run `make ablations RUN=demo`, then `make publish`"
+    return f"run `make ablations RUN={run}`"
+
+
+def mask_shares(run: str) -> dict[str, dict[float, str]]:
+    """Variant by masked share, for images and for reports."""
+    shares = {group: {} for group in MASKS}
+    for ablation in listed(run):
+        if ablation.group in MASKS:
+            settings = config.load(run, ablation.variant)
+            share = getattr(settings, MASKS[ablation.group])
+            shares[ablation.group][share] = ablation.variant
+    return shares
+
+
+def compare(run: str, draws: int = 10_000) -> Numbers:
+    """RSUM and nDCG@10 without partner of the models of `half-RUN`, and their differences to `mcr`.
+
+    The values are variant -> {"epochs", "seeds", RSUM, NDCG}, where each measure has `value`, the
+    mean over the seeds that `mcr` has too, and for all but `mcr` the fields of
+    `retrieval.compare_values` and a `verdict`, from p values that Holm's method corrects by
+    measure. nDCG is None if it is not defined for any pair. Where the models are gone, as in the
+    reference, saved numbers are read. Raises FileNotFoundError if there is neither.
+    """
+    file = config.ROOT / "results" / run / "ablations.json"
+    half = f"{config.HALF}{run}"
+    folder = config.ROOT / "results" / half
+    has_baseline = any(folder.glob(f"{BASELINE}-seed*/embeddings-test.npz"))
+    if has_baseline:
+        from mcrlib.evaluation import findings  # imported lazily: slow
+
+        inputs = results.input_hashes(half)
+        inputs |= {"draws": str(draws), "findings": findings.rules_digest()}
+        if not results.is_current(file, inputs):
+            _compute(run, draws, inputs, file)
+    elif not file.is_file():
+        raise FileNotFoundError(
+            f"There is no embedded {BASELINE} in results/{half}, with which each ablation is "
+            f"compared: {_command(run)}."
+        )
+    return Numbers.load(file)
+
+
+def _compute(run: str, draws: int, inputs: dict[str, str], file: Path) -> None:
+    started = time.perf_counter()
+    half = f"{config.HALF}{run}"
+    dataset = results.dataset_of_run(half)
+    test = dataset.frame.iloc[dataset.indices("test")]
+    attributes, source = pair_attributes(dataset, test)
+    measured = _measure_models(run, test["pair_id"], attributes)
+    compared = _compare_models(measured, test["patient_id"].tolist(), draws)
+    for variant in compared:
+        compared[variant]["epochs"] = _epochs(half, variant)
+    about = {"run": run, "models_of": half, "pool": len(test), "attributes": source}
+    about |= {"dataset": dataset.info["dataset_sha256"], "seeds": list(measured[BASELINE])}
+    about["draws"] = draws
+    seconds = round(time.perf_counter() - started)
+    results.save(file, compared, inputs=inputs, **about, seconds=seconds)
+
+
+def _measure_models(
+    run: str, pair_id: pd.Series, attributes: list
+) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """Variant -> seed -> measure -> the value of each pair [N], NaN if a pair has none."""
+    wanted = variants(run)
+    measured = {}
+    for file in results.embedding_files(f"{config.HALF}{run}").values():
+        variant, _, seed = file.parent.name.rpartition("-seed")
+        if variant in wanted:
+            image, report = results.load_embeddings(file, pair_id)
+            measured.setdefault(variant, {})[seed] = _values_by_pair(image, report, attributes)
+    return measured
+
+
+def _values_by_pair(
+    image: np.ndarray, report: np.ndarray, attributes: list
+) -> dict[str, np.ndarray]:
+    """Each measure of each pair [N]: RSUM from 0 to 6, nDCG from 0 to 1."""
+    from mcrlib.evaluation import relevance, retrieval
+    from mcrlib.evaluation.attributes import AttributePool
+
+    image, report = retrieval.unit_pairs(image, report)
+    pool = AttributePool.of(attributes)
+    recalls = relevance.recall_sums(image, report) + relevance.recall_sums(report, image)
+    to_report = relevance.answer(image, report, pool).ndcg_without_partner
+    to_image = relevance.answer(report, image, pool).ndcg_without_partner
+    return {RSUM: recalls.numpy(), NDCG: ((to_report + to_image) / 2).numpy()}
+
+
+def _compare_models(
+    measured: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+    patients: list,
+    draws: int,
+) -> dict[str, dict[str, Any]]:
+    """The record of each variant, by name; variants without a seed that `mcr` has are left out."""
+    baseline = measured[BASELINE]
+    compared = {}
+    for variant, by_seed in measured.items():
+        seeds = [seed for seed in baseline if seed in by_seed]
+        if not seeds:
+            continue
+        record = {"seeds": len(seeds)}
+        for measure in (RSUM, NDCG):
+            own = np.stack([by_seed[seed][measure] for seed in seeds])
+            others = np.stack([baseline[seed][measure] for seed in seeds])
+            record[measure] = _block(own, others, patients, measure, draws)
+            if variant == BASELINE and record[measure] is not None:
+                record[measure] = {"value": record[measure]["value"]}
+        compared[variant] = record
+    for measure in (RSUM, NDCG):
+        _judge([record[measure] for record in compared.values()])
+    return compared
+
+
+def _block(
+    own: np.ndarray, others: np.ndarray, patients: list, measure: str, draws: int
+) -> dict[str, Any] | None:
+    """The comparison of two models' values [seeds, N]; None if no pair has one."""
+    from mcrlib.evaluation import relevance, retrieval
+
+    if np.isnan(own).all():
+        return None
+    recalls = 2 * len(relevance.KS) if measure == RSUM else 1  # two points of each
+    margin = recalls * retrieval.NO_LOSS_MARGIN
+    comparison = retrieval.compare_values(own, others, patients, margin, draws)
+    del comparison["b"]
+    return {"value": comparison.pop("a"), **comparison}
+
+
+def _judge(blocks: list[dict[str, Any] | None]) -> None:
+    """Correct the p values of one measure by Holm's method and add the verdicts, in place."""
+    from mcrlib.evaluation import retrieval
+
+    compared = [block for block in blocks if block is not None and "p" in block]
+    decided = [block for block in compared if "undecided" not in block]
+    corrected = retrieval.holm([block["p"] for block in decided])
+    for block, p in zip(decided, corrected, strict=True):
+        block["p"] = p
+    for block in compared:
+        block["verdict"] = retrieval.verdict_of(block)
+
+
+def _epochs(half: str, variant: str) -> float | None:
+    """The epochs that a variant's first model was trained for; None if nothing says so."""
+    folder = config.ROOT / "results" / half
+    for file in sorted(folder.glob(f"{variant}-seed*/checkpoint/final/{INPUTS}")):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return json.loads(file.read_bytes())["epochs"]
+    return None
+
+
+def main(arguments: list[str]) -> str | int:
+    """Print the variants to train for `RUN [VARIANTS]`: those given and `mcr`, by default all.
+
+    Returns the exit code, or the sentence to exit with.
+    """
+    run, *chosen = arguments
+    if run == "reference" or config.is_half(run):
+        trained = "demo" if run == "reference" else config.preset(run)
+        return f"RUN={run} has no ablations of its own to train: use RUN={trained}."
+    try:
+        names = variants(run)
+    except ValueError as error:
+        return str(error)
+    if chosen:
+        given = chosen[0].split()
+        names = list(dict.fromkeys([BASELINE, *given]))
+    print(*names)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
