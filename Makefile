@@ -60,11 +60,12 @@ STRIP_OUTPUTS = git config filter.nbstripout.clean '"$(PYTHON)" -m nbstripout' 2
                 git config filter.nbstripout.required true || true
 
 .PHONY: help doctor rehearse plan env data train embed baseline tables figures reproduce ablations \
-        efficiency bench publish test check lab clean guard settled 03_retrieval 04_text_metrics \
-        05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 11_relevance
+        efficiency bench publish status experiments test check lab clean guard settled 03_retrieval \
+        04_text_metrics 05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 11_relevance \
+        12_claims
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  RUN=smoke|demo|table|openi|mimic|reference   VARIANTS='mcr abm dual'   SEEDS='0 1'"
 	@echo "  DATA=file or folder   WEIGHTS=folder with the pretrained encoders   PROCESSES=GPUs to share   SET='epochs: 3, lr: 1e-4'"
@@ -78,6 +79,12 @@ rehearse: $(ENV) ## everything on a sample, on this machine; ends with the plan 
 
 plan: $(ENV) ## the plan that a rehearsal made, and what exists already
 	@$(PYTHON) -m mcrlib.companion.plan "$$RUN" "$$VARIANTS" "$$SEEDS" "$$SET"
+
+status: $(ENV) ## what of each claim's experiment is there, and what to run next
+	@$(PYTHON) -m mcrlib.companion.status "$$RUN" "$$SET" "$$ONLY"
+
+experiments: $(ENV) ## each claim's missing models, embeddings and numbers; ONLY=id runs that one
+	@$(PYTHON) -m mcrlib.companion.conduct "$$RUN" "$$SET" "$$ONLY"
 
 env: $(ENV) ## the environment: .venv from requirements.lock, unless one is active
 
@@ -111,7 +118,7 @@ results/$(RUN)/%/training.json: | settled
 results/$(RUN)/%/embeddings-test.npz: results/$(RUN)/%/training.json | settled
 	@$(call MODEL,$*) $(call NOTEBOOK,02_embed,-$*) variant seed
 
-tables: 03_retrieval 04_text_metrics 11_relevance ## Recall@K, text metrics and relevance, from the embeddings that are there
+tables: 03_retrieval 04_text_metrics 11_relevance 12_claims ## Recall@K, text metrics, relevance and verdicts, from the embeddings that are there
 
 figures: 03_retrieval 04_text_metrics 05_modality_gap 06_top3 11_relevance ## all figures, from the same
 ifeq ($(RUN),reference)
@@ -124,7 +131,7 @@ endif
 
 baseline: 09_explore ## add a linear baseline to every table and figure
 
-03_retrieval 04_text_metrics 05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 11_relevance: $(ENV)
+03_retrieval 04_text_metrics 05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 11_relevance 12_claims: $(ENV)
 	@$(call NOTEBOOK,$@,)
 
 reproduce: $(ENV) ## everything: data, training, tables, figures; then a comparison with the reference

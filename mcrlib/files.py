@@ -11,6 +11,7 @@ MANIFEST_FILE = "manifest.parquet"  # row i describes image i; columns of `schem
 EXCLUDED_FILE = "excluded.csv"  # every row of the source that was left out, with the reason
 HEADINGS_FILE = "headings.csv"  # the reports' headings, how often each was met, where it went
 DATASET_FILE = "dataset.json"  # counts, rules, versions, and the checksums of the other files
+HASHES_FILE = "sha256.json"  # of a checkpoint: the hash of each of its files
 CHECKED_FILES = (IMAGES_FILE, MANIFEST_FILE, EXCLUDED_FILE)
 FILES = (
     *CHECKED_FILES,

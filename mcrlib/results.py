@@ -6,7 +6,7 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -17,7 +17,7 @@ from mcrlib import config
 from mcrlib.arguments import is_list
 from mcrlib.data.dataset import Dataset, open_dataset
 from mcrlib.evaluation.seeds import by_variant
-from mcrlib.files import DATASET_FILE, MANIFEST_FILE, sha256, write
+from mcrlib.files import DATASET_FILE, HASHES_FILE, MANIFEST_FILE, sha256, write
 from mcrlib.provenance import environment, peak_memory
 
 EMBEDDING_ARRAYS = ("image", "report", "pair_id")  # in each embeddings file
@@ -135,7 +135,9 @@ def dataset_of_run(run: str) -> Dataset:
     return prepared
 
 
-def input_hashes(run: str, split: str = "test") -> dict[str, str]:
+def input_hashes(
+    run: str, split: str = "test", model_hash: Callable[[Path], str] = sha256
+) -> dict[str, str]:
     """What the numbers of a run are made from: the hash of each embedding file, by model, and that
     of the prepared pairs, if it is known.
 
@@ -143,7 +145,7 @@ def input_hashes(run: str, split: str = "test") -> dict[str, str]:
     """
     files = embedding_files(run, split)
     for file in files.values():
-        refuse_stale(file, run)
+        refuse_stale(file, run, model_hash)
     hashes = {name: sha256(file)[:16] for name, file in files.items()}
     dataset = dataset_hash(run)
     if dataset is not None:
@@ -159,23 +161,29 @@ def dataset_hash(run: str) -> str | None:
     """
     if run == "reference":
         return None
+    known = dataset_info(run).get("dataset_sha256")
+    return str(known)[:16] if known else None
+
+
+def dataset_info(run: str) -> dict[str, Any]:
+    """What is known of a run's pairs without opening them: `dataset.json` of the prepared ones, or
+    else what `data.json` lists. Empty if neither can be read."""
     prepared = config.data_folder(run) / DATASET_FILE
     listed = config.ROOT / "results" / run / "data.json"
-    info = {}
     with contextlib.suppress(*UNREADABLE, TypeError):
         if prepared.is_file():
-            info = json.loads(prepared.read_bytes())
-        elif listed.is_file():
-            info = load(listed)["values"]["dataset"]
-        return info["dataset_sha256"][:16]
-    return None
+            return dict(json.loads(prepared.read_bytes()))
+        if listed.is_file():
+            return dict(load(listed)["values"]["dataset"])
+    return {}
 
 
-def refuse_stale(file: Path, run: str) -> None:
+def refuse_stale(file: Path, run: str, model_hash: Callable[[Path], str] = sha256) -> None:
     """Raise ValueError if embeddings were made from other pairs than the run has now, or by another
     model than the one beside them.
 
-    Files that do not say what they were made from, such as those of other people's methods, pass.
+    `model_hash` gives the hash of a model's file; `listed_hash` reads none of its weights. Files
+    that do not say what they were made from, such as those of other people's methods, pass.
     """
     recorded = made_from(file)
     folder = file.parent
@@ -189,11 +197,23 @@ def refuse_stale(file: Path, run: str) -> None:
         )
     model = folder / "checkpoint" / "final" / "model.safetensors"
     can_compare = "model" in recorded and model.is_file()
-    if can_compare and sha256(model) != recorded["model"]:
+    if can_compare and model_hash(model) != recorded["model"]:
         raise ValueError(
             f"{file} was made by another model than {model} is now: remove {file} and run "
             f"`make embed RUN={run}`."
         )
+
+
+def listed_hash(model: Path) -> str:
+    """The hash of a finished model's file as its training listed it; computed if it is not listed.
+
+    Hashing the weights of a full-size model takes seconds.
+    """
+    hashes = {}
+    with contextlib.suppress(OSError, ValueError):
+        hashes = json.loads((model.parent / HASHES_FILE).read_bytes())
+    listed = hashes.get(model.name) if isinstance(hashes, dict) else None
+    return listed or sha256(model)
 
 
 def made_from(file: str | Path) -> dict[str, str]:

@@ -23,8 +23,8 @@ UNDEFINED = "–"  # in place of a number
 TOLD = ("better", "worse")  # verdicts on two models that differ
 # Columns of text, which are read from the left.
 NAMES = (
-    "model", "variant", "level", "direction", "comparison", "verdict", "finding", "part", "group",
-    "setting",
+    "item", "endpoint", "model", "variant", "level", "direction", "comparison", "verdict",
+    "finding", "part", "group", "setting",
 )  # fmt: skip
 
 HIGHEST = 1
@@ -60,6 +60,9 @@ ANSWERING = {
 }
 # Measure of an ablation -> the name that its columns begin with.
 ABLATION_MEASURES = {"RSUM": "RSUM", "nDCG@10_without_partner": "nDCG@10"}
+ENDPOINT_LABELS = {measure: RELEVANCE[measure] for measure in ("RSUM", "nDCG@10_without_partner")}
+# Endpoint of a claim -> factor and decimals of what the table prints.
+CLAIM_SCALES = {"RSUM": (100, 1), "nDCG@10_without_partner": (100, 1), "distance_of_means": (1, 3)}
 BEST_RELEVANCE = dict.fromkeys(RELEVANCE.values(), HIGHEST)
 BEST_FIRST_HIT = dict.fromkeys(FIRST_HIT.values(), LOWEST)
 BEST_ANSWERING = {
@@ -295,7 +298,7 @@ def verdict_table(verdicts: list[dict]) -> pd.DataFrame:
             "seeds": verdict["seeds"],
             "verdict": verdict.get("verdict", "no seed in common"),
         }
-        if verdict["seeds"]:
+        if "difference" in verdict:
             row["difference"] = _difference(verdict)
             row["p"] = f"{verdict['p']:.4f}"
             if "undecided" not in verdict:
@@ -348,6 +351,41 @@ def _difference(block: Mapping[str, float]) -> str:
     low = _points(block["low"])
     high = _points(block["high"])
     return f"{_points(block['difference'])} [{low}, {high}]"
+
+
+def comparison_table(records: list[dict]) -> pd.DataFrame:
+    """One row an endpoint and comparison of `endpoints.verdicts`; all differences are in points, of
+    RSUM at most 600, of nDCG at most 100."""
+    rows = []
+    for record in records:
+        (row,) = verdict_table([record]).to_dict("records")
+        rows.append({"endpoint": ENDPOINT_LABELS[record["endpoint"]], **row})
+    return pd.DataFrame(rows).fillna("")
+
+
+def claims_table(records: list[dict]) -> pd.DataFrame:
+    """One row a claim or question of `companion.claims`: its verdict, the difference or ratio that
+    decided with its interval, what could have been detected, and the sentence."""
+    rows = []
+    for record in records:
+        numbers = record["numbers"]
+        row = {"item": record["id"], "verdict": record["verdict"], "result": "", "detectable": ""}
+        factor, decimals = CLAIM_SCALES.get(record["endpoint"], (1, 2))
+        if "ratio" in numbers:
+            row["result"] = f"{numbers['ratio']:.2f} ({numbers['claimed']:g} claimed)"
+        elif "difference" in numbers:
+            keys = ("difference", "low", "high")
+            texts = [_scaled(numbers[key], factor, decimals) for key in keys]
+            row["result"] = f"{texts[0]} [{texts[1]}, {texts[2]}]"
+            if numbers.get("detectable") is not None:
+                row["detectable"] = _scaled(numbers["detectable"], factor, decimals)
+        rows.append({**row, "seeds": str(numbers.get("seeds", "")), "sentence": record["sentence"]})
+    return pd.DataFrame(rows)
+
+
+def _scaled(value: float, factor: float, decimals: int) -> str:
+    """A number with a minus sign."""
+    return f"{factor * value:.{decimals}f}".replace("-", "−")
 
 
 def _points(share: float) -> str:
@@ -545,6 +583,17 @@ def verdict_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
     frame = frame.copy()
     frame["comparison"] = frame["comparison"].str.replace(" (primary)", "*")
     return plain_layout(frame, is_best)
+
+
+def comparison_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """The rows of `comparison_table`, in sections by endpoint."""
+    table = verdict_layout(frame.drop(columns="endpoint"), is_best.drop(columns="endpoint"))
+    return _in_sections(table.columns, frame["endpoint"])
+
+
+def claims_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """The rows of `claims_table` without the sentences, which are text for a page."""
+    return plain_layout(frame.drop(columns="sentence"), is_best.drop(columns="sentence"))
 
 
 def text_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:

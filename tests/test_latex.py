@@ -31,6 +31,8 @@ TABLES = (
     "relevance",
     "first_hit",
     "answering",
+    "comparison",
+    "claims",
 )
 SIX = [
     "mcr",
@@ -54,6 +56,7 @@ def reference(tmp_path_factory):
         patch.setattr(config, "ROOT", home)
         for name in (
             "03_retrieval", "04_text_metrics", "05_modality_gap", "08_efficiency", "11_relevance",
+            "12_claims",
         ):  # fmt: skip
             make_tables(name)
     return target
@@ -128,6 +131,12 @@ def six_models(folder: Path, reference: Path) -> None:
     verdict = results.load(reference / "verdicts.json")["values"][1]
     verdicts = tables.verdict_table([verdict | {"variants": ["mcr", name]} for name in SIX[1:]])
     tables.save_table(folder / "verdicts", verdicts, note, layout=tables.verdict_layout)
+    record = results.load(reference / "comparison.json")["values"][1]
+    records = []
+    for endpoint in tables.ENDPOINT_LABELS:
+        records += [record | {"endpoint": endpoint, "variants": ["mcr", name]} for name in SIX[1:]]
+    comparison = tables.comparison_table(records)
+    tables.save_table(folder / "comparison", comparison, note, layout=tables.comparison_layout)
 
     records = pd.DataFrame(results.load(reference / "text_metrics.json")["values"])
     of_mcr = records[records["variant"] == "mcr"]
@@ -151,7 +160,7 @@ def six_models(folder: Path, reference: Path) -> None:
 def test_six_models_with_any_names_fit_too(reference, tmp_path):
     six_models(tmp_path, reference)
     files = sorted(tmp_path.glob("*.tex"))
-    assert len(files) == 8
+    assert len(files) == 9
     assert compile_tables(files, tmp_path / "article") == ""
 
 

@@ -185,6 +185,14 @@ def test_clean_removes_the_ablations_but_half_a_run_leaves_the_run_s_data(projec
         assert [path.name for path in (project.folder / name).iterdir()] == ["reference"]
 
 
+@pytest.mark.parametrize(("target", "module"), [("status", "status"), ("experiments", "conduct")])
+def test_experiments_and_their_status_get_what_was_typed(project, target, module):
+    done, log = project(target, "RUN=smoke", "SET=epochs: 2", "ONLY=time memory", "DATA=/a $b")
+    assert done.returncode == 0, done.stderr
+    assert log.endswith(f"mcrlib.companion.{module}\nsmoke\nepochs: 2\ntime memory\n")
+    assert "DATA=</a $b>" in log and log.count("RUN=<smoke>") == 1
+
+
 def test_the_plan_is_shown_before_a_run_is_reproduced(project):
     _, log = project("reproduce", "RUN=smoke", "VARIANTS=mcr")
     assert "mcrlib.companion.plan\n--if-rehearsed\nsmoke\nmcr\n0" in log.split("00_data")[0]

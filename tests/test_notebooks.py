@@ -61,10 +61,11 @@ def test_a_user_s_method_appears_in_every_table_and_figure(place, dataset):
     gap = execute("05_modality_gap")
     execute("06_top3")
     execute("11_relevance", draws=50)
+    execute("12_claims")
     top3 = execute("06_top3", models=["mcr", "tfidf"])
     tables = {name: pd.read_csv(place.results / f"{name}.csv") for name in (
         "recall", "verdicts", "agreement", "text_metrics", "modality_gap", "relevance",
-        "first_hit", "answering",
+        "first_hit", "answering", "comparison", "claims",
     )}  # fmt: skip
     recall = tables["recall"]
     assert recall["model"].unique().tolist() == ["mcr", "abm", "dual", "tfidf"]
@@ -80,6 +81,11 @@ def test_a_user_s_method_appears_in_every_table_and_figure(place, dataset):
         "mcr − tfidf": 1,
     }
     assert verdicts.loc["mcr − abm", "verdict"] == "no seed in common"
+    comparison = tables["comparison"].set_index(["endpoint", "comparison"])
+    assert comparison["seeds"].unstack(0).eq(verdicts["seeds"], axis=0).all(axis=None)
+    claimed = tables["claims"].set_index("item")
+    assert claimed.loc["alignment-retrieval", "verdict"] == "open"  # no seed in common
+    assert claimed.loc["retrieval", "seeds"] == 2 and claimed.loc["retrieval", "result"]
     relevance = tables["relevance"].set_index("model")
     assert relevance.index.tolist() == ["mcr", "abm", "dual", "tfidf", "chance", "oracle"]
     assert "±" in relevance.loc["mcr", "RSUM"] and "[" in relevance.loc["tfidf", "RSUM"]
@@ -101,6 +107,7 @@ def test_a_user_s_method_appears_in_every_table_and_figure(place, dataset):
     execute("05_modality_gap")
     execute("06_top3")
     execute("11_relevance", draws=50)
+    execute("12_claims")
     assert before == {file: file.stat().st_mtime_ns for file in files}  # drawn again, same bytes
 
 
@@ -108,6 +115,10 @@ def test_a_single_variant_is_shown_without_comparisons(place):
     place("theirs-seed0", 0)
     alone = execute("03_retrieval", draws=50)
     assert "one variant only" in alone["shown"]
+    alone = execute("12_claims")
+    assert {record["verdict"] for record in alone["decided"].values} == {
+        "open", "cannot be told here",
+    }  # fmt: skip
     execute("05_modality_gap")
     top3 = execute("06_top3", pair_ids=["test-00003"])
     assert {query["pair_id"] for query in top3["hits"].queries} == {"test-00003"}

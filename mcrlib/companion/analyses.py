@@ -5,6 +5,7 @@ otherwise it reads them. A notebook therefore redraws in seconds, without data o
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from mcrlib.evaluation.chance import telling_k
 from mcrlib.evaluation.seeds import by_variant, over_seeds
 from mcrlib.files import sha256
 from mcrlib.training.history import recall_name, recorded_k
+
+# Numbers that the claims are read from
+COMPARISON = "comparison.json"
+GAP_COMPARISON = "gap_comparison.json"
 
 # Libraries that take seconds to import are imported by the functions that compute, so that
 # redrawing does not wait for them.
@@ -221,6 +226,48 @@ def _finding_labels(test: pd.DataFrame) -> tuple[list[set[str]], str]:
     return read, "read by mcrlib.evaluation.findings"
 
 
+def compare_endpoints(run: str, draws: int = 10_000) -> Numbers:
+    """The main comparison: `endpoints.verdicts` of every embedded model on the test split.
+
+    `draws` resamples of the patients, and of more than three seeds, give each interval.
+    """
+    file = config.ROOT / "results" / run / COMPARISON
+    inputs = comparison_inputs(run, draws)
+    if not results.is_current(file, inputs):
+        from mcrlib.evaluation import endpoints
+
+        dataset = results.dataset_of_run(run)
+        test = dataset.frame.iloc[dataset.indices("test")]
+        attributes, source = _attributes(dataset, test)
+        values = {}
+        for embeddings in results.embedding_files(run).values():
+            image, report = results.load_embeddings(embeddings, test["pair_id"])
+            values[embeddings.parent.name] = endpoints.by_pair(image, report, attributes)
+        verdicts = endpoints.verdicts(values, test["patient_id"].tolist(), draws)
+        about = {"run": run, "pool": len(test), "attributes": source}
+        results.save(file, verdicts, inputs=inputs, **about)
+    return Numbers.load(file)
+
+
+def comparison_inputs(
+    run: str, draws: int = 10_000, model_hash: Callable[[Path], str] = sha256
+) -> dict[str, str]:
+    """What the main comparison is made from. Attributes of drawn pairs do not depend on the rules
+    that read findings. `model_hash` and errors are those of `results.input_hashes`."""
+    inputs = results.input_hashes(run, model_hash=model_hash) | {"draws": str(draws)}
+    if is_drawn(run):
+        return inputs
+    from mcrlib.evaluation import findings
+
+    return inputs | {"findings": findings.rules_digest()}
+
+
+def is_drawn(run: str) -> bool:
+    """Whether a run's pairs are drawn: by its data, or by its settings if there is none yet."""
+    source = results.dataset_info(run).get("source", config.load(run).source)
+    return source in config.DRAWN_SOURCES
+
+
 # 04_text_metrics
 
 
@@ -308,8 +355,7 @@ def _agreement(texts: list[str], hits: dict[str, dict]) -> dict[str, dict]:
 def measure_gaps(run: str, seed: int = 0, largest: int = 2000) -> Numbers:
     """t-SNE and gap of every model on the first `largest` validation pairs; AbM first, then MbA."""
     file = config.ROOT / "results" / run / "modality_gap.json"
-    inputs = results.input_hashes(run, "validate")
-    inputs |= {"seed": str(seed), "largest": str(largest)}
+    inputs = gap_inputs(run, seed, largest)
     if not results.is_current(file, inputs):
         from mcrlib.evaluation.modality_gap import measure_gap
 
@@ -323,6 +369,46 @@ def measure_gaps(run: str, seed: int = 0, largest: int = 2000) -> Numbers:
         seconds = round(time.perf_counter() - started)
         results.save(file, gaps, inputs=inputs, run=run, seconds=seconds)
     return Numbers.load(file)
+
+
+def gap_inputs(
+    run: str, seed: int = 0, largest: int = 2000, model_hash: Callable[[Path], str] = sha256
+) -> dict[str, str]:
+    """What the modality gaps are made from; `model_hash` and errors are those of
+    `results.input_hashes`."""
+    inputs = results.input_hashes(run, "validate", model_hash)
+    return inputs | {"seed": str(seed), "largest": str(largest)}
+
+
+def compare_gaps(run: str, draws: int = 1000) -> Numbers:
+    """Whether the gap of MbA differs from that of AbM, `mcr` minus `abm`, on all validation pairs.
+
+    The values are those of `endpoints.compare_gaps`; without models to compare, their `seeds` is 0.
+    """
+    file = config.ROOT / "results" / run / GAP_COMPARISON
+    inputs = gap_comparison_inputs(run, draws)
+    if not results.is_current(file, inputs):
+        from mcrlib.evaluation import endpoints
+
+        dataset = results.dataset_of_run(run)
+        validate = dataset.frame.iloc[dataset.indices("validate")]
+        models = {"mcr": {}, "abm": {}}
+        for embeddings in results.embedding_files(run, "validate").values():
+            variant, _, seed = embeddings.parent.name.partition("-seed")
+            if variant in models:
+                pairs = results.load_embeddings(embeddings, validate["pair_id"])
+                models[variant][seed] = pairs
+        patients = validate["patient_id"].tolist()
+        compared = endpoints.compare_gaps(models["mcr"], models["abm"], patients, draws)
+        results.save(file, compared, inputs=inputs, run=run, pool=len(validate))
+    return Numbers.load(file)
+
+
+def gap_comparison_inputs(
+    run: str, draws: int = 1000, model_hash: Callable[[Path], str] = sha256
+) -> dict[str, str]:
+    """What the comparison of gaps is made from; see `gap_inputs`."""
+    return results.input_hashes(run, "validate", model_hash) | {"draws": str(draws)}
 
 
 def first_seeds(gaps: dict[str, dict]) -> dict[str, dict]:

@@ -3,6 +3,8 @@
 The first sentence is short: LaTeX tables have it as their caption and the rest as a note.
 """
 
+import contextlib
+
 from mcrlib import tables
 from mcrlib.companion.analyses import (
     Numbers,
@@ -62,6 +64,39 @@ def verdicts(run: str, retrieval: Retrieval) -> str:
         f"{_test_pool(run, retrieval.pool)} Policy pair.{_small_pool(retrieval.pool)} "
         "With one seed, a verdict is about these trained models only. The paper's differences "
         "are not known to us."
+    )
+
+
+def comparison(run: str, compared: Numbers) -> str:
+    """Of the table of verdicts by the two primary endpoints."""
+    pool = compared.provenance["pool"]
+    few = any(record.get("of_these_models") for record in compared.values)
+    resampled = "of the patients and, of more than three seeds, of the seeds"
+    about = ""
+    if few:
+        about = " With three seeds or fewer, an interval is about these trained models only."
+    return (
+        "Differences in RSUM and in nDCG@10 without the partner, in points. The 95 % intervals "
+        f"come from 10,000 draws {resampled}.{about} The primary comparisons (*) were fixed "
+        "beforehand, one for each endpoint; Holm's method corrects the p values of all others. No "
+        "loss: the lower bound is above −12 points of RSUM (two a recall) or −2 of nDCG. "
+        "Detectable: the true difference that is found with 80 % power. "
+        f"{_test_pool(run, pool)} Attributes: {compared.provenance['attributes']}. The paper's "
+        "differences are not known to us."
+    )
+
+
+def claims(run: str) -> str:
+    """Of the table of verdicts on the claims."""
+    models = "none"
+    with contextlib.suppress(FileNotFoundError):
+        models = models_of(run)
+    return (
+        "The paper's claims and the notes' questions, and what this run says of them. Differences "
+        "are those of mcr to the other variant, in points (of the modality gap as they are), with "
+        "95 % intervals; detectable is the true difference that is found with 80 % power. "
+        f"Run {run}, models {models}, all pairs of the split. The rules were fixed "
+        "beforehand (mcrlib.companion.experiments); the sentences are in claims.csv."
     )
 
 

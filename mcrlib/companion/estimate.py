@@ -24,6 +24,7 @@ TABLES = {
     "06_top3": "",
     "09_explore": "train",
     "11_relevance": "test",
+    "12_claims": "test",
 }
 MOST_PAIRS = {"05_modality_gap": MAPPED_PAIRS, "09_explore": BASELINE_PAIRS}
 SAVES_AT_ONCE = 4  # the last two, the best epoch's, and one that is being written

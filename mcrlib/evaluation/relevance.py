@@ -122,7 +122,7 @@ def evaluate(
     recall_sum = recall_sums(image, report) + recall_sums(report, image)
     if attributes is None:
         return {BOTH: resampling.blocks({RSUM: mean_of(recall_sum)})}
-    pool = _pool(attributes, len(image))
+    pool = pool_of(attributes, len(image))
     both_ways = {
         "image_to_report": answer(image, report, pool),
         "report_to_image": answer(report, image, pool),
@@ -148,7 +148,7 @@ def bounds(
     which is the partner. Raises ValueError if there are no pairs, or as `evaluate` does.
     """
     retrieval.check_numbers(KS, draws, seed)
-    pool = _pool(attributes, len(attributes))
+    pool = pool_of(attributes, len(attributes))
     resampling = Resampling(retrieval.patient_codes_of(patients, len(attributes)), draws, seed)
     result = {}
     for name, bound in ((CHANCE, chance(pool)), (ORACLE, oracle(pool))):
@@ -251,7 +251,8 @@ def mean_of(values: Tensor, counts: Tensor | None = None) -> Share:
     return Share(values.where(possible, 0.0), possible.double())
 
 
-def _pool(attributes: Sequence[Attributes], pairs: int) -> AttributePool:
+def pool_of(attributes: Sequence[Attributes], pairs: int) -> AttributePool:
+    """The pool of so many pairs with these attributes. Raises ValueError for another number."""
     if len(attributes) != pairs:
         raise ValueError(
             f"attributes must have a set for each of the {pairs} pairs: got {len(attributes)}."

@@ -46,6 +46,21 @@ class Hits(NamedTuple):
     cosines: Array  # [N, k]
 
 
+class Pairing(NamedTuple):
+    """Two variants to compare, and what their models with the same seeds have."""
+
+    a: str
+    b: str
+    seeds: list[str]  # that both have
+    of_a: Array  # [seeds, ...]
+    of_b: Array  # [seeds, ...]
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether this is the comparison that was chosen beforehand."""
+        return (self.a, self.b) == ("mcr", "dual")
+
+
 def ranks(
     queries: Matrix, candidates: Matrix, query_group: Iterable, candidate_group: Iterable
 ) -> Array:
@@ -212,14 +227,16 @@ def compare_values(
     patients: Sequence[Hashable],
     margin: float = NO_LOSS_MARGIN,
     draws: int = 10_000,
+    resample_seeds: bool = True,
 ) -> dict:
     """Paired comparison of two variants by any measure that has a value for each pair, such as
     nDCG@10: the mean of a minus that of b.
 
     values_a and values_b are [seeds, N], of the same seeds and pairs; patients [N]. Each bootstrap
-    draw resamples seeds and patients together. With a single seed, the result holds for these two
-    trained models only. Pairs whose value is NaN are left out; they must be the same in both.
-    Raises ValueError if the shapes differ, or if no pair has a value. Returns
+    draw resamples seeds and patients together, or with `resample_seeds=False` patients only. The
+    result is then about these trained models, as it always is with a single seed. Pairs whose value
+    is NaN are left out; they must be the same in both. Raises ValueError if the shapes differ, or
+    if no pair has a value. Returns
 
     - `a`, `b`, `difference`: the two means, and a minus b;
     - `low`, `high`: bounds of the 95 % interval of the difference;
@@ -235,7 +252,7 @@ def compare_values(
     check_count(draws, "draws")
     values_a, values_b, patient_codes = _measured_pairs(values_a, values_b, patients)
     gain = values_a - values_b
-    samples = _resampled_means(gain, patient_codes, draws)
+    samples = _resampled_means(gain, patient_codes, draws, resample_seeds)
     low, high = np.quantile(samples, INTERVAL).tolist()
     comparison = {
         "a": float(values_a.mean()),
@@ -243,7 +260,7 @@ def compare_values(
         "difference": float(gain.mean()),
         "low": low,
         "high": high,
-        "p": _two_sided_p(samples),
+        "p": two_sided_p(samples),
         "no_loss": low > -margin,
         "detectable": float(Z_SCORES * samples.std()),
     }
@@ -296,7 +313,8 @@ def _measured_pairs(
     return values_a[:, has_value_a], values_b[:, has_value_a], _codes(measured)
 
 
-def _two_sided_p(samples: Array) -> float:
+def two_sided_p(samples: Array) -> float:
+    """Twice the smaller share of bootstrap draws [draws] on one side of zero; never 0."""
     not_above_zero = (samples <= 0).sum()
     not_below_zero = (samples >= 0).sum()
     smaller_side = min(not_above_zero, not_below_zero)
@@ -359,29 +377,46 @@ def verdicts(
         raise ValueError(
             "there are no ranks to compare: give those of at least one model, as {name: ranks}."
         )
-    ranks_by_variant = _by_variant_and_seed(ranks)
-    baseline = "mcr" if "mcr" in ranks_by_variant else next(iter(ranks_by_variant))
-    ranks_a = ranks_by_variant[baseline]
     records = []
-    for variant, ranks_b in ranks_by_variant.items():
+    for pairing in pairings(ranks):
+        record = {
+            "variants": [pairing.a, pairing.b],
+            "primary": pairing.is_primary,
+            "seeds": len(pairing.seeds),
+        }
+        if pairing.seeds:
+            record.update(compare_ranks(pairing.of_a, pairing.of_b, patients, k, draws))
+        records.append(record)
+    settle(records)
+    return records
+
+
+def pairings(by_model: Mapping[str, Array]) -> list[Pairing]:
+    """`mcr` (or the first variant, if there is no `mcr`) with each other variant.
+
+    by_model: model (`VARIANT-seedS`) -> an array, of the same shape for all.
+    """
+    by_variant = _by_variant_and_seed(by_model)
+    baseline = "mcr" if "mcr" in by_variant else next(iter(by_variant))
+    of_baseline = by_variant[baseline]
+    result = []
+    for variant, of_variant in by_variant.items():
         if variant == baseline:
             continue
-        shared_seeds = [seed for seed in ranks_a if seed in ranks_b]
-        record = {
-            "variants": [baseline, variant],
-            "primary": baseline == "mcr" and variant == "dual",
-            "seeds": len(shared_seeds),
-        }
-        if shared_seeds:
-            stacked_a = np.array([ranks_a[seed] for seed in shared_seeds])
-            stacked_b = np.array([ranks_b[seed] for seed in shared_seeds])
-            record.update(compare_ranks(stacked_a, stacked_b, patients, k, draws))
-        records.append(record)
+        seeds = [seed for seed in of_baseline if seed in of_variant]
+        of_a = np.array([of_baseline[seed] for seed in seeds])
+        of_b = np.array([of_variant[seed] for seed in seeds])
+        result.append(Pairing(baseline, variant, seeds, of_a, of_b))
+    return result
+
+
+def settle(records: Sequence[dict]) -> None:
+    """Add a `verdict` to each comparison that has seeds, in place, after correcting `p` by Holm's
+    method among all but the primary ones. Those that can decide nothing do not count."""
     compared = [record for record in records if record["seeds"]]
     _correct_secondary([record for record in compared if "undecided" not in record])
     for record in compared:
         record["verdict"] = verdict_of(record)
-    return records
 
 
 def label_ceiling(labels: Iterable[Iterable], ks: Ks = (1, 5, 10)) -> dict[int, float]:
@@ -782,8 +817,8 @@ def _cell(names: list[str], values: Array, lows: Array, highs: Array) -> dict[st
     return cell
 
 
-def _resampled_means(gain: Array, patient_codes: Array, draws: int) -> Array:
-    """Mean of gain [seeds, N] in each bootstrap draw of seeds and patients: [draws]."""
+def _resampled_means(gain: Array, patient_codes: Array, draws: int, resample_seeds: bool) -> Array:
+    """Mean of gain [seeds, N] in each bootstrap draw of patients, and maybe of seeds: [draws]."""
     rng = np.random.default_rng(0)
     gain_by_query = torch.from_numpy(gain).T
     means = []
@@ -791,22 +826,24 @@ def _resampled_means(gain: Array, patient_codes: Array, draws: int) -> Array:
         size = weights.sum(1, keepdim=True)
         means.append(weights.double() @ gain_by_query / size)
     mean_by_seed = torch.cat(means).numpy()  # [draws, seeds]
+    if not resample_seeds:
+        return mean_by_seed.mean(1)
     seeds = len(gain)
     drawn_seeds = rng.integers(seeds, size=(draws, seeds))
     return np.take_along_axis(mean_by_seed, drawn_seeds, axis=1).mean(1)
 
 
-def _by_variant_and_seed(ranks: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
-    """{variant: {seed: ranks}} of {`VARIANT-seedS`: ranks}."""
+def _by_variant_and_seed(by_model: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """{variant: {seed: array}} of {`VARIANT-seedS`: array}."""
     result: dict[str, dict[str, Array]] = {}
-    for model, model_ranks in ranks.items():
+    for model, of_model in by_model.items():
         variant, _, seed = model.partition("-seed")
-        result.setdefault(variant, {})[seed] = model_ranks
+        result.setdefault(variant, {})[seed] = of_model
     return result
 
 
 def _correct_secondary(records: list[dict]) -> None:
-    """Correct `p` of all but the primary comparison, in place."""
+    """Correct `p` of all but the primary comparisons, in place."""
     secondary = [record for record in records if not record["primary"]]
     corrected = holm([record["p"] for record in secondary])
     for record, p in zip(secondary, corrected, strict=True):

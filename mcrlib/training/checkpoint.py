@@ -29,12 +29,12 @@ from transformers import BertTokenizer
 from mcrlib.config import Config
 from mcrlib.data.batches import tokenizer_rules
 from mcrlib.data.dataset import Dataset
+from mcrlib.files import HASHES_FILE as HASHES
 from mcrlib.files import sha256, sync, write
 from mcrlib.model import MCR
 from mcrlib.training.finished import INPUTS, check_inputs
 from mcrlib.training.history import recall_of
 
-HASHES = "sha256.json"
 POSITION = "position.json"
 OPTIMIZER = "optimizer.safetensors"
 

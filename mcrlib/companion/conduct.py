@@ -1,0 +1,91 @@
+"""Run experiments item by item: `python -m mcrlib.companion.conduct RUN SET ONLY` (ours).
+
+Each item's models are trained and embedded by the Makefile's own targets, which leave alone what is
+finished, so that a run that was killed goes on where it was. Verdicts follow after every item.
+"""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mcrlib import config
+from mcrlib.companion import experiments, status
+from mcrlib.companion.experiments import Item
+from mcrlib.locks import lock
+
+PROJECT = Path(__file__).resolve().parents[2]  # where the Makefile is
+INTERRUPTED = 130  # exit code after Ctrl-C
+LOCK = "experiments.lock"
+VERDICTS = "12_claims"
+
+
+def conduct(run: str, changes: str, only: str = "") -> list[str]:
+    """Run the items of a run that are not current; returns the ids of those that failed.
+
+    A second call for the same run waits for the first, and then finds its work done. An item that
+    fails does not keep the others from running. Raises ValueError for unknown names.
+    """
+    config.check_names(run, "mcr", "0", changes)
+    items = experiments.chosen(only)
+    overrides = config.read_settings(changes)
+    folder = config.ROOT / "results" / run
+    notice = f"Waiting for other experiments of RUN={run} ({{holder}})."
+    failed = []
+    with lock(folder / LOCK, wait=math.inf, notice=notice):
+        for item in items:
+            ((_, state),) = status.states(run, overrides, item.id)
+            if state.word == status.CURRENT:
+                print(f"{item.id}: current", flush=True)
+                continue
+            print(f"{item.id}: {state.word}: {state.reason}", flush=True)
+            if not _run(item, run):
+                failed.append(item.id)
+    return failed
+
+
+def _run(item: Item, run: str) -> bool:
+    """Train, embed and evaluate one item; whether all of it succeeded."""
+    targets = []
+    if item.models:
+        variants = " ".join(item.variants)
+        seeds = " ".join(map(str, item.seeds))
+        targets = [["embed", f"VARIANTS={variants}", f"SEEDS={seeds}"]]
+    if item.notebook != VERDICTS:
+        targets.append([item.notebook])
+    targets.append([VERDICTS])
+    return all(_make(run, words) for words in targets)
+
+
+def _make(run: str, words: list[str]) -> bool:
+    """Whether make succeeded. DATA, WEIGHTS, SET and the like reach it through the environment."""
+    environment = dict(os.environ)
+    environment.pop("MAKEFLAGS", None)  # of the make above, whose VARIANTS would win
+    command = ["make", "--no-print-directory", *words, f"RUN={run}"]
+    done = subprocess.run(command, cwd=PROJECT, env=environment)
+    return done.returncode == 0
+
+
+def main(arguments: list[str]) -> str | int:
+    """Run `RUN SET [ONLY]`; returns the exit code, or the sentence to exit with."""
+    run, changes, *only = arguments
+    if run == status.NEVER_TRAINED:
+        return (
+            "RUN=reference is a copy that trains nothing: make experiments RUN=demo, then make "
+            "publish."
+        )
+    try:
+        failed = conduct(run, changes, *only)
+    except KeyboardInterrupt:
+        print("Stopped; run the same command again to go on.", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        return str(error)
+    if failed:
+        return f"Not finished: {', '.join(failed)}. Run the same command again to go on."
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

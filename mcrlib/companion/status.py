@@ -1,0 +1,153 @@
+"""What of each experiment is there: `python -m mcrlib.companion.status RUN SET` (ours).
+
+One line an item: current, stale or missing, why, and what to run next. Hashes decide, as recorded
+with models, embeddings and numbers, never times. Nothing is run, and PyTorch is not loaded.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mcrlib import config, results
+from mcrlib.companion import analyses, claims, experiments
+from mcrlib.companion.experiments import Item
+from mcrlib.training.finished import check_finished
+
+CURRENT = "current"
+STALE = "stale"
+MISSING = "missing"
+EMBEDDED = ("validate", "test")  # splits
+NEVER_TRAINED = "reference"  # a copy of a demo run
+# File of numbers -> what it would be made from now.
+INPUTS = {
+    analyses.COMPARISON: analyses.comparison_inputs,
+    analyses.GAP_COMPARISON: analyses.gap_comparison_inputs,
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """What is there of an item, why it is no more than that, and what to run next."""
+
+    word: str
+    reason: str = ""
+    next: str = ""
+
+
+@dataclass
+class _Look:
+    """One look at a run; hashes of its files are computed once."""
+
+    run: str
+    overrides: dict[str, Any]  # the settings that the models were asked for
+    inputs: dict[str, dict[str, str]] = field(default_factory=dict)  # by file of numbers
+
+    def state(self, item: Item) -> State:
+        """What is there of an item."""
+        for check in (self._models, self._numbers, self._claims):
+            state = check(item)
+            if state.word != CURRENT:
+                return state
+        return State(CURRENT)
+
+    def _models(self, item: Item) -> State:
+        """Whether every model of an item is trained and embedded as it would be now."""
+        missing = []
+        for name in item.models:
+            variant, _, seed = name.partition("-seed")
+            settings = config.load(self.run, variant, int(seed), **self.overrides)
+            try:
+                if self.run != NEVER_TRAINED:
+                    check_finished(settings, results.dataset_hash(self.run))
+                is_whole = self._is_embedded(settings.folder)
+            except ValueError as error:
+                return State(STALE, str(error), f"what it says, then {self._experiments(item)}")
+            if not is_whole:
+                missing.append(name)
+        if missing:
+            count = f"{len(missing)} of {len(item.models)} models: {', '.join(missing)}"
+            return State(MISSING, count, self._experiments(item))
+        return State(CURRENT)
+
+    def _is_embedded(self, folder: Path) -> bool:
+        """Whether both splits are embedded. Raises ValueError if one is out of date."""
+        files = [folder / f"embeddings-{split}.npz" for split in EMBEDDED]
+        if not all(file.is_file() for file in files):
+            return False
+        for file in files:
+            results.refuse_stale(file, self.run, results.listed_hash)
+        return True
+
+    def _experiments(self, item: Item) -> str:
+        """The command that makes an item current."""
+        if self.run == NEVER_TRAINED:
+            return f"make experiments RUN=demo ONLY={item.id}, then make publish"
+        return f"make experiments RUN={self.run} ONLY={item.id}"
+
+    def _numbers(self, item: Item) -> State:
+        """Whether an item's numbers were made from what is there now."""
+        file = config.ROOT / "results" / self.run / item.numbers
+        command = f"make {item.notebook} RUN={self.run}"
+        if not file.is_file():
+            return State(MISSING, f"{file.name} is not there", command)
+        if item.numbers not in INPUTS:  # they depend on no data and no model
+            return State(CURRENT)
+        try:
+            if item.numbers not in self.inputs:
+                inputs_of = INPUTS[item.numbers]
+                self.inputs[item.numbers] = inputs_of(self.run, model_hash=results.listed_hash)
+        except (ValueError, FileNotFoundError) as error:
+            return State(STALE, str(error), f"what it says, then {command}")
+        if not results.is_current(file, self.inputs[item.numbers]):
+            return State(STALE, f"{file.name} was made from other embeddings or pairs", command)
+        return State(CURRENT)
+
+    def _claims(self, item: Item) -> State:
+        """Whether the verdicts were reached by the numbers and rules that are there now."""
+        file = config.ROOT / "results" / self.run / claims.FILE
+        command = f"make 12_claims RUN={self.run}"
+        if not file.is_file():
+            return State(MISSING, f"{file.name} is not there", command)
+        if claims.FILE not in self.inputs:
+            self.inputs[claims.FILE] = claims.claim_inputs(self.run)
+        if not results.is_current(file, self.inputs[claims.FILE]):
+            return State(STALE, f"{file.name} was made from other numbers or rules", command)
+        return State(CURRENT)
+
+
+def states(run: str, overrides: dict[str, Any], only: str = "") -> Iterator[tuple[Item, State]]:
+    """The state of each item of a run, or of those named in `only`.
+
+    `overrides` are the settings that the models were asked for. Raises ValueError for an unknown
+    item or setting.
+    """
+    look = _Look(run, overrides)
+    for item in experiments.chosen(only):
+        yield item, look.state(item)
+
+
+def lines(run: str, changes: str, only: str = "") -> Iterator[str]:
+    """A line for each item. Raises ValueError for an unknown run, setting or item."""
+    config.check_names(run, "mcr", "0", changes)
+    overrides = config.read_settings(changes)
+    for item, state in states(run, overrides, only):
+        line = f"{item.id:<20} {state.word:<8}"
+        if state.word != CURRENT:
+            line += f" {state.reason}; next: {state.next}"
+        yield line.rstrip()
+
+
+def main(arguments: list[str]) -> str | int:
+    """Print the state of `RUN SET [ONLY]`; returns the exit code, or the sentence to exit with."""
+    try:
+        for line in lines(*arguments):
+            print(line)
+    except ValueError as error:
+        return str(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
