@@ -238,7 +238,7 @@ def compare_endpoints(run: str, draws: int = 10_000) -> Numbers:
 
         dataset = results.dataset_of_run(run)
         test = dataset.frame.iloc[dataset.indices("test")]
-        attributes, source = _attributes(dataset, test)
+        attributes, source = pair_attributes(dataset, test)
         values = {}
         for embeddings in results.embedding_files(run).values():
             image, report = results.load_embeddings(embeddings, test["pair_id"])
