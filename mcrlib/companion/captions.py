@@ -4,6 +4,7 @@ The first sentence is short: LaTeX tables have it as their caption and the rest 
 """
 
 from mcrlib import tables
+from mcrlib.companion import peers
 from mcrlib.companion.analyses import (
     Numbers,
     Relevance,
@@ -377,7 +378,7 @@ def _bold(pool: int) -> str:
 
 
 def _test_pool(run: str, pool: int) -> str:
-    return f"Run {run}, test pool of {_pairs(pool)}, models {models_of(run)}."
+    return f"Run {run}, test pool of {_pairs(pool)}, models {models_of(run)}.{peers.note(run)}"
 
 
 def _text_pool(run: str, metrics: TextMetrics) -> str:
