@@ -277,17 +277,23 @@ def _open_clip_text(folder: Path) -> dict[str, Any]:
 
 
 def _text_configuration(folder: Path, hub_name: str) -> Path:
-    """The folder with the configuration of an encoder that open_clip takes from transformers:
-    within `folder`, or else in the hub's cache, downloaded to if needed."""
-    name = Path(hub_name).name
-    place = folder / name
-    if not (place / "config.json").is_file():
-        command = f"`hf download {hub_name} config.json --local-dir {folder}/{name}`"
+    """The folder with the configuration of an encoder that open_clip takes from transformers.
+
+    It is a folder of that name within `folder`, or the folder that `hub_name` itself names, or else
+    in the hub's cache, downloaded to if needed.
+    """
+    within = folder / Path(hub_name).name
+    if (within / "config.json").is_file():
+        place = within
+    elif (Path(hub_name) / "config.json").is_file():
+        place = Path(hub_name)
+    else:
         place = _download(
             hub_name,
             ("config.json",),
-            f"{folder} lacks the configuration of its texts' encoder, {place / 'config.json'}",
-            f"run {command} on a machine with internet access, and bring that folder here.",
+            f"{folder} lacks the configuration of its texts' encoder, {within / 'config.json'}",
+            f"on a machine with internet access run `hf download {hub_name} config.json "
+            f"--local-dir {within}`, and bring that folder here.",
         )
     if "auto_map" in _read_json(place / "config.json"):
         raise ValueError(

@@ -55,16 +55,20 @@ def add(run: str, name: str, weights: str) -> Path:
         "pairs": dataset.info["source"],
     }
     folder = config.ROOT / "results" / run / f"{name}-seed0"
-    files = {split: folder / f"embeddings-{split}.npz" for split in SPLITS}
-    missing = [split for split, file in files.items() if not _is_current(file, made_from)]
+    missing = [split for split in SPLITS if not _is_current(_file(folder, split), made_from)]
     if not missing:
         print(f"{folder} holds the embeddings of this model and these pairs: kept.", flush=True)
         return folder
     encoder = dual_encoders.open_encoder(source)
     print(f"{name}: {_described(encoder, dataset)}", flush=True)
     for split in missing:
-        _embed(encoder, dataset, split, files[split], made_from)
+        said = _embed(encoder, dataset, split, _file(folder, split), made_from)
+        print(f"{split}: {said}", flush=True)
     return folder
+
+
+def _file(folder: Path, split: str) -> Path:
+    return folder / f"embeddings-{split}.npz"
 
 
 def _is_current(file: Path, made_from: dict[str, str]) -> bool:
@@ -103,7 +107,8 @@ def _described(encoder: Any, dataset: Dataset) -> str:
 
 def _embed(
     encoder: Any, dataset: Dataset, split: str, file: Path, made_from: dict[str, str]
-) -> None:
+) -> str:
+    """Save the embeddings of a split; what was embedded, and what was cut, in words."""
     rows = dataset.indices(split)
     if not len(rows):
         raise ValueError(
@@ -115,10 +120,9 @@ def _embed(
     report = encoder.embed_reports(texts)
     results.save_embeddings(file, image, report, frame["pair_id"], made_from=made_from)
     cut = encoder.count_cut(texts)
-    print(
-        f"{split}: {len(rows):,} pairs, {image.shape[1]} dimensions, {cut:,} reports cut at "
-        f"{encoder.most_tokens} tokens.",
-        flush=True,
+    return (
+        f"{len(rows):,} pairs, {image.shape[1]} dimensions, {cut:,} reports cut at "
+        f"{encoder.most_tokens} tokens."
     )
 
 
