@@ -104,7 +104,8 @@ def modality_gap(run: str, gaps: Numbers) -> str:
     return (
         f"Modality gap on {pairs:,} pairs of the validation split. Probe accuracy: how well a "
         "linear classifier tells radiographs from reports; 0.5 means no gap. "
-        f"Run {run}, models {models}. The paper shows the gap in its Figure 4 without numbers."
+        f"Run {run}, models {models}.{peers.note(run, 'validate')} The paper shows the gap in its "
+        "Figure 4 without numbers."
     )
 
 
@@ -231,7 +232,7 @@ def figure4(run: str, gaps: Numbers) -> str:
         "t-SNE of radiograph and report embeddings, one panel a variant. Below each panel: the "
         "modality gap, measured on the embeddings themselves. The first seed of each variant, "
         f"{pairs:,} pairs of the validation split.{_without_map(first_seeds(gaps.values))} "
-        f"Run {run}, models {models}."
+        f"Run {run}, models {models}.{peers.note(run, 'validate')}"
     )
 
 
@@ -239,7 +240,7 @@ def top3(run: str, hits: TopHits) -> str:
     """Of Figure 5 and of a reader's own queries."""
     return (
         f"Three best hits. Run {run}, test pool of {_pairs(hits.pool)}, models {hits.models}. "
-        f"Queries: {hits.rule}."
+        f"Queries: {hits.rule}.{peers.note(run)}"
     )
 
 

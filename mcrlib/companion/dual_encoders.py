@@ -179,7 +179,7 @@ def _load_transformers(folder: Path, model_class: type) -> Any:
             ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,
         )
-    misfits = {name for name, *_ in found["mismatched_keys"]}
+    misfits = {misfit[0] for misfit in found["mismatched_keys"]}  # the name, then both shapes
     if misfits:
         raise ValueError(
             f"{folder} has weights of other shapes than its config.json says: "

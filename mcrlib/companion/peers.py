@@ -126,23 +126,23 @@ def _embed(
     )
 
 
-def untold(run: str) -> list[str]:
-    """The peers, by folder name, of whom the run's test pairs tell nothing: all if the pairs are
-    drawn, because peers were trained on real pictures.
+def untold(run: str, split: str = "test") -> list[str]:
+    """The peers, by folder name, of whom the run's pairs tell nothing: all if the pairs are drawn,
+    because peers were trained on real pictures.
 
     Raises FileNotFoundError if the run has no embeddings, and ValueError if a file is damaged.
     """
     names = []
-    for file in results.embedding_files(run).values():
+    for file in results.embedding_files(run, split).values():
         recorded = results.made_from(file)
         if results.PEER in recorded and recorded.get("pairs") in config.DRAWN_SOURCES:
             names.append(file.parent.name)
     return names
 
 
-def note(run: str) -> str:
+def note(run: str, split: str = "test") -> str:
     """A sentence for captions if some models cannot be judged by the run's pairs, else nothing."""
-    names = [folder.removesuffix("-seed0") for folder in untold(run)]
+    names = [folder.removesuffix("-seed0") for folder in untold(run, split)]
     if not names:
         return ""
     return (
