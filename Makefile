@@ -8,6 +8,7 @@ VARIANTS  ?= mcr abm dual
 SEEDS     ?= 0
 DATA      ?=
 WEIGHTS   ?=
+NAME      ?=
 SET       ?=
 PROCESSES ?= 1
 CONFIRM   ?=
@@ -32,8 +33,9 @@ endif
 # in them is kept: what the user typed is what is used.
 override DATA := $(value DATA)
 override WEIGHTS := $(value WEIGHTS)
+override NAME := $(value NAME)
 override SET := $(value SET)
-export RUN VARIANTS SEEDS DATA WEIGHTS SET PROCESSES CONFIRM ONLY
+export RUN VARIANTS SEEDS DATA WEIGHTS NAME SET PROCESSES CONFIRM ONLY
 export MCR_STYLE := $(STYLE)
 
 MODELS   := $(foreach s,$(SEEDS),$(VARIANTS:%=%-seed$(s)))
@@ -59,7 +61,7 @@ STRIP_OUTPUTS = git config filter.nbstripout.clean '"$(PYTHON)" -m nbstripout' 2
                 git config filter.nbstripout.smudge cat && \
                 git config filter.nbstripout.required true || true
 
-.PHONY: help doctor rehearse plan env data train embed baseline tables figures reproduce ablations \
+.PHONY: help doctor rehearse plan env data train embed baseline peer tables figures reproduce ablations \
         efficiency bench publish status experiments test check lab clean guard settled 03_retrieval \
         04_text_metrics 05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 11_relevance \
         12_claims
@@ -92,7 +94,7 @@ env: $(ENV) ## the environment: .venv from requirements.lock, unless one is acti
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed as `python3`; this one is " + sys.version.split()[0])'
 	python3 -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,openi]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,openi,peers]'
 	@$(STRIP_OUTPUTS)
 	touch $@
 
@@ -130,6 +132,9 @@ tables figures: 07_ablations
 endif
 
 baseline: 09_explore ## add a linear baseline to every table and figure
+
+peer: $(ENV) ## add other people's model: NAME=... WEIGHTS=its folder or name on the hub (docs/mimic.md)
+	@$(PYTHON) -m mcrlib.companion.peers "$$RUN" "$$NAME" "$$WEIGHTS"
 
 03_retrieval 04_text_metrics 05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 11_relevance 12_claims: $(ENV)
 	@$(call NOTEBOOK,$@,)

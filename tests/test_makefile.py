@@ -107,6 +107,14 @@ def test_paths_and_settings_arrive_as_typed_and_run_no_command(project, value):
     assert not [*project.folder.parent.rglob("harm")]
 
 
+def test_a_peer_gets_its_name_and_weights_as_typed(project):
+    weights = "/models/it's $HOME `touch harm`"
+    done, log = project("peer", "RUN=smoke", "NAME=pubmedclip", f"WEIGHTS={weights}")
+    assert done.returncode == 0, done.stderr
+    assert log.endswith(f"mcrlib.companion.peers\nsmoke\npubmedclip\n{weights}\n")
+    assert not [*project.folder.parent.rglob("harm")]
+
+
 @pytest.mark.parametrize("target", ["train", "embed"])
 def test_a_finished_model_is_checked_before_make_takes_it_as_it_is(project, target):
     """make compares names only: `SET='epochs: 50'` on a finished model was taken as done."""

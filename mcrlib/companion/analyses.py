@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mcrlib import config, results
+from mcrlib.companion import peers
 from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
 from mcrlib.evaluation.chance import telling_k
@@ -210,9 +211,26 @@ def _compute_retrieval(
         ]
     about = {"run": run, "dataset": dataset.info["dataset_sha256"], "labels": label_source}
     seconds = round(time.perf_counter() - started)
-    verdicts = retrieval.verdicts(ranks, patients, k)
+    verdicts = _verdicts(run, ranks, patients, k)
     results.save(verdicts_file, verdicts, inputs=inputs | {"k": str(k)}, **about, k=k)
     results.save(recall_file, recall, inputs=inputs, **about, seconds=seconds)
+
+
+def _verdicts(run: str, ranks: dict[str, list], patients: list, k: int) -> list[dict]:
+    """`retrieval.verdicts`' records, and one without numbers for each of other people's models that
+    the run's pairs tell nothing about."""
+    from mcrlib.evaluation import retrieval
+
+    untold = peers.untold(run)
+    judged = {model: of_model for model, of_model in ranks.items() if model not in untold}
+    if not judged:
+        return []
+    records = retrieval.verdicts(judged, patients, k)
+    baseline = next(iter(by_variant(judged)))
+    for peer in by_variant(dict.fromkeys(untold)):
+        record = {"variants": [baseline, peer], "primary": False, "seeds": 0}
+        records.append(record | {"verdict": "cannot be told here"})
+    return records
 
 
 def _finding_labels(test: pd.DataFrame) -> tuple[list[set[str]], str]:

@@ -6,6 +6,7 @@ The first sentence is short: LaTeX tables have it as their caption and the rest 
 import contextlib
 
 from mcrlib import tables
+from mcrlib.companion import peers
 from mcrlib.companion.analyses import (
     Numbers,
     Relevance,
@@ -138,7 +139,8 @@ def modality_gap(run: str, gaps: Numbers) -> str:
     return (
         f"Modality gap on {pairs:,} pairs of the validation split. Probe accuracy: how well a "
         "linear classifier tells radiographs from reports; 0.5 means no gap. "
-        f"Run {run}, models {models}. The paper shows the gap in its Figure 4 without numbers."
+        f"Run {run}, models {models}.{peers.note(run, 'validate')} The paper shows the gap in its "
+        "Figure 4 without numbers."
     )
 
 
@@ -276,7 +278,7 @@ def figure4(run: str, gaps: Numbers) -> str:
         "t-SNE of radiograph and report embeddings, one panel a variant. Below each panel: the "
         "modality gap, measured on the embeddings themselves. The first seed of each variant, "
         f"{pairs:,} pairs of the validation split.{_without_map(first_seeds(gaps.values))} "
-        f"Run {run}, models {models}."
+        f"Run {run}, models {models}.{peers.note(run, 'validate')}"
     )
 
 
@@ -284,7 +286,7 @@ def top3(run: str, hits: TopHits) -> str:
     """Of Figure 5 and of a reader's own queries."""
     return (
         f"Three best hits. Run {run}, test pool of {_pairs(hits.pool)}, models {hits.models}. "
-        f"Queries: {hits.rule}."
+        f"Queries: {hits.rule}.{peers.note(run)}"
     )
 
 
@@ -470,7 +472,7 @@ def _bold(pool: int) -> str:
 
 
 def _test_pool(run: str, pool: int) -> str:
-    return f"Run {run}, test pool of {_pairs(pool)}, models {models_of(run)}."
+    return f"Run {run}, test pool of {_pairs(pool)}, models {models_of(run)}.{peers.note(run)}"
 
 
 def _text_pool(run: str, metrics: TextMetrics) -> str:
