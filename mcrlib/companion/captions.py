@@ -59,8 +59,8 @@ def verdicts(run: str, retrieval: Retrieval) -> str:
     k = retrieval.verdicts.provenance.get("k", 10)
     return (
         f"Differences in mean Recall@{k} of both directions, in points. The 95 % intervals come "
-        "from 10,000 joint draws of seeds and patients. The primary comparison (*) was fixed "
-        "beforehand; Holm's method corrects the p values of all others. No loss: the lower bound "
+        "from 10,000 joint draws of seeds and patients. The primary comparison (*) was chosen "
+        "first; Holm's method corrects the p values of all others. No loss: the lower bound "
         "is above −2 points. Detectable: the true difference that is found with 80 % power. "
         f"{_test_pool(run, retrieval.pool)} Policy pair.{_small_pool(retrieval.pool)} "
         "With one seed, a verdict is about these trained models only. The paper's differences "
@@ -78,9 +78,10 @@ def comparison(run: str, compared: Numbers) -> str:
         about = " With three seeds or fewer, an interval is about these trained models only."
     return (
         "Differences in RSUM and in nDCG@10 without the partner, in points. The 95 % intervals "
-        f"come from 10,000 draws {resampled}.{about} The primary comparisons (*) were fixed "
-        "beforehand, one for each endpoint; Holm's method corrects the p values of all others. No "
-        "loss: the lower bound is above −12 points of RSUM (two a recall) or −2 of nDCG. "
+        f"come from 10,000 draws {resampled}.{about} The primary comparisons (*) were chosen "
+        "before a second seed was trained, one for each endpoint; Holm's method corrects the p "
+        "values of all others. No loss: the lower bound is above −12 points of RSUM (two a recall) "
+        "or −2 of nDCG. "
         "Detectable: the true difference that is found with 80 % power. "
         f"{_test_pool(run, pool)} Attributes: {compared.provenance['attributes']}. The paper's "
         "differences are not known to us."
@@ -96,8 +97,9 @@ def claims(run: str) -> str:
         "The paper's claims and the notes' questions, and what this run says of them. Differences "
         "are those of mcr to the other variant, in points (of the modality gap as they are), with "
         "95 % intervals; detectable is the true difference that is found with 80 % power. "
-        f"Run {run}, models {models}, all pairs of the split. The rules were fixed "
-        "beforehand (mcrlib.companion.experiments); the sentences are in claims.csv."
+        f"Run {run}, models {models}, all pairs of the split. The rules "
+        "(mcrlib.companion.experiments) were fixed before a second seed was trained; the sentences "
+        "are in claims.csv."
     )
 
 

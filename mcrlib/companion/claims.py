@@ -4,7 +4,8 @@ A sentence is made of the numbers it is given and of nothing else: which is high
 with which interval, of which models, trained for how long, on which pairs. Verdicts are
 
 - `supported` and `not supported`: the numbers decide, by the item's rule;
-- `open`: they do not, or are not there, or one variant had more compute than the item allows;
+- `open`: they do not, or are not there, or the models had another budget or fewer seeds than
+  the item asks for;
 - `cannot be told here`: these pairs could never decide.
 """
 
@@ -157,12 +158,12 @@ def _judge_record(
         _training(item, record, evidence),
     ]
     verdict = SUPPORTED if is_better else NOT_SUPPORTED
-    other_budget = _other_budget(item, record, evidence)
+    missing = _other_budget(item, record, evidence) or _few_seeds(item, record)
     if direction == 0:
         verdict = OPEN
-    elif other_budget:
+    elif missing:
         verdict = OPEN
-        parts.append(other_budget)
+        parts.append(missing)
     return verdict, " ".join(parts), numbers
 
 
@@ -301,6 +302,14 @@ def _other_budget(item: Item, record: Mapping[str, Any], evidence: Evidence) -> 
         f"An epoch of {ahead} takes more compute; the experiment asks for equal compute, so the "
         "question stays open."
     )
+
+
+def _few_seeds(item: Item, record: Mapping[str, Any]) -> str:
+    """Why fewer models than the experiment asks for decide nothing; "" if there are enough."""
+    asked = len(item.seeds)
+    if record["seeds"] >= asked:
+        return ""
+    return f"The experiment asks for {asked} seeds of each, so the question stays open."
 
 
 # What a step costs

@@ -1,8 +1,9 @@
 """The registry: what is claimed or asked, and the experiment that answers it (ours).
 
-Each item says beforehand which variants are compared, at which budget, by which number, and what
-decides. `make status RUN=...` says what of it is there, `make experiments RUN=...` runs it, and
-notebook 12 gives the verdicts.
+Each item says which variants are compared, with which seeds, at which budget, by which number, and
+what decides. The items were written when the reference run had one seed, and before a second was
+trained: one seed decides none of them. `make status RUN=...` says what of it is there, `make
+experiments RUN=...` runs it, and notebook 12 gives the verdicts.
 """
 
 import difflib
@@ -25,7 +26,7 @@ SMALLER = "Supported if the difference is below 0 with p < 0.05, not supported i
 HOLM = " Holm's method corrects p among all comparisons but the two of mcr with dual."
 BUDGET = (
     " At another budget than the one named, a difference in favour of the variant that had more"
-    " decides nothing."
+    " decides nothing, and neither do fewer seeds."
 )
 
 

@@ -1,4 +1,6 @@
-"""The two endpoints by which variants are compared, fixed before looking (ours).
+"""The two endpoints by which variants are compared (ours).
+
+They were chosen when the reference run had one seed, and before a second was trained.
 
 RSUM is the endpoint of retrieval, nDCG@10 with the partner taken out of the pool that of meaning.
 Each has its own primary comparison, `mcr` minus `dual`, which is not corrected; Holm's method

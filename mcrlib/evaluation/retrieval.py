@@ -57,7 +57,7 @@ class Pairing(NamedTuple):
 
     @property
     def is_primary(self) -> bool:
-        """Whether this is the comparison that was chosen beforehand."""
+        """Whether this is the comparison that the paper's claim is about."""
         return (self.a, self.b) == ("mcr", "dual")
 
 
