@@ -23,6 +23,7 @@ from mcrlib.provenance import environment, peak_memory
 EMBEDDING_ARRAYS = ("image", "report", "pair_id")  # in each embeddings file
 MADE_FROM = "made_from"  # and in ours a fourth: JSON, hashes of what they were made from
 PEER = "peer"  # in MADE_FROM: the name that `make peer` gave to other people's model
+BASELINE_FOLDER = "tfidf-seed0"  # of the linear baseline, in results/RUN
 LARGEST_EMBEDDINGS = 4 * 1024**3  # bytes of the arrays of one file, uncompressed
 SHORTEST_ROW = 1e-12  # a row of this length or less has no direction
 
@@ -195,7 +196,9 @@ def refuse_stale(file: Path, run: str, model_hash: Callable[[Path], str] = sha25
             f"remove {folder} and run `make embed RUN={run}`, which trains anew if the folder held "
             "a trained model."
         )
-        if PEER in recorded:
+        if folder.name == BASELINE_FOLDER:
+            advice = f"run `make baseline RUN={run}`."
+        elif PEER in recorded:
             advice = f"run `make peer RUN={run} NAME={recorded[PEER]} WEIGHTS=...` again."
         raise ValueError(
             f"{file} was made from other images or reports than the run {run} has now: {advice}"

@@ -241,6 +241,15 @@ def test_embeddings_of_other_reports_are_refused_in_every_analysis(
             use()
 
 
+def test_a_stale_baseline_is_made_anew_by_its_own_command(prepared, tmp_path, dataset, rows):
+    file = tmp_path / "results/smoke/tfidf-seed0/embeddings-test.npz"
+    hashes = {"dataset": dataset.info["dataset_sha256"][:16]}
+    results.save_embeddings(file, *rows, made_from=hashes)
+    prepared("f" * 64)
+    with pytest.raises(ValueError, match=r"other images or reports .* `make baseline RUN=smoke`"):
+        analyses.retrieve("smoke")
+
+
 def test_numbers_of_others_embeddings_are_not_current_for_other_reports(prepared, tmp_path, rows):
     results.save_embeddings(tmp_path / "results/smoke/theirs/embeddings-test.npz", *rows)
     before = results.input_hashes("smoke")

@@ -513,7 +513,7 @@ def add_linear_baseline(run: str, width: int = 128, largest: int = 20_000) -> Pa
 
     dataset = results.dataset_of_run(run)
     fitted = baseline.fit(dataset, width, largest)
-    folder = config.ROOT / "results" / run / "tfidf-seed0"
+    folder = config.ROOT / "results" / run / results.BASELINE_FOLDER
     made_from = {"dataset": dataset.info["dataset_sha256"][:16]}
     for split in ("validate", "test"):
         rows = dataset.indices(split)

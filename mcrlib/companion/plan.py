@@ -14,7 +14,10 @@ from mcrlib import config
 from mcrlib.config import Config
 from mcrlib.training.finished import check_finished
 
-TABLE_FILES = ("recall.csv", "text_metrics.csv", "agreement.csv", "modality_gap.csv", "top3.json")
+TABLE_FILES = (
+    "recall.csv", "text_metrics.csv", "agreement.csv", "relevance.csv", "claims.csv",
+    "modality_gap.csv", "top3.json",
+)  # fmt: skip
 
 
 def file_of(run: str) -> Path:
