@@ -61,7 +61,7 @@ STRIP_OUTPUTS = git config filter.nbstripout.clean '"$(PYTHON)" -m nbstripout' 2
                 git config filter.nbstripout.smudge cat && \
                 git config filter.nbstripout.required true || true
 
-.PHONY: help doctor rehearse plan env data train embed baseline peer tables figures reproduce ablations \
+.PHONY: help doctor rehearse plan env data train embed baseline peer tables figures report reproduce ablations \
         efficiency bench publish status experiments test check lab clean guard settled 03_retrieval \
         04_text_metrics 05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 11_relevance \
         12_claims
@@ -130,6 +130,9 @@ endif
 ifneq ($(wildcard results/$(RUN)/ablations.json),)
 tables figures: 07_ablations
 endif
+
+report: tables figures ## the claims, tables and figures on one page, results/RUN/report.html
+	@$(PYTHON) -m mcrlib.companion.report "$$RUN"
 
 baseline: 09_explore ## add a linear baseline to every table and figure
 

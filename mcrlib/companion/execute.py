@@ -41,7 +41,7 @@ def execute(notebook: str | Path, output: str | Path, parameters: dict[str, Any]
     for name in parameters:
         if name not in known:
             raise ValueError(f"{notebook} has no parameter {name!r}; it has {known_names}.")
-    if _may_show_patients(parameters):
+    if may_show_patients(parameters):
         keep_private()
     os.environ[PLAIN] = "1"
     Path(output).parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def execute(notebook: str | Path, output: str | Path, parameters: dict[str, Any]
     remove_run_metadata(Path(output))
 
 
-def _may_show_patients(parameters: dict[str, Any]) -> bool:
+def may_show_patients(parameters: dict[str, Any]) -> bool:
     """Whether the pairs of the notebook's run are not drawn, by its settings or by what is there.
 
     Settings that do not exist are left for the notebook to refuse.

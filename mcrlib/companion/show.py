@@ -16,7 +16,8 @@ def show(stem: str | Path, width: int = FULL) -> Image:
     """The figure saved as `stem.png`, `width` pixels wide on the screen.
 
     The copy in the notebook has fewer pixels and colours than the file, so that an executed
-    notebook stays small enough to be shown on GitHub.
+    notebook stays small enough to be shown on GitHub. The caption saved as `stem.txt` is its
+    alternative text.
     """
     picture = PIL.Image.open(f"{stem}.png").convert("RGB")
     pixels = round(SHARPNESS * width)
@@ -24,4 +25,6 @@ def show(stem: str | Path, width: int = FULL) -> Image:
     small = picture.resize((pixels, height), PIL.Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.quantize(COLOURS, dither=PIL.Image.Dither.NONE).save(buffer, "png", optimize=True)
-    return Image(buffer.getvalue(), width=width)
+    caption = Path(f"{stem}.txt")
+    alternative = caption.read_text(encoding="utf-8").strip() if caption.is_file() else None
+    return Image(buffer.getvalue(), width=width, alt=alternative)
