@@ -144,7 +144,8 @@ def main(run: str) -> None:
     """Write the page and say where it is."""
     if may_show_patients({"run": run}):
         keep_private()
-    print(f"{build(run)}: the claims, tables and figures on one page")
+    page = build(run).relative_to(config.ROOT)
+    print(f"{page}: the claims, tables and figures on one page")
 
 
 if __name__ == "__main__":
