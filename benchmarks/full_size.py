@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured import row
+from measured import own_memory, row
 from saved import code_version
 from torch.utils.data import DataLoader
 from transformers import BertTokenizer
@@ -308,25 +308,19 @@ def _java_seconds() -> float:
 
 def _measured(work: Callable, *arguments: object) -> dict[str, float]:
     """Wall seconds, processor seconds, and MiB at the peak and above what was there before."""
-    before = _status("VmRSS")
+    before = own_memory("VmRSS")
     cpu_started = _cpu_seconds()
     started = time.perf_counter()
     work(*arguments)
     seconds = time.perf_counter() - started
     cpu = _cpu_seconds() - cpu_started
-    peak = _status("VmHWM")
+    peak = own_memory("VmHWM")
     return {"seconds": seconds, "cpu": cpu, "peak": peak, "grown": peak - before}
 
 
 def _cpu_seconds() -> float:
     """Processor seconds of this process and of its children that have ended."""
     return sum(os.times()[:4])
-
-
-def _status(name: str) -> float:
-    """A memory figure of this process, in MiB."""
-    text = Path("/proc/self/status").read_text()
-    return float(text.split(f"{name}:")[1].split()[0]) / 1024
 
 
 def _memory_of(process: int) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Hashable
+from pathlib import Path
 
 Work = Callable[[], float]  # does something once and returns its seconds
 
@@ -55,3 +56,12 @@ def seconds_of(
     started = clock()
     work(*arguments)
     return clock() - started
+
+
+def own_memory(name: str) -> float:
+    """A memory figure of this process in MiB, such as VmRSS, or VmHWM for its peak.
+
+    `ru_maxrss` would start from the peak of the process that started this one.
+    """
+    text = Path("/proc/self/status").read_text()
+    return float(text.split(f"{name}:")[1].split()[0]) / 1024

@@ -6,13 +6,12 @@
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from measured import row, seconds_of
+from measured import own_memory, row, seconds_of
 
 from mcrlib.data.reports import same_text
 from mcrlib.evaluation import retrieval
@@ -121,9 +120,7 @@ def print_peak(n: int) -> None:
     pairs = pool(n)
     started = time.perf_counter()
     retrieval.evaluate(*pairs)
-    # Not `ru_maxrss`, which would start from the parent's.
-    status = Path("/proc/self/status").read_text()
-    peak = float(status.split("VmHWM:")[1].split()[0]) / 2**20
+    peak = own_memory("VmHWM") / 1024
     print(peak, time.perf_counter() - started)
 
 

@@ -537,20 +537,8 @@ def agreement(table: pd.DataFrame) -> Figure:
         columns = [name for name in findings.columns if name.endswith(f" {direction}")]
         scores = findings[columns].astype(float)
         models = [name.removesuffix(f" {direction}") for name in columns]
-        sns.heatmap(
-            scores,
-            ax=axes,
-            vmin=0,
-            vmax=1,
-            cmap="Blues",
-            cbar=False,
-            annot=True,
-            fmt=".2f",
-            annot_kws={"size": 6},
-            linewidths=0.5,
-            xticklabels=[one_line(model, LONGEST_NAME) for model in models],
-            yticklabels=True,
-        )
+        names = [one_line(model, LONGEST_NAME) for model in models]
+        _heat_map(axes, scores, names, vmax=1, cmap="Blues", fmt=".2f")
         axes.set(title=f"F1 of the first hit, {direction}", xlabel="", ylabel="")
         axes.tick_params(left=False, bottom=False, labelrotation=0)
     return figure
@@ -574,25 +562,29 @@ def first_hit_errors(table: pd.DataFrame) -> Figure:
     panels = figure.subplots(1, len(errors), sharey=True, squeeze=False)[0]
     for axes, error in zip(panels, errors, strict=True):
         shares = table[error]
-        sns.heatmap(
-            shares,
-            ax=axes,
-            vmin=0,
-            vmax=100,
-            cmap="Reds",
-            cbar=False,
-            annot=True,
-            fmt=".0f",
-            annot_kws={"size": 6},
-            linewidths=0.5,
-            xticklabels=[models[model] for model in shares.columns],
-            yticklabels=True,
-        )
+        names = [models[model] for model in shares.columns]
+        _heat_map(axes, shares, names, vmax=100, cmap="Reds", fmt=".0f")
         axes.set(title=error, xlabel="", ylabel="")
         axes.grid(False)
         axes.tick_params(left=False, bottom=False)
         axes.tick_params("x", labelrotation=90)
     return figure
+
+
+def _heat_map(axes: Axes, values: pd.DataFrame, names: Sequence[str], **look: Any) -> None:
+    """A heat map from 0 up, with its numbers in the cells; `names` are those of the columns."""
+    sns.heatmap(
+        values,
+        ax=axes,
+        vmin=0,
+        cbar=False,
+        annot=True,
+        annot_kws={"size": 6},
+        linewidths=0.5,
+        xticklabels=names,
+        yticklabels=True,
+        **look,
+    )
 
 
 @styled

@@ -384,13 +384,13 @@ def claims_table(records: list[dict]) -> pd.DataFrame:
 
 
 def _scaled(value: float, factor: float, decimals: int) -> str:
-    """A number with a minus sign."""
+    """A number with a minus sign: a spreadsheet would take a leading hyphen for a formula."""
     return f"{factor * value:.{decimals}f}".replace("-", "−")
 
 
 def _points(share: float) -> str:
-    """Points with a minus sign: a spreadsheet would take a leading hyphen for a formula."""
-    return f"{100 * share:.1f}".replace("-", "−")
+    """A share in points."""
+    return _scaled(share, 100, 1)
 
 
 def text_table(records: list[dict], ks: tuple[int, ...] = (1, 5, 10)) -> pd.DataFrame:

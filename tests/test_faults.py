@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from launching import free_port, weights
 
 from mcrlib import config
 from mcrlib.training import faults, loop
@@ -47,10 +46,6 @@ def small(seed, **changes):
 def words(settings, **changes):
     given = {"run": "smoke", "seed": settings.seed, "epochs": settings.epochs} | SMALL | changes
     return [f"{name}={value}" for name, value in given.items()]
-
-
-def weights(settings):
-    return load_file(settings.folder / "checkpoint" / "final" / "model.safetensors")
 
 
 def wait_until(is_so, process=None):
@@ -216,12 +211,6 @@ def cluster(tmp_path):
 
     submit.requeued = tmp_path / "requeued"
     return submit
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_the_slurm_example_trains_requeues_after_its_signal_and_ends(dataset, cluster):

@@ -6,14 +6,13 @@ With gloo on the CPU. That GPUs exchange the same with NCCL is not shown here.
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from launching import free_port, weights
 
 from mcrlib import config
 from mcrlib.training import loop
@@ -32,18 +31,18 @@ IN_STEP = [
 ]
 
 
-def weights(settings):
-    return load_file(settings.folder / "checkpoint" / "final" / "model.safetensors")
-
-
 def start(settings, processes, **changes):
     """Train in so many processes, as docs/mimic.md says."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     given = {"run": "smoke", "seed": settings.seed} | SMALL | changes
     launcher = ["-m", "accelerate.commands.launch", "--cpu", "--mixed_precision", "no"]
-    launcher += ["--num_machines", "1", "--dynamo_backend", "no", "--main_process_port", str(port)]
+    launcher += [
+        "--num_machines",
+        "1",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        str(free_port()),
+    ]
     launcher += ["--num_processes", str(processes), "-m", "mcrlib.training"]
     return subprocess.Popen(
         [sys.executable, *launcher, *(f"{name}={value}" for name, value in given.items())],

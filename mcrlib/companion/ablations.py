@@ -19,13 +19,11 @@ import pandas as pd
 
 from mcrlib import config, results
 from mcrlib.companion.analyses import Numbers, pair_attributes
+from mcrlib.companion.experiments import NDCG, RSUM
 from mcrlib.tables import Ablation
 from mcrlib.training.finished import INPUTS
 
 BASELINE = "mcr"
-RSUM = "RSUM"
-NDCG = "nDCG@10_without_partner"
-
 
 # Part of the method -> what it is changed to -> variant.
 GROUPS = MappingProxyType({
@@ -166,29 +164,16 @@ def _measure_models(
     run: str, pair_id: pd.Series, attributes: list
 ) -> dict[str, dict[str, dict[str, np.ndarray]]]:
     """Variant -> seed -> measure -> the value of each pair [N], NaN if a pair has none."""
+    from mcrlib.evaluation import endpoints
+
     wanted = variants(run)
     measured = {}
     for file in results.embedding_files(f"{config.HALF}{run}").values():
         variant, _, seed = file.parent.name.rpartition("-seed")
         if variant in wanted:
             image, report = results.load_embeddings(file, pair_id)
-            measured.setdefault(variant, {})[seed] = _values_by_pair(image, report, attributes)
+            measured.setdefault(variant, {})[seed] = endpoints.by_pair(image, report, attributes)
     return measured
-
-
-def _values_by_pair(
-    image: np.ndarray, report: np.ndarray, attributes: list
-) -> dict[str, np.ndarray]:
-    """Each measure of each pair [N]: RSUM from 0 to 6, nDCG from 0 to 1."""
-    from mcrlib.evaluation import relevance, retrieval
-    from mcrlib.evaluation.attributes import AttributePool
-
-    image, report = retrieval.unit_pairs(image, report)
-    pool = AttributePool.of(attributes)
-    recalls = relevance.recall_sums(image, report) + relevance.recall_sums(report, image)
-    to_report = relevance.answer(image, report, pool).ndcg_without_partner
-    to_image = relevance.answer(report, image, pool).ndcg_without_partner
-    return {RSUM: recalls.numpy(), NDCG: ((to_report + to_image) / 2).numpy()}
 
 
 def _compare_models(
@@ -197,6 +182,8 @@ def _compare_models(
     draws: int,
 ) -> dict[str, dict[str, Any]]:
     """The record of each variant, by name; variants without a seed that `mcr` has are left out."""
+    from mcrlib.evaluation import retrieval
+
     baseline = measured[BASELINE]
     compared = {}
     for variant, by_seed in measured.items():
@@ -212,7 +199,8 @@ def _compare_models(
                 record[measure] = {"value": record[measure]["value"]}
         compared[variant] = record
     for measure in (RSUM, NDCG):
-        _judge([record[measure] for record in compared.values()])
+        blocks = [record[measure] for record in compared.values()]
+        retrieval.judge([block for block in blocks if block is not None and "p" in block])
     return compared
 
 
@@ -220,28 +208,14 @@ def _block(
     own: np.ndarray, others: np.ndarray, patients: list, measure: str, draws: int
 ) -> dict[str, Any] | None:
     """The comparison of two models' values [seeds, N]; None if no pair has one."""
-    from mcrlib.evaluation import relevance, retrieval
+    from mcrlib.evaluation import endpoints, retrieval
 
     if np.isnan(own).all():
         return None
-    recalls = 2 * len(relevance.KS) if measure == RSUM else 1  # two points of each
-    margin = recalls * retrieval.NO_LOSS_MARGIN
+    margin = endpoints.MARGINS[measure]
     comparison = retrieval.compare_values(own, others, patients, margin, draws)
     del comparison["b"]
     return {"value": comparison.pop("a"), **comparison}
-
-
-def _judge(blocks: list[dict[str, Any] | None]) -> None:
-    """Correct the p values of one measure by Holm's method and add the verdicts, in place."""
-    from mcrlib.evaluation import retrieval
-
-    compared = [block for block in blocks if block is not None and "p" in block]
-    decided = [block for block in compared if "undecided" not in block]
-    corrected = retrieval.holm([block["p"] for block in decided])
-    for block, p in zip(decided, corrected, strict=True):
-        block["p"] = p
-    for block in compared:
-        block["verdict"] = retrieval.verdict_of(block)
 
 
 def _epochs(half: str, variant: str) -> float | None:

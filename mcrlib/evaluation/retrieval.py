@@ -413,10 +413,15 @@ def pairings(by_model: Mapping[str, Array]) -> list[Pairing]:
 def settle(records: Sequence[dict]) -> None:
     """Add a `verdict` to each comparison that has seeds, in place, after correcting `p` by Holm's
     method among all but the primary ones. Those that can decide nothing do not count."""
-    compared = [record for record in records if record["seeds"]]
+    judge([record for record in records if record["seeds"]])
+
+
+def judge(compared: Sequence[dict]) -> None:
+    """Add a `verdict` to each comparison, in place, as `settle` does. Those that do not say that
+    they are `primary` are corrected."""
     _correct_secondary([record for record in compared if "undecided" not in record])
     for record in compared:
-        record["verdict"] = verdict_of(record)
+        record["verdict"] = _verdict(record)
 
 
 def label_ceiling(labels: Iterable[Iterable], ks: Ks = (1, 5, 10)) -> dict[int, float]:
@@ -844,13 +849,13 @@ def _by_variant_and_seed(by_model: Mapping[str, Array]) -> dict[str, dict[str, A
 
 def _correct_secondary(records: list[dict]) -> None:
     """Correct `p` of all but the primary comparisons, in place."""
-    secondary = [record for record in records if not record["primary"]]
+    secondary = [record for record in records if not record.get("primary")]
     corrected = holm([record["p"] for record in secondary])
     for record, p in zip(secondary, corrected, strict=True):
         record["p"] = p
 
 
-def verdict_of(record: dict) -> str:
+def _verdict(record: dict) -> str:
     """`better`, `worse` or `open` by the corrected `p` of a comparison, or why it has none."""
     if "undecided" in record:
         return f"none: {record['undecided']}"
