@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import BertConfig
 
 from mcrlib import config as config_module
+from mcrlib.companion import analyses, captions
 from mcrlib.config import load
 from mcrlib.training import budget, cost, loop
 from mcrlib.training.budget import Budget
@@ -68,7 +69,6 @@ def test_a_broken_epoch_ends_the_schedule_and_is_validated(settings, dataset, pr
     assert history["epoch"].tolist() == [1, 2, 3]
     assert history["validate_recall@10"].notna().tolist() == [False, True, True]
     said = capsys.readouterr().out
-    assert "mcr: 2.5 epochs, 10 steps of " in said
     assert "epoch  3/3" in said
     saved = budget.read(config.folder)
     assert (saved.steps, saved.epoch_steps, saved.epochs) == (10, EPOCH_STEPS, 2.5)
@@ -128,7 +128,8 @@ def test_dual_trains_shorter_at_equal_compute_and_says_so(settings, dataset, pro
     assert len(progress) == length.steps < 12
     assert progress[-1] == pytest.approx(1)
     assert len(history) == length.last_epoch < 3
-    assert "at equal compute, that of mcr's 3 epochs" in capsys.readouterr().out
+    said = f", that of mcr's 3 epochs; {length.epochs:.3g} epochs, {length.steps} steps of "
+    assert said in capsys.readouterr().out
     shutil.rmtree(config.folder)
 
 
@@ -187,3 +188,16 @@ def test_operations_have_a_unit():
     assert budget.operations(8.31e12) == "8.31 TFLOPs"
     assert budget.operations(2e18) == "2 EFLOPs"
     assert budget.operations(12) == "12 FLOPs"
+
+
+def test_the_record_of_a_training_says_what_it_took(settings, dataset):
+    config = settings.replace(epochs=1.5, validate_every=1)
+    history = loop.train(config, dataset)
+    record = analyses.describe_training(config, dataset, history)
+    values = record.values
+    assert (values["epochs"], values["steps"]) == (1.5, 6)
+    assert values["flops"] == 6 * values["flops_a_step"] > 0
+    assert values["seconds"] > 0
+    assert "GFLOPs: 1.5 epochs, 6 steps of 1." in captions.compute(values)
+    assert captions.compute({"seconds": 3}).startswith("not counted")
+    assert record.provenance["peak_memory_gb"] > 0

@@ -11,13 +11,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from transformers import BertConfig
 
 from mcrlib.config import Config
 from mcrlib.files import write
-from mcrlib.training import cost
+
+if TYPE_CHECKING:
+    from transformers import BertConfig
 
 BUDGET_FILE = "budget.json"  # in the model's folder
 # Prefix of the operations' unit, largest first.
@@ -59,7 +61,7 @@ class Budget:
 
 
 def of_training(
-    config: Config, lengths: Sequence[int], words: int, bert: BertConfig, epoch_steps: int
+    config: Config, lengths: Sequence[int], words: int, bert: "BertConfig", epoch_steps: int
 ) -> Budget:
     """The budget of a training with `epoch_steps` steps a whole epoch.
 
@@ -101,18 +103,19 @@ def operations(count: float) -> str:
 
 
 def sentence(budget: Budget, config: Config) -> str:
-    """The budget in one line: epochs, steps and operations, and what they are equal to."""
-    line = (
-        f"{config.variant}: {budget.epochs:.3g} epochs, {budget.steps:,} steps of "
-        f"{operations(budget.flops_a_step)}, {operations(budget.flops)} in all"
-    )
-    if not config.compute:
-        return line
+    """The budget of a training at equal compute in one line: its operations, what they are equal
+    to, and how many epochs and steps that makes."""
     times = "" if config.compute == 1 else f"{config.compute:g} times "
-    return f"{line}: at equal compute, {times}that of mcr's {config.epochs:g} epochs"
+    return (
+        f"{config.variant} at equal compute: {operations(budget.flops)}, {times}that of mcr's "
+        f"{config.epochs:g} epochs; {budget.epochs:.3g} epochs, {budget.steps:,} steps of "
+        f"{operations(budget.flops_a_step)}"
+    )
 
 
-def _flops_a_step(config: Config, lengths: Sequence[int], words: int, bert: BertConfig) -> int:
+def _flops_a_step(config: Config, lengths: Sequence[int], words: int, bert: "BertConfig") -> int:
+    from mcrlib.training import cost  # takes seconds, and captions only need the records
+
     sizes = {
         "text": "",
         "text_width": bert.hidden_size,

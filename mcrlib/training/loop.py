@@ -193,8 +193,10 @@ class Trainer:
         )
 
     def _announce(self) -> None:
-        """Say how long the training is, and from where it is resumed; note the former."""
-        self.accelerator.print(budget.sentence(self.budget, self.config))
+        """Note how long the training is, and say so where equal compute decides it; say from where
+        it is resumed."""
+        if self.config.compute:
+            self.accelerator.print(budget.sentence(self.budget, self.config))
         if self.accelerator.is_main_process:
             self.budget.save(self.config.folder)
         steps = self.position.step
