@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from mcrlib import config, results
-from mcrlib.companion import analyses, captions
+from mcrlib.companion import analyses, captions, compare
 from mcrlib.companion.lengths import trained_alike
+from mcrlib.evaluation import retrieval
 from mcrlib.training.budget import Budget
 
 MCR = Budget(steps=100, epoch_steps=10, flops_a_step=13_000_000_000)
@@ -62,6 +63,7 @@ def test_neither_is_said_too(run, epochs):
 
 
 def test_nothing_is_said_of_embeddings_from_elsewhere(run):
+    assert trained_alike("smoke") == ""
     run("theirs")
     assert trained_alike("smoke") == ""
 
@@ -75,3 +77,17 @@ def test_the_reference_s_captions_say_what_it_is(monkeypatch):
     assert alike in captions.verdicts("reference", retrieval)
     relevance = analyses.measure_relevance("reference")
     assert alike in captions.relevance("reference", relevance)
+
+
+def test_a_run_at_equal_compute_beside_a_reference_at_equal_epochs_is_told_apart(
+    run, tmp_path, capsys
+):
+    run("mcr", MCR)
+    run("dual", DUAL)
+    values = {"mcr-seed0": retrieval.evaluate(*np.eye(30)[None].repeat(2, 0), draws=5)}
+    for name in ("smoke", "reference"):
+        results.save(tmp_path / "results" / name / "retrieval.json", values)
+    compare.main("smoke")
+    printed = capsys.readouterr().out
+    assert "smoke: Trained at equal compute (1.3 TFLOPs each; epochs mcr 10, dual 4.5)." in printed
+    assert "reference: nothing says how long it was trained." in printed

@@ -25,7 +25,11 @@ def trained_alike(run: str) -> str:
     Models that were trained elsewhere, and the linear baseline, do not count.
     """
     lengths = {}
-    for name, file in results.embedding_files(run).items():
+    try:
+        models = results.embedding_files(run)
+    except FileNotFoundError:  # its numbers may be there nevertheless
+        models = {}
+    for name, file in models.items():
         length = _length(file.parent)
         if length is not None:
             lengths[name] = length
