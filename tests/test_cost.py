@@ -7,7 +7,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from mcrlib import config, plots
+from mcrlib import config, distributed, plots
 from mcrlib.training import cost
 
 LENGTHS = [9, 12, 20, 20, 31, 40]
@@ -217,7 +217,7 @@ def test_dual_takes_more_operations_by_what_its_second_stream_adds(tiny):
     assert flops["dual"] - flops["mcr"] == count.flops(added, count.patches)
 
 
-def test_operations_are_counted_once_and_without_a_trace(tiny):
+def test_operations_are_counted_once_and_without_a_trace(tiny, monkeypatch):
     """Whatever is recomputed or split, and without drawing from anybody's random numbers."""
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -227,5 +227,8 @@ def test_operations_are_counted_once_and_without_a_trace(tiny):
     for changes in ({"recompute": "full"}, {"micro_batch": 2}, {"precision": "bf16"}):
         assert cost.step_flops(tiny.replace(**changes), LENGTHS, 50) == flops
     assert cost.step_flops(tiny, [*LENGTHS, 40], 50) > flops
+    # Of several processes each counts the whole batch, without asking the others.
+    monkeypatch.setattr(distributed, "_has_other_processes", lambda: True)
+    assert cost.step_flops(tiny, LENGTHS, 50) == flops
     with pytest.raises(ValueError, match="set text to"):
         cost.step_flops(config.load("mimic"), LENGTHS)

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import BertTokenizer
 
-from mcrlib import masking, pretrained
+from mcrlib import losses, masking, pretrained
 from mcrlib.config import Config
 from mcrlib.data.batches import Batch, lay_out
 from mcrlib.model import MCR
@@ -109,10 +109,14 @@ def step_flops(config: Config, lengths: Sequence[int], vocabulary: int = VOCABUL
     fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
     _make_fake(model, fake_mode)
     batch = batch._replace(pixels=fake_mode.from_tensor(batch.pixels))
+
+    def contrast(image: Tensor, report: Tensor) -> Tensor:
+        return losses.vrc(image, report, model.log_scale.exp())  # asks no other process
+
     counter = FlopCounterMode(display=False)
     # The counter takes the fused attention of CPUs for nothing; it sees the plain one's products.
     with Tally(fake_mode), counter, sdpa_kernel(SDPBackend.MATH):
-        model(batch)["loss"].backward()
+        model(batch, contrast)["loss"].backward()
     return counter.get_total_flops()
 
 
