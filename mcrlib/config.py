@@ -53,6 +53,13 @@ def _false_to_no(value: Any) -> Any:
     return "no" if value is False else value
 
 
+def _whole_to_int(value: Any) -> Any:
+    """10.0 is the same number of epochs as 10, so both have the same hash."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
 MaskShare = Annotated[float, Field(ge=0, lt=1)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Sizes = Annotated[tuple[int, int, int], BeforeValidator(_list_to_tuple)]
@@ -162,7 +169,11 @@ class TrainingSettings(_Settings):
     """How the model is trained."""
 
     batch_size: AtLeastOne = 256
-    epochs: AtLeastOne = 50
+    # A broken number, such as 9.6, ends in mid-epoch, and so does the schedule.
+    epochs: Annotated[int | float, Field(ge=1), BeforeValidator(_whole_to_int)] = 50
+    # Operations of the whole training, as a multiple of what `mcr` takes for `epochs` epochs, so
+    # that variants are compared at equal compute; 0 trains `epochs` epochs whatever they take.
+    compute: Annotated[float, Field(ge=0), LATER] = 0.0
     epoch_steps: Annotated[int, Field(ge=0), LATER] = 0  # an epoch ends after these; 0: after all
     warmup_epochs: int = 5
     lr: float = 1.5e-4  # at the peak, for this batch size
@@ -239,6 +250,13 @@ class Config(TrainingSettings, ModelSettings, DataSettings):
         """The same settings with some changed. Raises ValueError as `load` does."""
         return _validated(self.model_dump() | changes)
 
+    def method(self) -> Self:
+        """The same settings without the variant's own: those of `mcr`."""
+        of_run = RUNS[rehearsed(self.run)]
+        own = VARIANTS.get(self.variant, {})
+        changes = {name: getattr(of_run, name) for name in own}
+        return self.replace(variant="mcr", **changes)
+
     def deciding(self) -> dict[str, Any]:
         """Every setting that can change a number, as JSON would hold it."""
         settings = self.model_dump(mode="json")
@@ -265,6 +283,15 @@ def _is_unused(name: str, value: Any) -> bool:
     """Whether a setting is a later one at its default."""
     field = Config.model_fields[name]
     return LATER in field.metadata and value == field.default
+
+
+def later_defaults() -> dict[str, Any]:
+    """The settings that `deciding` leaves out at these values."""
+    defaults = {}
+    for name, field in Config.model_fields.items():
+        if LATER in field.metadata:
+            defaults[name] = field.default
+    return defaults
 
 
 def _validated(settings: dict[str, Any]) -> Config:
@@ -332,7 +359,7 @@ RUNS = MappingProxyType({
         run="smoke", sizes=(128, 48, 48), epochs=2, validate_every=1,
         vision_width=64, vision_depth=2, text_width=64, embed_dim=64, batch_size=32,
     ),
-    "demo": _DEMO,
+    "demo": _DEMO.replace(compute=1.0),
     "reference": _DEMO.replace(run="reference"),
     "table": _DEMO.replace(
         run="table", source="table", max_tokens=192, augment=True, batch_size=32

@@ -7,7 +7,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from mcrlib import config, plots
+from mcrlib import config, distributed, plots
 from mcrlib.training import cost
 
 LENGTHS = [9, 12, 20, 20, 31, 40]
@@ -138,3 +138,97 @@ def test_each_variant_is_a_line_and_each_level_a_named_point():
     assert [line.get_label() for line in axes.lines] == ["mcr", "dual"]
     assert axes.lines[1].get_xydata().tolist() == [[0.6, 0.3], [0.8, 0.4]]
     assert [text.get_text() for text in axes.texts] == ["none", "full"] * 2
+
+
+class HandCount:
+    """Multiplications of the matrix products of a tiny model, added up with pencil and paper.
+
+    B pairs with reports of T tokens each, so that there is no padding.
+    """
+
+    def __init__(self, settings, pairs, tokens, vocabulary):
+        self.c = settings
+        self.pairs = pairs
+        self.tokens = tokens
+        self.vocabulary = vocabulary
+        self.patches = (settings.image_size // settings.patch_size) ** 2
+        self.kept = self.patches - round(settings.image_mask * self.patches)
+
+    def block(self, rows, width):
+        """A transformer block on sequences of `rows` tokens."""
+        linear = rows * width * (3 * width + width + 4 * width + 4 * width)
+        attention = 2 * rows * rows * width
+        return self.pairs * (linear + attention)
+
+    def embed(self, patches):
+        return self.pairs * patches * self.c.patch_size**2 * self.c.vision_width
+
+    def encoders(self, patches):
+        image = self.c.vision_depth * self.block(patches + 1, self.c.vision_width)
+        return image + self.c.text_depth * self.block(self.tokens, self.c.text_width)
+
+    def contrast(self, patches):
+        """Both heads and the similarities of all pairs."""
+        both = 0
+        for rows, width in ((patches + 1, self.c.vision_width), (self.tokens, self.c.text_width)):
+            both += self.pairs * rows * (width * 4 * width + 4 * width * self.c.embed_dim)
+        return both + self.pairs * self.pairs * self.c.embed_dim
+
+    def decoders(self, masked_tokens):
+        c = self.c
+        into = self.pairs * (self.kept + 1) * c.vision_width * c.decoder_width
+        blocks = c.decoder_depth * self.block(self.patches + 1, c.decoder_width)
+        out = self.pairs * (self.patches - self.kept) * c.decoder_width * c.patch_size**2
+        words = masked_tokens * c.text_width * (c.text_width + self.vocabulary)
+        return into + blocks + out + words
+
+    def flops(self, products, embedded_patches):
+        """Two operations each, backward twice the forward; pixels need no gradient."""
+        return 2 * (3 * products + 2 * self.embed(embedded_patches))
+
+
+@pytest.fixture
+def tiny():
+    return config.load(
+        "smoke",
+        vision_width=32, vision_depth=2, vision_heads=2, text_width=16, text_depth=1, text_heads=2,
+        embed_dim=24, decoder_width=16, decoder_depth=1, decoder_heads=2,
+    )  # fmt: skip
+
+
+def test_the_operations_of_a_step_are_those_counted_by_hand(tiny):
+    pairs, tokens, vocabulary = 5, 12, 50
+    count = HandCount(tiny, pairs, tokens, vocabulary)
+    masked = int(cost.random_batch(tiny, [tokens] * pairs, vocabulary).masked.sum())
+    products = count.encoders(count.kept) + count.contrast(count.kept) + count.decoders(masked)
+    expected = count.flops(products, count.kept)
+    assert cost.step_flops(tiny, [tokens] * pairs, vocabulary) == expected
+
+
+def test_dual_takes_more_operations_by_what_its_second_stream_adds(tiny):
+    pairs, tokens, vocabulary = 5, 12, 50
+    count = HandCount(tiny, pairs, tokens, vocabulary)
+    flops = {}
+    for variant in ("mcr", "dual"):
+        settings = tiny.replace(variant=variant, **config.VARIANTS[variant])
+        flops[variant] = cost.step_flops(settings, [tokens] * pairs, vocabulary)
+    whole = count.encoders(count.patches) + count.contrast(count.patches)
+    added = whole - count.contrast(count.kept)  # the contrast leaves the masked stream
+    assert flops["dual"] - flops["mcr"] == count.flops(added, count.patches)
+
+
+def test_operations_are_counted_once_and_without_a_trace(tiny, monkeypatch):
+    """Whatever is recomputed or split, and without drawing from anybody's random numbers."""
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    flops = cost.step_flops(tiny, LENGTHS, 50)
+    assert torch.equal(torch.rand(1), expected)
+    for changes in ({"recompute": "full"}, {"micro_batch": 2}, {"precision": "bf16"}):
+        assert cost.step_flops(tiny.replace(**changes), LENGTHS, 50) == flops
+    assert cost.step_flops(tiny, [*LENGTHS, 40], 50) > flops
+    # Of several processes each counts the whole batch, without asking the others.
+    monkeypatch.setattr(distributed, "_has_other_processes", lambda: True)
+    assert cost.step_flops(tiny, LENGTHS, 50) == flops
+    with pytest.raises(ValueError, match="set text to"):
+        cost.step_flops(config.load("mimic"), LENGTHS)

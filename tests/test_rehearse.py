@@ -135,6 +135,19 @@ def test_the_hours_are_those_of_a_plain_calculation():
     assert made["disk_gb"]["data"] == pytest.approx(205_000 * 256**2 / 1e9)
 
 
+def test_at_equal_compute_the_hours_are_those_of_the_epochs_it_makes():
+    """A broken last epoch is validated, too."""
+    given = {"validate_every": 2, "save_minutes": 1e6, "compute": 1.0}
+    measured = measurements()
+    measured["variants"]["mcr"]["epochs"] = 2.5
+    made = estimate.make([config.load("mimic", epochs=6, **given)], measured)
+    step = 5.0 + (256 - 64) * 3.0 / 48
+    training = 20 + 2.5 * (200_000 // 256 * step + 5) + 2 * 2000 * 0.1 + 5
+    assert made["hours"]["training"]["mcr-seed0"] == pytest.approx(training / 3600)
+    assert made["epochs"] == {"mcr-seed0": 2.5}
+    assert "the compute of 6 epochs of mcr of batches of 256" in plan._whole(made)
+
+
 def test_images_that_could_not_be_read_are_not_trained_on():
     half = {"train": 240, "validate": 30, "test": 30}
     assert estimate.whole_pairs(measurements(pairs=half))["train"] == 100_000

@@ -20,6 +20,7 @@ from mcrlib.data.dataset import Dataset
 from mcrlib.evaluation.chance import telling_k
 from mcrlib.evaluation.seeds import by_variant, over_seeds
 from mcrlib.files import sha256
+from mcrlib.training import budget
 from mcrlib.training.history import recall_name, recorded_k
 
 # Numbers that the claims are read from
@@ -77,9 +78,10 @@ def describe_data(settings: Config, dataset: Dataset) -> Numbers:
 
 
 def describe_training(settings: Config, dataset: Dataset, history: pd.DataFrame) -> Numbers:
-    """The best epoch of a finished training, its validation recall, and the seconds it took.
+    """The best epoch of a finished training, its validation recall, and what it took: seconds, and
+    steps and operations if they were counted.
 
-    The recall's name, `validate_recall@K`, says its K.
+    The recall's name, `validate_recall@K`, says its K. Peak memory is in the provenance.
     """
     file = settings.folder / "training.json"
     inputs = {"config": settings.digest(), "dataset": dataset.info["dataset_sha256"]}
@@ -91,6 +93,12 @@ def describe_training(settings: Config, dataset: Dataset, history: pd.DataFrame)
             recall: best[recall],
             "seconds": history["seconds"].sum(),
         }
+        length = budget.read(settings.folder)
+        if length is not None:
+            values["epochs"] = length.epochs
+            values["steps"] = length.steps
+            values["flops_a_step"] = length.flops_a_step
+            values["flops"] = length.flops
         model = {"run": settings.run, "variant": settings.variant, "seed": settings.seed}
         results.save(file, values, inputs=inputs, **model)
     return Numbers.load(file)

@@ -15,10 +15,12 @@ from mcrlib.companion.analyses import (
     first_seeds,
     models_of,
 )
+from mcrlib.companion.lengths import trained_alike
 from mcrlib.companion.top3 import TopHits
 from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
 from mcrlib.evaluation.chance import chance_recall, telling_k
+from mcrlib.training.budget import operations
 from mcrlib.training.history import recall_of, recorded_k
 
 DEPTH = 10  # the largest K of the text metrics
@@ -30,7 +32,8 @@ def recall(run: str, retrieval: Retrieval, policy: str) -> str:
     """Of the comparison table."""
     return (
         f"Recall@K in both directions, in %. {_test_pool(run, retrieval.pool)} "
-        f"{_positives(retrieval, policy)} {_bold(retrieval.pool)} {_SPREAD} The paper's numbers "
+        f"{trained_alike(run)}{_positives(retrieval, policy)} {_bold(retrieval.pool)} {_SPREAD} "
+        "The paper's numbers "
         "are not known to us."
     )
 
@@ -62,7 +65,8 @@ def verdicts(run: str, retrieval: Retrieval) -> str:
         "from 10,000 joint draws of seeds and patients. The primary comparison (*) was chosen "
         "first; Holm's method corrects the p values of all others. No loss: the lower bound "
         "is above −2 points. Detectable: the true difference that is found with 80 % power. "
-        f"{_test_pool(run, retrieval.pool)} Policy pair.{_small_pool(retrieval.pool)} "
+        f"{_test_pool(run, retrieval.pool)} {trained_alike(run)}Policy pair."
+        f"{_small_pool(retrieval.pool)} "
         "With one seed, a verdict is about these trained models only. The paper's differences "
         "are not known to us."
     )
@@ -155,6 +159,7 @@ def relevance(run: str, measured: Relevance) -> str:
         "findings, with side, zone and severity, with the query's; with the query's partner in "
         f"the pool, and without it. {_left_out(measured)}Chance: random retrieval; oracle: ranks "
         f"by the gain alone. {_SPREAD} Best values are bold. {_relevance_pool(run, measured)} "
+        f"{trained_alike(run)}"
         "The paper has no such table."
     )
 
@@ -251,6 +256,16 @@ def validation_recall(numbers: dict, pool: int) -> str:
     k = recorded_k(numbers)
     (chance,) = chance_recall((k,), pool).values()
     return f"Recall@{k} {100 * recall_of(numbers):.1f} % (chance {100 * chance:.1f} %)"
+
+
+def compute(numbers: dict) -> str:
+    """What the training of `analyses.describe_training` took, in operations."""
+    if "flops" not in numbers:
+        return "not counted: it was trained before operations were"
+    return (
+        f"{operations(numbers['flops'])}: {numbers['epochs']:.3g} epochs, {numbers['steps']:,} "
+        f"steps of {operations(numbers['flops_a_step'])}"
+    )
 
 
 def recall_figure(run: str, retrieval: Retrieval, policy: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from mcrlib import config
+from mcrlib.companion.lengths import trained_alike
 from mcrlib.evaluation.chance import chance_recall, telling_k
 from mcrlib.evaluation.seeds import over_seeds
 from mcrlib.results import load
@@ -83,6 +84,8 @@ def main(run: str) -> None:
     print(f"\nRecall@{k} in %, policy pair, mean over seeds: {run} and the committed reference")
     print(f"Chance: {_chance(run, k)} and {_chance('reference', k)}")
     print(table.to_string(index=False))
+    for name in (run, "reference"):
+        print(f"{name}: {trained_alike(name).strip() or 'nothing says how long it was trained.'}")
     print(f"Tables: results/{run}/*.csv, *.tex. Figures: figures/{run}/.")
 
 

@@ -4,6 +4,7 @@ Times are in seconds and sizes in bytes unless a name says otherwise.
 """
 
 import json
+import math
 import statistics
 from collections.abc import Mapping
 from typing import Any
@@ -42,16 +43,19 @@ def make(settings: list[Config], measured: Mapping[str, Any]) -> dict[str, Any]:
     models = {}
     hours_an_epoch = {}
     seconds_a_step = {}
+    epochs = {}
     for model in settings:
         name = model.folder.name
         models[name] = _training(model, pairs, measured)
         hours_an_epoch[name] = models[name]["epoch"] / HOUR
         seconds_a_step[name] = models[name]["step"]
+        epochs[name] = epochs_of(model, measured)
     plan = {"run": config.rehearsed(first.run), "pairs": pairs}
     plan["settings"] = first.replace(sample=0).deciding()
     plan["hours"] = _hours(models, pairs, measured)
     plan["hours_an_epoch"] = hours_an_epoch
     plan["seconds_a_step"] = seconds_a_step
+    plan["epochs"] = epochs
     plan["disk_gb"] = _disk(first, pairs, len(models), measured)
     plan["memory"] = _memory(settings, measured)
     plan["better_settings"] = better_settings(first, measured)
@@ -102,6 +106,7 @@ def _training(
     """Seconds of a `step`, of an `epoch` with its share of the validation, and of the `training`
     from its start to the finished model."""
     common = measured["model"]
+    epochs = epochs_of(model, measured)
     step = step_seconds(model, measured["variants"][model.variant])
     loader = common["loader_pairs_a_second"][str(model.workers)]
     step = max(step, model.batch_size / loader)
@@ -109,9 +114,9 @@ def _training(
     steps = _steps(model, pairs["train"]) * step
     epoch = steps + _saves(model, steps) * save
     validation = pairs["validate"] * common["seconds_a_pair_embedded"]
-    epoch += validation * _validations(model) / model.epochs
+    epoch += validation * _validations(epochs, model.validate_every) / epochs
     start = measured["training_start_seconds"]
-    training = start + model.epochs * epoch + save
+    training = start + epochs * epoch + save
     return {"step": step, "epoch": epoch, "training": training}
 
 
@@ -129,12 +134,16 @@ def _saves(model: Config, seconds: float) -> int:
     return 1 + int(seconds / between)
 
 
-def _validations(model: Config) -> int:
-    """How often a training validates: the last epoch is always validated."""
-    times = model.epochs // model.validate_every
-    if model.epochs % model.validate_every:
-        return times + 1
-    return times
+def epochs_of(model: Config, measured: Mapping[str, Any]) -> float:
+    """Epochs of a training: as set, or at equal compute those that the rehearsal counted for the
+    variant, to a step of the sample."""
+    return measured["variants"][model.variant].get("epochs", model.epochs)
+
+
+def _validations(epochs: float, validate_every: int) -> int:
+    """How often a training validates: the last epoch is always validated, also a broken one."""
+    last_epoch = math.ceil(epochs)
+    return math.ceil(last_epoch / validate_every)
 
 
 def step_seconds(model: Config, timed: Mapping[str, Any]) -> float:

@@ -242,6 +242,8 @@ def measure_variant(config: Config, dataset: Dataset) -> dict[str, Any]:
     pairs = max(timed)
     measured = {"pairs": pairs, "step_seconds": timed, "bytes": bench.bytes_of(pairs)}
     measured["start_seconds"] = bench.start_seconds
+    if config.compute:
+        measured["epochs"] = bench.trainer.budget.epochs
     _release(bench)
     return measured
 

@@ -68,9 +68,12 @@ def _whole(values: Mapping[str, Any]) -> str:
     """How large the run is."""
     counts = [f"{count:,} {split}" for split, count in values["pairs"].items()]
     settings = values["settings"]
-    epochs = settings["epochs"]
+    epochs = f"{settings['epochs']} epochs"
+    compute = settings.get("compute")
+    if compute:
+        epochs = f"the compute of {compute * settings['epochs']:g} epochs of mcr"
     batch = settings["batch_size"]
-    return f"{', '.join(counts)} pairs; {epochs} epochs of batches of {batch}"
+    return f"{', '.join(counts)} pairs; {epochs} of batches of {batch}"
 
 
 def _disk(disk: Mapping[str, float]) -> str:
@@ -137,7 +140,7 @@ def existing(settings: list[Config], plan: Mapping[str, Any]) -> Iterator[str]:
         if name not in hours["training"]:
             yield _line(name, "not rehearsed")
             continue
-        share, state = _trained(model)
+        share, state = _trained(model, plan)
         left += (1 - share) * hours["training"][name]
         is_embedded = (model.folder / "embeddings-test.npz").is_file()
         if not is_embedded:
@@ -155,7 +158,7 @@ def _state(is_there: bool) -> str:
     return "there" if is_there else "not yet"
 
 
-def _trained(model: Config) -> tuple[float, str]:
+def _trained(model: Config, plan: Mapping[str, Any]) -> tuple[float, str]:
     """The share of a model's training that is done, and its state in words."""
     if (model.folder / "checkpoint" / "final").is_dir():
         try:
@@ -168,8 +171,8 @@ def _trained(model: Config) -> tuple[float, str]:
         return 0.0, "not trained yet"
     rows = history.read_text().splitlines()
     done = len(rows) - 1  # the first is the header
-    share = done / model.epochs
-    return min(share, 1.0), f"{done} of {model.epochs} epochs done"
+    epochs = plan["values"].get("epochs", {}).get(model.folder.name, model.epochs)
+    return min(done / epochs, 1.0), f"{done} of {epochs:.3g} epochs done"
 
 
 def _other_settings(first: Config, plan: Mapping[str, Any]) -> str:

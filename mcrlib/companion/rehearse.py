@@ -143,6 +143,7 @@ def _shortened(settings: Config, timed: dict[str, Any]) -> dict[str, Any]:
         "batch_size": pairs,
         "micro_batch": min(settings.micro_batch, pairs),
         "epochs": min(settings.epochs, EPOCHS),
+        "compute": 0.0,
         "epoch_steps": max(1, int(EPOCH_SECONDS / seconds)),
     }
 

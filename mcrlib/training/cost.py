@@ -1,4 +1,4 @@
-"""What a training step costs, forward and backward: its bytes and its seconds.
+"""What a training step costs, forward and backward: its bytes, its seconds and its operations.
 
 On a GPU, bytes are what the allocator reports. Without one the step is simulated: weights and
 activations are fake tensors, which have shapes but no content, so that the paper's size fits any
@@ -20,12 +20,14 @@ from accelerate.utils import send_to_device
 from joblib import Parallel, delayed
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import BertTokenizer
 
-from mcrlib import masking, pretrained
+from mcrlib import losses, masking, pretrained
 from mcrlib.config import Config
 from mcrlib.data.batches import Batch, lay_out
 from mcrlib.model import MCR
@@ -53,9 +55,13 @@ def build_model(config: Config, vocabulary: int = VOCABULARY, device: str = DEVI
     return model.train()
 
 
-def random_batch(config: Config, lengths: Sequence[int], vocabulary: int = VOCABULARY) -> Batch:
-    """Random pairs on `DEVICE`, their reports of these `lengths` in tokens, masked as the config
-    says."""
+def random_batch(
+    config: Config,
+    lengths: Sequence[int],
+    vocabulary: int = VOCABULARY,
+    device: str = DEVICE,
+) -> Batch:
+    """Random pairs, their reports of these `lengths` in tokens, masked as the config says."""
     pairs = len(lengths)
     size = config.image_size
     patches = (size // config.patch_size) ** 2
@@ -78,7 +84,40 @@ def random_batch(config: Config, lengths: Sequence[int], vocabulary: int = VOCAB
         masked=is_masked,
         layout=lay_out(present, is_masked),
     )
-    return send_to_device(batch, DEVICE)
+    return send_to_device(batch, device)
+
+
+def step_flops(config: Config, lengths: Sequence[int], vocabulary: int = VOCABULARY) -> int:
+    """Floating-point operations of a training step, forward and backward, whose reports have these
+    `lengths` in tokens and are written in `vocabulary` words (ours).
+
+    Counted are matrix products and convolutions, two operations for each multiplication with its
+    addition, attention's included. What is computed twice to save memory counts once, so that
+    `recompute` and `micro_batch` change nothing, and neither does the precision; the optimizer is
+    left out. The step is simulated, on any machine. Report encoders from the hub are not loaded:
+    give their sizes with `text: ""`, as `PAPER_ENCODERS` does.
+    """
+    if config.text:
+        raise ValueError(
+            f'The operations of {config.text!r} are counted by its sizes: set text to "" and '
+            "give text_width, text_depth and text_heads."
+        )
+    plain = config.replace(recompute="none", compile=False, micro_batch=0, precision="no")
+    with torch.random.fork_rng():
+        model = build_model(plain, vocabulary, device="meta")
+        batch = random_batch(plain, lengths, vocabulary, device="cpu")
+    fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+    _make_fake(model, fake_mode)
+    batch = batch._replace(pixels=fake_mode.from_tensor(batch.pixels))
+
+    def contrast(image: Tensor, report: Tensor) -> Tensor:
+        return losses.vrc(image, report, model.log_scale.exp())  # asks no other process
+
+    counter = FlopCounterMode(display=False)
+    # The counter takes the fused attention of CPUs for nothing; it sees the plain one's products.
+    with Tally(fake_mode), counter, sdpa_kernel(SDPBackend.MATH):
+        model(batch, contrast)["loss"].backward()
+    return counter.get_total_flops()
 
 
 def measure_bytes(config: Config, lengths: Sequence[int], parts: int = 1) -> dict[str, float | str]:

@@ -7,14 +7,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mcrlib.config import MAKE_VARIABLES, Config, current_names
+from mcrlib.config import MAKE_VARIABLES, Config, current_names, later_defaults
 
 INPUTS = "inputs.json"  # in the folder of a model and of each save
 
 
 def check_inputs(folder: Path, inputs: dict[str, Any]) -> None:
     """Raise ValueError, with the first name that differs, unless the model in `folder` was made
-    from `inputs`: setting or kind of input -> value or hash."""
+    from `inputs`: setting or kind of input -> value or hash.
+
+    A later setting that is missing, here or there, has its default.
+    """
+    later = later_defaults()
     try:
         saved = current_names(json.loads((folder / INPUTS).read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
@@ -22,8 +26,11 @@ def check_inputs(folder: Path, inputs: dict[str, Any]) -> None:
             f"{folder / INPUTS} is missing or damaged, so nothing says what the model was trained "
             f"with. Remove {folder.parents[1]} to train anew."
         ) from None
-    for name, value in inputs.items():
-        saved_value = saved.get(name)
+    asked = dict(inputs)
+    if "variant" in inputs:  # settings are among the inputs
+        asked = later | inputs
+    for name, value in asked.items():
+        saved_value = saved.get(name, later.get(name))
         if saved_value != value:
             raise ValueError(
                 f"{folder} was trained with {name}={saved_value!r}, but this run asks for "

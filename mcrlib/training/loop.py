@@ -35,7 +35,8 @@ from mcrlib.files import write
 from mcrlib.locks import Busy, lock
 from mcrlib.model import MCR
 from mcrlib.provenance import peak_memory
-from mcrlib.training import checkpoint
+from mcrlib.training import budget, checkpoint
+from mcrlib.training.budget import Budget
 from mcrlib.training.checkpoint import Damaged, Saves
 from mcrlib.training.faults import Stopped, StopSignals, explained, leave_process_group
 from mcrlib.training.history import recall_name, recall_of, recorded_k
@@ -143,20 +144,21 @@ class Trainer:
         self.pairs = batches.pairs
         self.order = batches.order
         self.loader = batches.loader
+        self.budget = _budget(self.model, batches)
         self.saves = Saves(config, dataset, self.model, self.optimizer)
         self.position = self.saves.resume()
         self.pool = len(dataset.indices("validate"))
         self.k = _validation_k(self.position.history, self.pool)
         self.signals = StopSignals()
         self.epoch_started = time.perf_counter()
-        self._announce_resuming()
         # No process may write a save while another one still reads it.
         self.accelerator.wait_for_everyone()
 
     def run(self) -> pd.DataFrame:
         """Train all epochs that are left; returns the history, one row per epoch."""
+        self._announce()
         with self.signals:
-            for epoch in range(self.position.epochs_done, self.config.epochs):
+            for epoch in range(self.position.epochs_done, self.budget.last_epoch):
                 self._start_epoch(epoch)
                 for parts in self._remaining_batches():
                     values = self.take_step(parts)
@@ -190,7 +192,13 @@ class Trainer:
             "again to go on from there."
         )
 
-    def _announce_resuming(self) -> None:
+    def _announce(self) -> None:
+        """Note how long the training is, and say so where equal compute decides it; say from where
+        it is resumed."""
+        if self.config.compute:
+            self.accelerator.print(budget.sentence(self.budget, self.config))
+        if self.accelerator.is_main_process:
+            self.budget.save(self.config.folder)
         steps = self.position.step
         epochs = self.position.epochs_done
         if steps or epochs:
@@ -199,6 +207,7 @@ class Trainer:
     def _start_epoch(self, epoch: int) -> None:
         self.pairs.epoch = epoch
         self.order.epoch = epoch
+        self.order.steps = self.budget.steps_of(epoch)
         self.order.first = self.position.step
         self.network.train()
         # The steps that were taken before an interruption count as part of the epoch's time.
@@ -209,7 +218,7 @@ class Trainer:
         shows pairs per second, the time left and the peak memory."""
         progress_bar = tqdm(
             self.loader,
-            f"epoch {self.position.epochs_done + 1}/{self.config.epochs}",
+            f"epoch {self.position.epochs_done + 1}/{self.budget.last_epoch}",
             total=len(self.order),
             initial=self.position.step,
             unit="pairs",
@@ -223,8 +232,8 @@ class Trainer:
 
     def _progress(self) -> float:
         """Share of all steps that are done once the current step is taken, 0 to 1."""
-        share_of_epoch = (self.position.step + 1) / len(self.order)
-        return (self.position.epochs_done + share_of_epoch) / self.config.epochs
+        share_of_epoch = (self.position.step + 1) / self.budget.epoch_steps
+        return (self.position.epochs_done + share_of_epoch) / self.budget.epochs
 
     def _seed_dropout(self) -> None:
         """Make dropout depend on the position only, so that a resumed run equals an unbroken one,
@@ -291,7 +300,7 @@ class Trainer:
         row = self.position.end_epoch()
         if not self.accelerator.is_main_process:
             return
-        is_last = row["epoch"] == self.config.epochs
+        is_last = row["epoch"] == self.budget.last_epoch
         if is_last or row["epoch"] % self.config.validate_every == 0:
             row[recall_name(self.k)] = validate(self.model, self.dataset, self.k)
         history = self.position.history
@@ -299,7 +308,7 @@ class Trainer:
         write(self.config.folder / "history.csv", table.encode())
         self.saves.save(self.position)
         pairs = len(self.order) * self.config.batch_size
-        print(_epoch_line(history, pairs, self.pool, self.config), flush=True)
+        print(_epoch_line(history, pairs, self.pool, self.budget), flush=True)
 
     def _finish(self) -> None:
         if self.accelerator.is_main_process:
@@ -328,7 +337,7 @@ def rank_split(model: MCR, dataset: Dataset, split: str) -> np.ndarray:
 
 def learning_rate(progress: float, config: Config) -> float:
     """The rate after a share `progress` (0 to 1) of all steps: linear warm-up, then a cosine to
-    zero."""
+    zero. At equal compute the warm-up is as much shorter or longer as the whole training."""
     warmup = config.warmup_epochs / config.epochs
     if progress < warmup:
         return config.lr * progress / warmup
@@ -405,6 +414,16 @@ def _batches(
     return _Batches(pairs, order, loader)
 
 
+def _budget(model: MCR, batches: _Batches) -> Budget:
+    """How long the model's training is; the order must still have its whole epochs."""
+    tokens = batches.pairs.tokens
+    lengths = [tokens.length(row) for row in range(len(tokens))]
+    words = len(model.tokenizer)
+    return budget.of_training(
+        model.config, lengths, words, model.bert_config, epoch_steps=len(batches.order)
+    )
+
+
 def _prepare_worker(worker: int) -> None:
     """Called once in each of the loader's workers, which must be able to pickle it."""
     leave_process_group(worker)
@@ -466,14 +485,14 @@ def _validation_k(history: list[dict[str, Any]], pool: int) -> int:
     return retrieval.telling_k(pool)
 
 
-def _epoch_line(history: list[dict[str, Any]], pairs: int, pool: int, config: Config) -> str:
+def _epoch_line(history: list[dict[str, Any]], pairs: int, pool: int, length: Budget) -> str:
     """The last epoch in one line, so that a log file grows with the epochs and not the steps.
 
     `pairs` are trained on, `pool` validated on.
     """
     row = history[-1]
     seconds = row["seconds"]
-    parts = [f"epoch {row['epoch']:>2}/{config.epochs}"]
+    parts = [f"epoch {row['epoch']:>2}/{length.last_epoch}"]
     for name in SHOWN_TERMS:
         if name in row:
             parts.append(f"{name} {row[name]:.3f}")
@@ -481,7 +500,7 @@ def _epoch_line(history: list[dict[str, Any]], pairs: int, pool: int, config: Co
     if k is not None:
         (chance,) = retrieval.chance_recall((k,), pool).values()
         parts.append(f"validation Recall@{k} {recall_of(row):.3f} (chance {chance:.3f})")
-    epochs_left = config.epochs - row["epoch"]
+    epochs_left = max(length.epochs - row["epoch"], 0)
     seconds_per_epoch = np.mean([past["seconds"] for past in history])
     minutes_left = epochs_left * seconds_per_epoch / 60
     parts.append(
