@@ -341,27 +341,28 @@ _KINDS = {
 }
 
 
-_DEMO = Config(
-    run="demo", source="phantom", cache_size=96, max_tokens=96,
+_SMALL = Config(
+    run="smoke", source="phantom", cache_size=96, max_tokens=96,
     vision="", image_size=96, text="", dropout=0.0,
-    # As small as learning allows: two cores train three variants in twenty minutes.
+    # As small as learning allows, for two cores.
     vision_width=128, text_width=96, text_depth=2, text_heads=2,
     embed_dim=128, decoder_width=64, decoder_depth=1, decoder_heads=2,
     # From scratch and for minutes only, a weight of 0.1 leaves the contrast near chance.
     vrc_weight=1.0,
-    # Drawn patients lie straight; to move them only delays what can be learned in minutes.
+    # Drawn patients vary by themselves; to move them more delays what can be learned in minutes.
     augment=False,
     batch_size=64, epochs=10, warmup_epochs=1, lr=1e-3, precision="no", workers=0,
 )  # fmt: skip
+_DEMO = _SMALL.replace(run="demo", patch_size=12, epochs=16, compute=1.0)
 
 RUNS = MappingProxyType({
-    "smoke": _DEMO.replace(
-        run="smoke", sizes=(128, 48, 48), epochs=2, validate_every=1,
+    "smoke": _SMALL.replace(
+        sizes=(128, 48, 48), epochs=2, validate_every=1,
         vision_width=64, vision_depth=2, text_width=64, embed_dim=64, batch_size=32,
     ),
-    "demo": _DEMO.replace(compute=1.0),
+    "demo": _DEMO,
     "reference": _DEMO.replace(run="reference"),
-    "table": _DEMO.replace(
+    "table": _SMALL.replace(
         run="table", source="table", max_tokens=192, augment=True, batch_size=32
     ),
     "openi": Config(run="openi", source="openi", batch_size=64, lr=1.5e-4 * 64 / 256),

@@ -31,6 +31,9 @@ __all__ = ["KINDS", "LABELS", "draw", "place", "rows"]
 NORMAL_SHARE = 0.28  # of a split's pairs have no finding
 FINDING_COUNTS = (1, 1, 1, 2, 2, 2, 2, 3, 3, 4)  # of the other pairs, all equally likely
 VIEWS = ("PA", "AP")
+# Of every pair. Where pictures or reports change, so does the number: prepared data of an earlier
+# one is drawn again.
+SOURCE = "phantom, drawing 2"
 
 
 def draw(seed: Seed, labels: list[str], size: int, view: str = "PA", study: int = 0) -> np.ndarray:
@@ -91,7 +94,7 @@ def rows(config: Config) -> Iterator[Row]:
                 study_id=f"{split}-study-{number:05d}",
                 split=split,
                 view=view,
-                source="phantom",
+                source=SOURCE,
                 text=wording.report(pair_rng, findings),
                 labels=labels,
                 image=partial(draw, seed, labels, config.cache_size, view, study),
