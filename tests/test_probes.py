@@ -139,8 +139,8 @@ levels = st.one_of(st.just(float("nan")), st.integers(0, 2).map(float))
 @given(st.lists(st.tuples(levels, levels), min_size=1, max_size=12))
 def test_accuracy_is_the_share_won_with_ties_lost(margins):
     true, edited = np.array(margins).T
-    scores = probes.Scores([str(row) for row in range(len(margins))], {"side": true},
-                           {"side": edited}, {})  # fmt: skip
+    names = [str(row) for row in range(len(margins))]
+    scores = probes.Scores(names, {"side": true - edited}, {})
     block = probes.accuracy(scores, draws=20)["side"]
     asked = [(one, two) for one, two in margins if one == one and two == two]
     assert block["left_out"] == len(margins) - len(asked)
@@ -153,12 +153,12 @@ def test_accuracy_is_the_share_won_with_ties_lost(margins):
 
 def test_nearly_equal_cosines_are_a_tie_and_patients_are_drawn_whole():
     names = [str(row) for row in range(4)]
-    nearly = probes.Scores(names, {"zone": np.full(4, 0.5 + 5e-7)}, {"zone": np.full(4, 0.5)}, {})
+    nearly = probes.Scores(names, {"zone": np.full(4, 5e-7)}, {})
     assert probes.accuracy(nearly, draws=10)["zone"]["value"] == 0
-    half = probes.Scores(names, {"zone": np.array([1.0, 1, 0, 0])}, {"zone": np.full(4, 0.5)}, {})
+    half = probes.Scores(names, {"zone": np.array([0.5, 0.5, -0.5, -0.5])}, {})
     block = probes.accuracy(half, ["a", "a", "b", "b"], draws=200)["zone"]
     assert (block["low"], block["value"], block["high"]) == (0, 0.5, 1)
-    assert probes.accuracy(probes.Scores(names, {}, {}, {}), draws=10) == {}
+    assert probes.accuracy(probes.Scores(names, {}, {}), draws=10) == {}
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=20))
@@ -166,14 +166,15 @@ def test_zero_shot_auroc_is_scikit_learn_s(pictures):
     values = np.array([float(value) for value, _ in pictures])
     is_there = np.array([has for _, has in pictures])
     names = [str(row) for row in range(len(pictures))]
-    scores = probes.Scores(names, {}, {}, {"Edema": values})
+    scores = probes.Scores(names, {}, {"Edema": values})
     found = probes.zero_shot(scores, {"Edema": is_there, "Mass": is_there}, draws=20)
     if is_there.all() or not is_there.any():
         assert found == {}
         return
-    assert set(found) == {"Edema"}  # no prompt asked for the other
-    assert found["Edema"]["value"] == pytest.approx(roc_auc_score(is_there, values))
-    assert found["Edema"]["positives"] == is_there.sum()
+    assert set(found["by_finding"]) == {"Edema"}  # no prompt asked for the other
+    edema = found["by_finding"]["Edema"]
+    assert edema["value"] == found["value"] == pytest.approx(roc_auc_score(is_there, values))
+    assert edema["positives"] == is_there.sum()
     counts = 1 + np.arange(len(pictures)) % 3
     weighted = probes.aurocs(torch.tensor(values), torch.tensor(is_there),
                              torch.tensor(counts, dtype=torch.float)[None])  # fmt: skip

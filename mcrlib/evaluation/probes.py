@@ -10,9 +10,10 @@ be swapped safely (`swaps`): left and right, upper and lower, small and large, m
 """
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from mcrlib.evaluation import findings, retrieval
 from mcrlib.evaluation.finding_rules import NO_FINDING, PRESENT, Mention, split_into_sentences
-from mcrlib.evaluation.relevance import Resampling, Share, Statistic
+from mcrlib.evaluation.relevance import BY_FINDING, Resampling, Share, Statistic
 
 # Kinds of minimal pairs, in the order of tables.
 NEGATION = "negation"
@@ -35,6 +36,17 @@ INSERTION = "insertion"
 PICTURE_LESS = "picture_less"
 PICTURE_MORE = "picture_more"
 KINDS = (NEGATION, *SWAPS, OMISSION, INSERTION, PICTURE_LESS, PICTURE_MORE)
+# Whoever adds findings may raise all scores: then one of two opposite kinds is always won, and the
+# other lost. Chance is 50 % for both together.
+BOTH_REPORTS = "omission_and_insertion"
+BOTH_PICTURES = "picture_less_and_more"
+TOGETHER = {BOTH_REPORTS: (OMISSION, INSERTION), BOTH_PICTURES: (PICTURE_LESS, PICTURE_MORE)}
+# Direction -> measures: a picture chooses between two reports, a report between two pictures.
+MEASURES = {
+    "image_to_report": (NEGATION, *SWAPS, OMISSION, INSERTION, BOTH_REPORTS),
+    "report_to_image": (PICTURE_LESS, PICTURE_MORE, BOTH_PICTURES),
+}
+ZERO_SHOT = "zero_shot_AUROC"  # report to image, too: a prompt ranks the pictures
 
 # What prompts call a finding, if not by its name; of several words the scores are averaged.
 PROMPT_WORDS = {
@@ -54,8 +66,7 @@ class Scores:
     """What a model says to the probes of N pairs; NaN where a pair has no probe of a kind."""
 
     pair_id: list[str]
-    true: dict[str, Array]  # kind -> cosines [N] of the picture with what is true of it
-    edited: dict[str, Array]  # kind -> cosines [N] with what is wrong in one thing
+    margins: dict[str, Array]  # kind -> cosine of what fits minus that of what does not, [N]
     prompts: dict[str, Array]  # finding -> cosine with "X." minus that with "No X.", [N]
 
 
@@ -169,23 +180,51 @@ def prompts(finding: str) -> list[tuple[str, str]]:
 # Scores to measures
 
 
+def evaluate(
+    scores: Scores,
+    has_finding: Mapping[str, Array],
+    patients: Sequence[Hashable] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, dict]:
+    """Direction -> measure -> block, as a JSON-ready dict.
+
+    Blocks are those of `relevance`. The measures are `accuracy` by kind and, from reports to
+    images, `zero_shot`; those for which no pair can be asked are left out. has_finding: finding ->
+    bool [N]. patients [N] are resampled; without them, each pair is its own patient.
+    """
+    won = accuracy(scores, patients, draws, seed)
+    result = {}
+    for direction, measures in MEASURES.items():
+        result[direction] = {name: won[name] for name in measures if name in won}
+    told = zero_shot(scores, has_finding, patients, draws, seed)
+    if told:
+        result["report_to_image"][ZERO_SHOT] = told
+    return result
+
+
 def accuracy(
     scores: Scores, patients: Sequence[Hashable] | None = None, draws: int = 1000, seed: int = 0
 ) -> dict[str, dict]:
-    """Kind -> block of the share of probes whose true half has the higher cosine, ties lost.
+    """Measure of MEASURES -> block of the share of probes whose true half has the higher cosine,
+    ties lost.
 
-    Blocks are those of `relevance`; `left_out` counts pairs without a probe of the kind. Kinds
-    without any probe are left out. patients [N] are resampled.
+    `left_out` counts pairs without a probe of the kind. Kinds without any probe are left out.
     """
     shares = {}
     for kind in KINDS:
-        if kind in scores.true:
-            shares[kind] = _won(scores.true[kind], scores.edited[kind])
+        if kind in scores.margins:
+            shares[kind] = _won(scores.margins[kind])
+    for name, kinds in TOGETHER.items():
+        parts = [shares[kind] for kind in kinds if kind in shares]
+        if len(parts) == len(kinds):
+            gained = sum(part.gained for part in parts)
+            shares[name] = Share(gained, sum(part.possible for part in parts))
     return _resampling(scores, patients, draws, seed).blocks(shares) if shares else {}
 
 
-def _won(true: Array, edited: Array) -> Share:
-    margin = torch.as_tensor(true - edited, dtype=torch.double)
+def _won(margins: Array) -> Share:
+    margin = torch.as_tensor(margins, dtype=torch.double)
     is_asked = ~margin.isnan()
     is_won = margin > retrieval.TOLERANCE  # a comparison with NaN is false
     return Share(is_won.double(), is_asked.double())
@@ -197,24 +236,34 @@ def zero_shot(
     patients: Sequence[Hashable] | None = None,
     draws: int = 1000,
     seed: int = 0,
-) -> dict[str, dict]:
-    """Finding -> block of its AUROC, and `positives`, the number of pairs that have it.
+) -> dict[str, Any]:
+    """Block of the mean AUROC over findings, with `by_finding`: the block of each finding's AUROC,
+    and `positives`, the number of pairs that have it.
 
-    has_finding: finding -> bool [N]; only findings that some pairs have and others have not, and
-    that the model was asked for, are there.
+    Only findings count that some pairs have and others have not, and that the model was asked for;
+    the result is empty if there are none.
     """
-    statistics = {}
+    by_draw = {}
     for finding, is_there in has_finding.items():
         if finding in scores.prompts and 0 < sum(is_there) < len(is_there):
-            by_picture = torch.as_tensor(scores.prompts[finding])
-            by_draw = partial(aurocs, by_picture, torch.as_tensor(is_there))
-            statistics[finding] = Statistic(by_draw, left_out=0)
-    if not statistics:
+            of_pictures = torch.as_tensor(scores.prompts[finding])
+            by_draw[finding] = partial(aurocs, of_pictures, torch.as_tensor(is_there))
+    if not by_draw:
         return {}
+    statistics = {name: Statistic(of_draws, left_out=0) for name, of_draws in by_draw.items()}
+    statistics[ZERO_SHOT] = Statistic(partial(_mean_by_draw, list(by_draw.values())), left_out=0)
     blocks = _resampling(scores, patients, draws, seed).blocks(statistics)
-    for finding, block in blocks.items():
-        block["positives"] = int(sum(has_finding[finding]))
-    return blocks
+    block = blocks.pop(ZERO_SHOT)
+    for finding, of_finding in blocks.items():
+        of_finding["positives"] = int(sum(has_finding[finding]))
+    block[BY_FINDING] = blocks
+    return block
+
+
+def _mean_by_draw(findings_by_draw: Sequence[Callable[[Tensor], Tensor]], weights: Tensor):
+    """Mean over the findings whose AUROC is defined for a draw: double [draws]."""
+    values = [by_draw(weights) for by_draw in findings_by_draw]
+    return torch.stack(values).nanmean(0)
 
 
 def aurocs(scores: Tensor, is_positive: Tensor, weights: Tensor) -> Tensor:
