@@ -512,22 +512,27 @@ def measure_probes(run: str, draws: int = 1000) -> Numbers:
     inputs |= {f"{name} probes": sha256(path)[:16] for name, path in asked.items()}
     inputs |= {"draws": str(draws), "findings": findings.rules_digest()}
     if not results.is_current(file, inputs):
+        not_asked = [name for name in results.embedding_files(run) if name not in asked]
+        about = {"run": run, "not_asked": not_asked}
         measured = {}
         if asked:
-            measured = _compute_probes(run, draws, asked)
-        not_asked = [name for name in results.embedding_files(run) if name not in asked]
-        results.save(file, measured, inputs=inputs, run=run, not_asked=not_asked)
+            measured, of_pairs = _compute_probes(run, draws, asked)
+            about |= of_pairs
+        results.save(file, measured, inputs=inputs, **about)
     return Numbers.load(file)
 
 
-def _compute_probes(run: str, draws: int, asked: dict[str, Path]) -> dict[str, dict]:
+def _compute_probes(
+    run: str, draws: int, asked: dict[str, Path]
+) -> tuple[dict[str, dict], dict[str, Any]]:
+    """The measures by model, and what is to be said of the pairs."""
     from mcrlib.evaluation import probes
     from mcrlib.evaluation.attributes import Attribute
 
     dataset = results.dataset_of_run(run)
     test = dataset.frame.iloc[dataset.indices("test")]
     patients = test["patient_id"].tolist()
-    attributes, _ = pair_attributes(dataset, test)
+    attributes, source = pair_attributes(dataset, test)
     has_finding = {}
     for finding in probes.PROMPTED:
         is_there = [Attribute(finding) in of_pair for of_pair in attributes]
@@ -536,7 +541,7 @@ def _compute_probes(run: str, draws: int, asked: dict[str, Path]) -> dict[str, d
     for name, file in asked.items():
         scores = probe_files.load(file, test["pair_id"].tolist())
         measured[name] = probes.evaluate(scores, has_finding, patients, draws)
-    return measured
+    return measured, {"pool": len(test), "attributes": source}
 
 
 def pair_attributes(dataset: Dataset, test: pd.DataFrame) -> tuple[list, str]:
