@@ -527,21 +527,30 @@ def _compute_probes(
 ) -> tuple[dict[str, dict], dict[str, Any]]:
     """The measures by model, and what is to be said of the pairs."""
     from mcrlib.evaluation import probes
-    from mcrlib.evaluation.attributes import Attribute
 
     dataset = results.dataset_of_run(run)
     test = dataset.frame.iloc[dataset.indices("test")]
     patients = test["patient_id"].tolist()
-    attributes, source = pair_attributes(dataset, test)
+    found, source = _found(dataset, test)
     has_finding = {}
     for finding in probes.PROMPTED:
-        is_there = [Attribute(finding) in of_pair for of_pair in attributes]
-        has_finding[finding] = np.array(is_there)
+        has_finding[finding] = np.array([finding in of_pair for of_pair in found])
     measured = {}
     for name, file in asked.items():
         scores = probe_files.load(file, test["pair_id"].tolist())
         measured[name] = probes.evaluate(scores, has_finding, patients, draws)
-    return measured, {"pool": len(test), "attributes": source}
+    return measured, {"pool": len(test), "findings": source}
+
+
+def _found(dataset: Dataset, test: pd.DataFrame) -> tuple[list[set[str]], str]:
+    """Findings of each pair, and where they are from; only drawn pairs have them as labels."""
+    from mcrlib.data import summary
+    from mcrlib.evaluation import findings
+
+    if dataset.info["source"] in config.DRAWN_SOURCES:
+        return [summary.finding_names(labels) for labels in test["labels"]], "the data set's"
+    read = [findings.present(text) for text in test["report"]]
+    return read, "read by mcrlib.evaluation.findings"
 
 
 def pair_attributes(dataset: Dataset, test: pd.DataFrame) -> tuple[list, str]:

@@ -440,7 +440,7 @@ def _asked(run: str, measured: Numbers) -> str:
     if about["not_asked"]:
         names = ", ".join(about["not_asked"])
         sentences += f" Not asked, since only their embeddings are there: {names}."
-    return f"{sentences} Findings of the pairs: {about['attributes']}."
+    return f"{sentences} Findings of the pairs: {about['findings']}."
 
 
 def _left_out(measured: Relevance) -> str:
