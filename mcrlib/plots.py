@@ -617,6 +617,67 @@ def risk_by_coverage(measured: Mapping[str, Mapping]) -> Figure:
 
 
 @styled
+def probe_accuracy(measured: Mapping[str, Mapping]) -> Figure:
+    """Accuracy on minimal pairs by what is changed, one dot a variant, COLUMN wide (ours).
+
+    `measured` is the result of `seeds.over_seeds` of `probes.evaluate`, by variant; one panel a
+    direction. Whiskers are 95 % intervals or, over several seeds, one standard deviation; dotted:
+    chance. Raises ValueError if no variant was asked about any pair.
+    """
+    rows = {}
+    for direction, labels in tables.PROBES.items():
+        present = [result.get(direction, {}) for result in measured.values()]
+        changes = [name for name in labels if any(name in blocks for blocks in present)]
+        if changes:
+            rows[direction] = changes
+    if not rows:
+        raise ValueError("No pair has anything to change: there is no minimal pair to draw.")
+    look = looks(measured)
+    heights = [len(changes) for changes in rows.values()]
+    row_height = 0.35 + 0.13 * len(look)
+    height = 2.2 + 0.6 * len(rows) + row_height * sum(heights)
+    figure = Figure((COLUMN, height / CM_PER_INCH), layout="constrained")
+    panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=heights)
+    for axes, direction in zip(panels[:, 0], rows, strict=True):
+        blocks_of = {name: result.get(direction, {}) for name, result in measured.items()}
+        _draw_dots(axes, rows[direction], blocks_of, look)
+        labels = [tables.PROBES[direction][change] for change in rows[direction]]
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set(title=tables.DIRECTION_LABELS[direction], ylim=(len(labels) - 0.5, -0.5))
+    panels[-1, 0].set(xlabel="pairs told right (%)", xlim=(0, 100))
+    handles = []
+    for name in look:
+        handles.append(Line2D([], [], ls="", label=one_line(name, LONGEST_NAME), **look[name]))
+    handles.append(Line2D([], [], color="0.3", ls=":", label="chance"))
+    _add_legend(figure, handles)
+    return figure
+
+
+def _draw_dots(
+    axes: Axes,
+    changes: Sequence[str],
+    blocks_of: Mapping[str, Mapping[str, Any]],
+    look: Mapping[str, Mapping],
+) -> None:
+    """One row a change, in it one dot a variant with its whiskers, one below the other."""
+    step = 0.7 / len(look)
+    for place, name in enumerate(look):
+        shift = (place - (len(look) - 1) / 2) * step
+        for row, change in enumerate(changes):
+            block = blocks_of[name].get(change)
+            if block is None or block["value"] is None:
+                continue
+            value = 100 * block["value"]
+            reach = [value - 100 * block["low"], 100 * block["high"] - value]
+            whiskers = np.clip(reach, 0, None)[:, None]
+            axes.errorbar(value, row + shift, xerr=whiskers, ls="", clip_on=False, **look[name])
+    axes.axvline(50, color="0.3", ls=":", zorder=1)
+    axes.grid(True, axis="x")
+    axes.grid(False, axis="y")
+    axes.tick_params("y", length=0)
+
+
+@styled
 def time_and_memory(table: pd.DataFrame) -> Figure:
     """Time over saved activations of a training step, one line a variant, COLUMN wide (ours).
 

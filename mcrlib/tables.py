@@ -24,7 +24,7 @@ TOLD = ("better", "worse")  # verdicts on two models that differ
 # Columns of text, which are read from the left.
 NAMES = (
     "item", "endpoint", "model", "variant", "level", "direction", "comparison", "verdict",
-    "finding", "part", "group", "setting",
+    "finding", "part", "group", "setting", "change",
 )  # fmt: skip
 
 HIGHEST = 1
@@ -58,6 +58,24 @@ ANSWERING = {
     "match_AUROC_by_margin": "AUROC by margin",
     "match_AUROC_by_score": "AUROC by score",
 }
+# What is changed in a minimal pair, by the direction and the name of the measure.
+PROBES = {
+    "image_to_report": {
+        "negation": "negation",
+        "side": "side",
+        "zone": "zone",
+        "severity": "severity",
+        "omission": "omission",
+        "insertion": "insertion",
+        "omission_and_insertion": "omission and insertion",
+    },
+    "report_to_image": {
+        "picture_less": "one finding less",
+        "picture_more": "one finding more",
+        "picture_less_and_more": "one less and one more",
+    },
+}
+ZERO_SHOT = "zero_shot_AUROC"  # of the direction report_to_image
 # Measure of an ablation -> the name that its columns begin with.
 ABLATION_MEASURES = {"RSUM": "RSUM", "nDCG@10_without_partner": "nDCG@10"}
 ENDPOINT_LABELS = {measure: RELEVANCE[measure] for measure in ("RSUM", "nDCG@10_without_partner")}
@@ -250,6 +268,62 @@ def _spreads(result: Mapping, direction: str, columns: Mapping[str, str]) -> dic
         if measure in blocks:
             spreads[column] = _with_spread(blocks[measure], seeds)
     return spreads
+
+
+def probe_table(measured: Mapping[str, Mapping], pool: int) -> pd.DataFrame:
+    """One row a direction and change of a minimal pair, one column a model: accuracy in %, from
+    `over_seeds` of `probes.evaluate`'s results. `pairs` of the `pool` have such a minimal pair.
+
+    Empty if no pair has any.
+    """
+    rows = []
+    for direction, labels in PROBES.items():
+        for measure, label in labels.items():
+            blocks = _blocks_of(measured, direction, measure)
+            if blocks:
+                first_block = next(iter(blocks.values()))
+                row = {"direction": DIRECTION_LABELS[direction], "change": label}
+                row["pairs"] = str(pool - first_block["left_out"])
+                rows.append(row | _cells_by_model(blocks, measured))
+    return pd.DataFrame(rows).fillna(UNDEFINED)
+
+
+def zero_shot_table(measured: Mapping[str, Mapping]) -> pd.DataFrame:
+    """One row a finding, the most frequent first, after the mean over all; one column a model: the
+    AUROC of its prompts in %. `positives` are the pairs that have the finding.
+
+    Empty if no finding is in some pairs and not in others.
+    """
+    blocks = _blocks_of(measured, "report_to_image", ZERO_SHOT)
+    if not blocks:
+        return pd.DataFrame()
+    rows = [{"finding": "mean", "positives": "", **_cells_by_model(blocks, measured)}]
+    first_block = next(iter(blocks.values()))
+    positives = {name: block["positives"] for name, block in first_block["by_finding"].items()}
+    for finding in sorted(positives, key=lambda name: (-positives[name], name)):
+        of_finding = {}
+        for name, block in blocks.items():
+            of_finding[name] = block["by_finding"][finding]
+        row = {"finding": finding, "positives": f"{positives[finding]:g}"}
+        rows.append(row | _cells_by_model(of_finding, measured))
+    return pd.DataFrame(rows)
+
+
+def _blocks_of(
+    measured: Mapping[str, Mapping], direction: str, measure: str
+) -> dict[str, Mapping[str, Any]]:
+    """The block of a measure by variant, of those that have it."""
+    blocks = {}
+    for name, result in measured.items():
+        if measure in result.get(direction, {}):
+            blocks[name] = result[direction][measure]
+    return blocks
+
+
+def _cells_by_model(
+    blocks: Mapping[str, Mapping], measured: Mapping[str, Mapping]
+) -> dict[str, str]:
+    return {name: _with_spread(block, measured[name]["seeds"]) for name, block in blocks.items()}
 
 
 def finding_errors(measured: Mapping[str, Mapping], pool: int) -> pd.DataFrame:
@@ -561,6 +635,23 @@ def one_way_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
         cells = _texts(frame[name])
         columns.append(latex.Column(name, cells, is_best[name].tolist(), unit=name))
     return _in_sections(columns, frame["direction"])
+
+
+def probe_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a change, in sections by direction, one column a model, of `probe_table`."""
+    columns = [_names(frame["change"], "change"), latex.Column("pairs", _texts(frame["pairs"]))]
+    for model in frame.columns.drop(["direction", "change", "pairs"]):
+        columns.append(latex.Column(model, _texts(frame[model]), unit=model))
+    return _in_sections(columns, frame["direction"])
+
+
+def zero_shot_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a finding, one column a model, of `zero_shot_table`."""
+    positives = latex.Column("positives", _texts(frame["positives"]))
+    columns = [_names(frame["finding"], "finding"), positives]
+    for model in frame.columns.drop(["finding", "positives"]):
+        columns.append(latex.Column(model, _texts(frame[model]), unit=model))
+    return latex.Table(columns, sections={})
 
 
 def ablation_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:

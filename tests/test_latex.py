@@ -34,6 +34,7 @@ TABLES = (
     "comparison",
     "claims",
 )
+OF_PROBES = {"probes", "zero_shot"}  # there if a model was asked
 SIX = [
     "mcr",
     "R&D #1_50%",
@@ -42,6 +43,12 @@ SIX = [
     "β-VAE ≥ 中文 😀 ﬁne",
     "MMMMWWWWMMMMWWWWMMMMWWWWMMMMWWWW",
 ]
+BLOCK = {"value": 0.875, "low": 0.75, "high": 1.0, "left_out": 100, "positives": 25}
+PROBED = {direction: dict.fromkeys(names, BLOCK) for direction, names in tables.PROBES.items()}
+PROBED["report_to_image"][tables.ZERO_SHOT] = BLOCK | {
+    "by_finding": dict.fromkeys(("Edema", "Enlarged Cardiomediastinum"), BLOCK)
+}
+PROBED["seeds"] = 1
 needs_tex = pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex and booktabs")
 
 
@@ -100,7 +107,7 @@ def compile_tables(files: list[Path], folder: Path) -> str:
 @needs_tex
 def test_the_reference_s_tables_fit_a_two_column_article(reference, tmp_path):
     files = sorted(reference.glob("*.tex"))
-    assert {file.stem for file in files} == set(TABLES)
+    assert {file.stem for file in files} - OF_PROBES == set(TABLES)
     assert compile_tables(files, tmp_path) == ""
 
 
@@ -151,6 +158,12 @@ def six_models(folder: Path, reference: Path) -> None:
     agreement = tables.agreement_table(models)
     tables.save_table(folder / "agreement", agreement, note, layout=tables.agreement_layout)
 
+    asked = dict.fromkeys(SIX, PROBED)
+    kinds = tables.probe_table(asked, pool=500)
+    tables.save_table(folder / "probes", kinds, note, layout=tables.probe_layout)
+    prompts = tables.zero_shot_table(asked)
+    tables.save_table(folder / "zero_shot", prompts, note, layout=tables.zero_shot_layout)
+
     gaps = results.load(reference / "modality_gap.json")["values"]
     gap = tables.gap_table(dict.fromkeys(SIX, gaps["mcr"]))
     tables.save_table(folder / "modality_gap", gap, note, layout=tables.gap_layout)
@@ -160,7 +173,7 @@ def six_models(folder: Path, reference: Path) -> None:
 def test_six_models_with_any_names_fit_too(reference, tmp_path):
     six_models(tmp_path, reference)
     files = sorted(tmp_path.glob("*.tex"))
-    assert len(files) == 9
+    assert len(files) == 11
     assert compile_tables(files, tmp_path / "article") == ""
 
 

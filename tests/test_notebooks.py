@@ -90,6 +90,12 @@ def test_a_user_s_method_appears_in_every_table_and_figure(place, dataset):
     assert relevance.index.tolist() == ["mcr", "abm", "dual", "tfidf", "chance", "oracle"]
     assert "±" in relevance.loc["mcr", "RSUM"] and "[" in relevance.loc["tfidf", "RSUM"]
     assert tables["first_hit"]["model"].unique().tolist() == ["mcr", "abm", "dual", "tfidf"]
+    asked = pd.read_csv(place.results / "probes.csv").set_index("change")
+    assert asked.columns.tolist() == ["direction", "pairs", "tfidf"]  # of the others nothing
+    assert (asked.loc[["negation", "omission"], "pairs"] == 35).all()
+    assert "Not asked" in (place.results / "probes.tex").read_text()
+    prompts = pd.read_csv(place.results / "zero_shot.csv")
+    assert prompts["finding"][0] == "mean" and prompts["positives"][1:].is_monotonic_decreasing
     measured = results.load(place.results / "relevance.json")["values"]
     assert {"mcr-seed0", "mcr-seed1", "abm", "chance"} <= measured.keys()
     assert [*gap["first"]] == ["abm", "mcr", "dual", "tfidf"]
@@ -167,6 +173,13 @@ def test_a_pool_without_findings_is_drawn_without_errors(place, monkeypatch):
     table = pd.read_csv(place.results / "relevance.csv").set_index("model")
     assert table.loc["mcr", "RSUM with finding"] == "–"
     assert table.loc["mcr", "nDCG@10"] == "100.0 [100.0, 100.0]"
+
+
+def test_models_that_were_not_asked_have_no_tables_of_probes(place):
+    place("theirs-seed0", 0)
+    names = execute("11_relevance", draws=20)
+    assert "No model of this run was asked" in names["told_apart"].data
+    assert not list(place.results.glob("probes.*[vx]")) and not list(place.figures.glob("probes*"))
 
 
 def test_exploring_does_not_overwrite_figure_5(place):

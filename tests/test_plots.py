@@ -117,6 +117,19 @@ def measured(models: list[str]) -> dict:
     return dict.fromkeys(models, result) | {"chance": chance}
 
 
+def probed(models: list[str]) -> dict:
+    """As `seeds.over_seeds` gives what models say to probes; one kind is undefined."""
+    block = {"value": 0.625, "low": 0.5, "high": 0.75, "left_out": 3}
+    undefined = {"value": None, "low": None, "high": None, "left_out": 10}
+    result = {"seeds": 1}
+    for direction, names in tables.PROBES.items():
+        result[direction] = dict.fromkeys(names, block)
+    result["image_to_report"]["zone"] = undefined
+    by_finding = {"Edema": block | {"positives": 4}, "Mass": block | {"positives": 5}}
+    result["report_to_image"][tables.ZERO_SHOT] = block | {"by_finding": by_finding}
+    return dict.fromkeys(models, result)
+
+
 def errors_of(models: list[str]) -> pd.DataFrame:
     return tables.finding_errors(measured(models), pool=10)
 
@@ -154,6 +167,8 @@ FIGURES = {
     "errors of six": Drawing(FULL, lambda: plots.first_hit_errors(errors_of(SIX))),
     "risk": Drawing(COLUMN, lambda: plots.risk_by_coverage(measured(["mcr", "abm"]))),
     "risk of six": Drawing(COLUMN, lambda: plots.risk_by_coverage(measured(SIX))),
+    "probes": Drawing(COLUMN, lambda: plots.probe_accuracy(probed(["mcr", "abm"]))),
+    "probes of six": Drawing(COLUMN, lambda: plots.probe_accuracy(probed(SIX))),
     "ablations": Drawing(FULL, lambda: plots.ablation_differences(ABLATIONS, ablated())),
     "ablations, undefined": Drawing(
         FULL, lambda: plots.ablation_differences(ABLATIONS, ablated(undefined=True))

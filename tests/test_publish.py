@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mcrlib import config, results
-from mcrlib.companion import publish
+from mcrlib.companion import probe_files, publish
+from mcrlib.evaluation.probes import Scores
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ def demo(tmp_path, monkeypatch):
     ):
         (folder / name).write_text(name)
     results.save(folder / "data.json", {"dataset": {"source": "phantom"}})
+    probe_files.save(folder / "mcr-seed0", Scores([f"pair{i}" for i in range(5)], {}, {}), {})
     (folder / "executed").mkdir()
     for name in ("00_data", "01_train-mcr-seed0", "03_retrieval", "09_explore"):
         (folder / "executed" / f"{name}.ipynb").write_text(name)
@@ -48,6 +50,7 @@ def test_only_files_that_cannot_be_recreated_are_copied(demo, tmp_path):
         "efficiency.json",
         "ablations.json",
         "mcr-seed0/history.csv",
+        "mcr-seed0/probes-test.npz",
         "executed/00_data.ipynb",
         "executed/01_train-mcr-seed0.ipynb",
         "executed/09_explore.ipynb",  # 03 to 08 can be executed on the reference itself

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mcrlib import config, results
-from mcrlib.companion import peers
+from mcrlib.companion import peers, probe_files
 from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
 from mcrlib.evaluation.chance import telling_k
@@ -108,11 +108,13 @@ def describe_training(settings: Config, dataset: Dataset, history: pd.DataFrame)
 
 
 def embed(model: Any, settings: Config, dataset: Dataset, split: str) -> dict[str, int]:
-    """Save the model's embeddings of a split; returns `pairs`, `dimensions` and `reports cut`.
+    """Save the model's embeddings of a split, and of the test split what it says to probes
+    (`probing`); returns `pairs`, `dimensions` and `reports cut`.
 
     Reports are cut if they have more than the model's `max_tokens`. Raises ValueError if the split
     is empty.
     """
+    from mcrlib.companion import probing
     from mcrlib.data import batches
 
     rows = dataset.indices(split)
@@ -128,6 +130,10 @@ def embed(model: Any, settings: Config, dataset: Dataset, split: str) -> dict[st
     weights = settings.folder / "checkpoint" / "final" / "model.safetensors"
     if weights.is_file():
         made_from["model"] = sha256(weights)
+    if split == "test":
+        # The model's own settings, since those of the run may lack changes that the data have.
+        scores = probing.ask(model, model.config, dataset, image)
+        probe_files.save(settings.folder, scores, made_from)
     results.save_embeddings(file, image, report, frame["pair_id"], made_from=made_from)
 
     limit = model.config.max_tokens
@@ -499,6 +505,62 @@ def _compute_relevance(run: str, draws: int, inputs: dict[str, str], file: Path)
     results.save(file, measured, inputs=inputs, **about, seconds=seconds)
 
 
+def measure_probes(run: str, draws: int = 1000) -> Numbers:
+    """What each model that was asked says to the probes of the test split: model -> direction ->
+    measure -> block, see `evaluation.probes`. Empty if no model was asked.
+
+    `draws` resamples of the patients give each interval. Which findings a pair has is known as in
+    `measure_relevance`.
+    """
+    from mcrlib.evaluation import findings
+
+    file = config.ROOT / "results" / run / "probes.json"
+    asked = probe_files.files_of(run)
+    inputs = results.input_hashes(run)
+    inputs |= {f"{name} probes": sha256(path)[:16] for name, path in asked.items()}
+    inputs |= {"draws": str(draws), "findings": findings.rules_digest()}
+    if not results.is_current(file, inputs):
+        not_asked = [name for name in results.embedding_files(run) if name not in asked]
+        about = {"run": run, "not_asked": not_asked}
+        measured = {}
+        if asked:
+            measured, of_pairs = _compute_probes(run, draws, asked)
+            about |= of_pairs
+        results.save(file, measured, inputs=inputs, **about)
+    return Numbers.load(file)
+
+
+def _compute_probes(
+    run: str, draws: int, asked: dict[str, Path]
+) -> tuple[dict[str, dict], dict[str, Any]]:
+    """The measures by model, and what is to be said of the pairs."""
+    from mcrlib.evaluation import probes
+
+    dataset = results.dataset_of_run(run)
+    test = dataset.frame.iloc[dataset.indices("test")]
+    patients = test["patient_id"].tolist()
+    found, source = _found(dataset, test)
+    has_finding = {}
+    for finding in probes.PROMPTED:
+        has_finding[finding] = np.array([finding in of_pair for of_pair in found])
+    measured = {}
+    for name, file in asked.items():
+        scores = probe_files.load(file, test["pair_id"].tolist())
+        measured[name] = probes.evaluate(scores, has_finding, patients, draws)
+    return measured, {"pool": len(test), "findings": source}
+
+
+def _found(dataset: Dataset, test: pd.DataFrame) -> tuple[list[set[str]], str]:
+    """Findings of each pair, and where they are from; only drawn pairs have them as labels."""
+    from mcrlib.data import summary
+    from mcrlib.evaluation import findings
+
+    if dataset.info["source"] in config.DRAWN_SOURCES:
+        return [summary.finding_names(labels) for labels in test["labels"]], "the data set's"
+    read = [findings.present(text) for text in test["report"]]
+    return read, "read by mcrlib.evaluation.findings"
+
+
 def pair_attributes(dataset: Dataset, test: pd.DataFrame) -> tuple[list, str]:
     """Attributes of each pair, and where they are from; only drawn pairs have them as labels."""
     from mcrlib.evaluation import attributes
@@ -513,10 +575,12 @@ def pair_attributes(dataset: Dataset, test: pd.DataFrame) -> tuple[list, str]:
 
 
 def add_linear_baseline(run: str, width: int = 128, largest: int = 20_000) -> Path:
-    """Fit the linear baseline on a run and save its embeddings beside the models'; its folder.
+    """Fit the linear baseline on a run and save its embeddings beside the models', and what it says
+    to probes; its folder.
 
     It then appears in every table and figure as `tfidf`.
     """
+    from mcrlib.companion import probing
     from mcrlib.evaluation import baseline
 
     dataset = results.dataset_of_run(run)
@@ -528,6 +592,9 @@ def add_linear_baseline(run: str, width: int = 128, largest: int = 20_000) -> Pa
         frame = dataset.frame.iloc[rows]
         image = fitted.embed_images(dataset.images[rows])
         report = fitted.embed_reports(frame["report"])
+        if split == "test":
+            scores = probing.ask(fitted, config.load(run), dataset, image)
+            probe_files.save(folder, scores, made_from)
         file = folder / f"embeddings-{split}.npz"
         results.save_embeddings(file, image, report, frame["pair_id"], made_from=made_from)
     return folder

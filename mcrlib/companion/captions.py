@@ -187,6 +187,27 @@ def answering(run: str, measured: Relevance) -> str:
     )
 
 
+def probes(run: str, measured: Numbers) -> str:
+    """Of the table of minimal pairs."""
+    return (
+        "Minimal pairs told right, in %. Image to report: a picture with its report and one that "
+        "is wrong in one thing, in the same words; report to image: a report with its picture and "
+        "the same picture with one finding less, or the report of that one with both. The true "
+        "half must have the higher cosine; ties are lost. Chance is 50 %, for omission and "
+        "insertion, and for less and more, only of both together: a finding added may raise or "
+        f"lower every score. {_SPREAD} {_asked(run, measured)} The paper has no such table."
+    )
+
+
+def zero_shot(run: str, measured: Numbers) -> str:
+    """Of the table of prompts."""
+    return (
+        'Zero-shot AUROC of findings, in %. A picture\'s score is its cosine with the prompt "X." '
+        'minus that with "No X."; 50 is guessing. Mean: over the findings below. '
+        f"{_SPREAD} {_asked(run, measured)} The paper has no such table."
+    )
+
+
 def ablations(run: str, compared: Numbers) -> str:
     """Of the table of ablations."""
     return (
@@ -339,6 +360,17 @@ def answering_figure(run: str, measured: Relevance) -> str:
     )
 
 
+def probes_figure(run: str, measured: Numbers) -> str:
+    """Of the dots by what is changed."""
+    return (
+        "Minimal pairs told right, by what is changed. Top: a picture chooses between two reports; "
+        "bottom: a report between two pictures. Dotted: chance, for omission and insertion, and "
+        "for one finding less and more, only of both together. Whiskers: 95 % intervals from "
+        "resampling patients or, with several seeds, one standard deviation. "
+        f"{_asked(run, measured)}"
+    )
+
+
 def ablation_curves(run: str, compared: Numbers) -> str:
     """Of the curves over the masked share."""
     return (
@@ -414,6 +446,16 @@ def _relevance_pool(run: str, measured: Relevance) -> str:
         f"{_test_pool(run, measured.pool)} {_pairs(about['without_finding'])} without a finding, "
         f"whose gain among each other is 1. Attributes: {about['attributes']}."
     )
+
+
+def _asked(run: str, measured: Numbers) -> str:
+    """The pool of the probes, and a sentence if some models were not asked."""
+    about = measured.provenance
+    sentences = _test_pool(run, about["pool"])
+    if about["not_asked"]:
+        names = ", ".join(about["not_asked"])
+        sentences += f" Not asked, since only their embeddings are there: {names}."
+    return f"{sentences} Findings of the pairs: {about['findings']}."
 
 
 def _left_out(measured: Relevance) -> str:

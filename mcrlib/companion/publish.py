@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mcrlib import config, results
+from mcrlib.companion import probe_files
 from mcrlib.files import write
 
 LARGEST_NOTEBOOK = 1_000_000  # bytes; larger ones are slow to show on GitHub
@@ -26,6 +27,7 @@ def publish(run: str) -> None:
     test_files = results.embedding_files(run, "test")
     for file in [*validate_files.values(), *test_files.values()]:
         results.refuse_stale(file, run)
+    probe_files.files_of(run)  # raises for one of another model
     run_results = config.ROOT / "results" / run
     notebooks = _executed_once(run_results / "executed")
     for notebook in notebooks:
@@ -87,6 +89,7 @@ def _records(folder: Path) -> list[Path]:
         *folder.glob("ablations.json"),  # and after `make ablations`
         *folder.glob("*/training.json"),
         *folder.glob("*/history.csv"),
+        *folder.glob(f"*/{probe_files.FILE}"),
     ]
 
 

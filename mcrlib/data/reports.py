@@ -728,6 +728,13 @@ def choose(parts: dict[str, str], policy: str) -> str:
     return parts.get(policy, "")
 
 
+def text_of(report: str, policy: str) -> str:
+    """The text of a report that the model reads: its sections, cleaned, under a policy."""
+    own = sections(report)
+    cleaned = {name: clean(own.get(name, "")) for name in ("findings", "impression")}
+    return choose(cleaned, policy)
+
+
 def same_text(text: str) -> str:
     """The form in which two reports count as the same: lower case, white space collapsed.
 
