@@ -322,7 +322,7 @@ def ablation_table(listed: Sequence[Ablation], compared: Mapping[str, Mapping]) 
         epochs = record["epochs"]
         row = {"group": ablation.group, "setting": ablation.setting, "model": ablation.variant}
         row["seeds"] = record["seeds"]
-        row["epochs"] = UNDEFINED if epochs is None else f"{epochs:g}"
+        row["epochs"] = UNDEFINED if epochs is None else f"{epochs:.3g}"
         for measure, name in ABLATION_MEASURES.items():
             row |= _difference_cells(name, record[measure])
         rows.append(row)

@@ -15,7 +15,7 @@ from mcrlib.companion.analyses import (
     first_seeds,
     models_of,
 )
-from mcrlib.companion.lengths import trained_alike
+from mcrlib.companion.lengths import Length, alike, trained_alike
 from mcrlib.companion.top3 import TopHits
 from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
@@ -33,8 +33,7 @@ def recall(run: str, retrieval: Retrieval, policy: str) -> str:
     return (
         f"Recall@K in both directions, in %. {_test_pool(run, retrieval.pool)} "
         f"{trained_alike(run)}{_positives(retrieval, policy)} {_bold(retrieval.pool)} {_SPREAD} "
-        "The paper's numbers "
-        "are not known to us."
+        "The paper's numbers are not known to us."
     )
 
 
@@ -391,14 +390,19 @@ def _differences(compared: Numbers) -> str:
 def _ablated(run: str, compared: Numbers) -> str:
     """Which models the ablations are of, and how far their numbers go."""
     about = compared.provenance
-    epochs = {record["epochs"] for record in compared.values.values()} - {None}
-    trained = " or ".join(f"{number:g}" for number in sorted(epochs)) or "unknown"
+    trained = "Nothing says for how long they were trained. "
+    lengths = []
+    for record in compared.values.values():
+        if record["epochs"] is not None:
+            length = (record["epochs"], record.get("flops", 0), record.get("flops_a_step", 0))
+            lengths.append(Length(*length))
+    if lengths:
+        trained = alike(lengths)
     seeds = about["seeds"]
     several = "seeds" if len(seeds) > 1 else "seed"
     sentences = (
-        f"Run {run}, test pool of {_pairs(about['pool'])}, models of {about['models_of']}: epochs "
-        f"{trained}, {several} {', '.join(seeds)}. They have equal numbers of steps, not equal "
-        f"costs. Attributes: {about['attributes']}."
+        f"Run {run}, test pool of {_pairs(about['pool'])}, models of {about['models_of']}, "
+        f"{several} {', '.join(seeds)}. {trained}Attributes: {about['attributes']}."
     )
     if len(seeds) == 1:
         sentences += (

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mcrlib import config, results
-from mcrlib.companion import analyses, experiments
+from mcrlib.companion import analyses, experiments, lengths
 from mcrlib.companion.analyses import Numbers
 from mcrlib.companion.experiments import (
     EQUAL_COMPUTE,
@@ -27,7 +27,9 @@ from mcrlib.companion.experiments import (
     TIME,
     Item,
 )
+from mcrlib.companion.lengths import Length
 from mcrlib.files import sha256
+from mcrlib.training.budget import operations
 
 FILE = "claims.json"
 EFFICIENCY = "efficiency.json"
@@ -92,7 +94,7 @@ class Evidence:
     gap: Mapping[str, Any] = field(default_factory=dict)  # of `analyses.compare_gaps`
     steps: Sequence[Mapping[str, Any]] = ()  # of notebook 08
     timed: str = ""  # what notebook 08 timed, and on what
-    epochs: Mapping[str, int] = field(default_factory=dict)  # of each trained model, by its folder
+    lengths: Mapping[str, Length] = field(default_factory=dict)  # of each training, by its folder
 
 
 def judge(item: Item, evidence: Evidence) -> dict[str, Any]:
@@ -247,61 +249,74 @@ def _listed(names: Sequence[str], noun: str) -> str:
 # How much training each had
 
 
-def _epochs_of(variant: str, record: Mapping[str, Any], evidence: Evidence) -> list[int]:
-    """The epochs of a variant's models; empty unless they are known of all of them."""
+def _lengths_of(variant: str, record: Mapping[str, Any], evidence: Evidence) -> list[Length]:
+    """The lengths of a variant's trainings; empty unless they are known of all of them."""
     folders = [f"{variant}-seed{seed}" for seed in record.get("seed_names", ())]
-    if not all(folder in evidence.epochs for folder in folders):
+    if not all(folder in evidence.lengths for folder in folders):
         return []
-    return [evidence.epochs[folder] for folder in folders]
+    return [evidence.lengths[folder] for folder in folders]
 
 
 def _training(item: Item, record: Mapping[str, Any], evidence: Evidence) -> str:
+    """For how many epochs each was trained, and with how many operations if they were counted."""
     a, b = item.variants
-    of_a = _epochs_of(a, record, evidence)
-    of_b = _epochs_of(b, record, evidence)
+    of_a = _lengths_of(a, record, evidence)
+    of_b = _lengths_of(b, record, evidence)
     if not of_a or not of_b:
         return "Nothing says for how long they were trained."
-    if of_a == of_b:
-        return f"All were trained for {_epochs(of_a)}."
-    return f"{a} was trained for {_epochs(of_a)}, {b} for {_epochs(of_b)}."
+    a_took, b_took = lengths.mean(of_a), lengths.mean(of_b)
+    operations_of_each = ""
+    if a_took.flops and b_took.flops:
+        both = f"{operations(a_took.flops)} and {operations(b_took.flops)}"
+        operations_of_each = f" They took {both}."
+    if [length.epochs for length in of_a] == [length.epochs for length in of_b]:
+        return f"All were trained for {_epochs(of_a)}.{operations_of_each}"
+    both = f"{a} was trained for {_epochs(of_a)}, {b} for {_epochs(of_b)}"
+    return f"{both}.{operations_of_each}"
 
 
-def _epochs(counts: Sequence[int]) -> str:
+def _epochs(trained: Sequence[Length]) -> str:
+    counts = [length.epochs for length in trained]
     if min(counts) != max(counts):
-        return f"{min(counts)} to {max(counts)} epochs"
-    return "1 epoch" if counts[0] == 1 else f"{counts[0]} epochs"
+        return f"{min(counts):.3g} to {max(counts):.3g} epochs"
+    return "1 epoch" if counts[0] == 1 else f"{counts[0]:.3g} epochs"
 
 
 def _other_budget(item: Item, record: Mapping[str, Any], evidence: Evidence) -> str:
     """Why the budget does not allow the verdict that the numbers suggest; "" if it does.
 
-    At equal epochs, a variant that wins with less compute wins at equal compute, too.
+    A variant that wins with less of what the experiment asks to be equal wins at equal, too.
     """
     a, b = item.variants
-    of_a = _epochs_of(a, record, evidence)
-    of_b = _epochs_of(b, record, evidence)
+    of_a = _lengths_of(a, record, evidence)
+    of_b = _lengths_of(b, record, evidence)
+    asked = f"the experiment asks for {item.budget}, so the question stays open."
     if not of_a or not of_b:
-        return f"The experiment asks for {item.budget}, so the question stays open."
-    if item.budget != EQUAL_COMPUTE:
-        if of_a == of_b:
-            return ""
-        return f"The experiment asks for {item.budget}, so the question stays open."
-    if of_a != of_b:
-        return ""  # the epochs were chosen to make the compute equal
+        return asked.capitalize()
     measure = MEASURES[item.endpoint]
     is_a_ahead = (record["difference"] > 0) == measure.is_better_if_higher
-    ahead = a if is_a_ahead else b
-    if ahead == item.cheaper:
+    ahead, behind = (of_a, of_b) if is_a_ahead else (of_b, of_a)
+    name = a if is_a_ahead else b
+    if item.budget != EQUAL_COMPUTE:
+        if lengths.mean(ahead).epochs <= lengths.mean(behind).epochs:
+            return ""
+        return f"{name} had more epochs; {asked}"
+    return _more_compute(item, name, lengths.mean(ahead), lengths.mean(behind), asked)
+
+
+def _more_compute(item: Item, name: str, ahead: Length, behind: Length, asked: str) -> str:
+    """Why the winner `name` may have won by its compute; "" if it had no more than the other."""
+    if ahead.flops and behind.flops:
+        if ahead.flops < behind.flops or lengths.at_equal_compute([ahead, behind]):
+            return ""
+        return f"{name} had {ahead.flops / behind.flops:.2f} times the compute; {asked}"
+    if ahead.epochs != behind.epochs:
+        return f"Compute was not counted; {asked}"
+    if name == item.cheaper:
         return ""
     if not item.cheaper:
-        return (
-            "These are equal epochs; the experiment asks for equal compute, so the question stays "
-            "open."
-        )
-    return (
-        f"An epoch of {ahead} takes more compute; the experiment asks for equal compute, so the "
-        "question stays open."
-    )
+        return f"These are equal epochs; {asked}"
+    return f"An epoch of {name} takes more compute; {asked}"
 
 
 def _few_seeds(item: Item, record: Mapping[str, Any]) -> str:
@@ -443,11 +458,13 @@ def decide(run: str) -> Numbers:
 
 
 def claim_inputs(run: str) -> dict[str, str]:
-    """What the verdicts are made from: numbers, histories of training, and the rules."""
+    """What the verdicts are made from: numbers, records of training, and the rules."""
     folder = config.ROOT / "results" / run
     inputs = {"registry": experiments.digest(), "rules": sha256(Path(__file__))[:16]}
     names = (analyses.COMPARISON, analyses.GAP_COMPARISON, EFFICIENCY)
-    files = [folder / name for name in names] + sorted(folder.glob("*/history.csv"))
+    files = [folder / name for name in names]
+    for record in ("history.csv", "training.json"):
+        files += sorted(folder.glob(f"*/{record}"))
     for file in files:
         if file.is_file():
             inputs[str(file.relative_to(folder))] = sha256(file)[:16]
@@ -461,10 +478,11 @@ def gather(run: str) -> Evidence:
     comparison = _loaded(folder / analyses.COMPARISON)
     gap = _loaded(folder / analyses.GAP_COMPARISON)
     efficiency = _loaded(folder / EFFICIENCY)
-    epochs = {}
-    for history in folder.glob("*/history.csv"):
-        rows = history.read_text().splitlines()
-        epochs[history.parent.name] = len(rows) - 1  # the first is the header
+    trained = {}
+    for model in sorted(folder.glob("*-seed*/")):
+        length = lengths.of_model(model)
+        if length is not None:
+            trained[model.name] = length
     return Evidence(
         pairs=_pairs(comparison, "test", is_drawn),
         validation_pairs=_pairs(gap, "validation", is_drawn),
@@ -473,7 +491,7 @@ def gather(run: str) -> Evidence:
         gap=gap["values"] if gap else {},
         steps=efficiency["values"]["steps"] if efficiency else (),
         timed=_timed(efficiency),
-        epochs=epochs,
+        lengths=trained,
     )
 
 
