@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mcrlib import config, results
-from mcrlib.companion import analyses, experiments, lengths
+from mcrlib.companion import analyses, experiments, lengths, scaling
 from mcrlib.companion.analyses import Numbers
 from mcrlib.companion.experiments import (
     EQUAL_COMPUTE,
@@ -94,6 +94,7 @@ class Evidence:
     gap: Mapping[str, Any] = field(default_factory=dict)  # of `analyses.compare_gaps`
     steps: Sequence[Mapping[str, Any]] = ()  # of notebook 08
     timed: str = ""  # what notebook 08 timed, and on what
+    computes: Sequence[Mapping[str, Any]] = ()  # comparisons of `scaling.measure`
     lengths: Mapping[str, Length] = field(default_factory=dict)  # of each training, by its folder
 
 
@@ -104,6 +105,8 @@ def judge(item: Item, evidence: Evidence) -> dict[str, Any]:
     elif item.endpoint == GAP:
         pairs = evidence.validation_pairs
         verdict, sentence, numbers = _judge_record(item, evidence.gap, evidence, pairs)
+    elif len(item.beginnings) > 1:
+        verdict, sentence, numbers = _judge_computes(item, evidence)
     elif len(item.variants) == 1:
         verdict, sentence, numbers = _judge_others(item, evidence)
     else:
@@ -380,6 +383,67 @@ def _with_recomputation(rows: Mapping[tuple[str, str], float], numbers: dict[str
     )
 
 
+# With less and with more compute
+
+
+def _judge_computes(item: Item, evidence: Evidence) -> Judgement:
+    records = [record for record in evidence.computes if record["seeds"]]
+    needed = len(item.beginnings) * (len(item.variants) - 1)
+    if len(records) < needed:
+        sentence = f"{len(records)} of {needed} comparisons are there; run `make experiments`."
+        return OPEN, f"Not measured: {sentence}", {}
+    undecided = [record["undecided"] for record in records if "undecided" in record]
+    if undecided:
+        sentence = f"On {evidence.pairs} nothing can be decided: {undecided[0]}."
+        return CANNOT_BE_TOLD, sentence, {}
+    measure = MEASURES[item.endpoint]
+    numbers = {}
+    parts = []
+    for record in records:
+        name = f"{record['variants'][1]} at {record['times']:g}"
+        numbers[name] = {field: record[field] for field in FIELDS if field in record}
+        parts.append(f"{name} {_beside(record, measure)}")
+    first = item.variants[0]
+    sentence = (
+        f"{measure.name} on {evidence.pairs}, {first} beside each of the others at a multiple of "
+        f"the run's compute, with the 95 % interval of the difference: {'; '.join(parts)}. This is "
+        "about these trained models only."
+    )
+    missing = _unequal_compute(records) or _too_few(item, records)
+    if missing:
+        return OPEN, f"{sentence} {missing}", numbers
+    return _verdict_on_all(records), sentence, numbers
+
+
+def _beside(record: Mapping[str, Any], measure: Measure) -> str:
+    """What the first variant has, beside what the other has."""
+    interval = f"{measure.text(record['low'])} to {measure.text(record['high'])}"
+    outcome = {1: "more", -1: "less", 0: "no difference shown"}[_direction(record)]
+    return f"{measure.text(record['a'])} to {measure.text(record['b'])} ({outcome}; {interval})"
+
+
+def _verdict_on_all(records: Sequence[Mapping[str, Any]]) -> str:
+    """Supported if the first variant has more in all comparisons, not if it has less in any."""
+    directions = [_direction(record) for record in records]
+    if all(direction > 0 for direction in directions):
+        return SUPPORTED
+    if any(direction < 0 for direction in directions):
+        return NOT_SUPPORTED
+    return OPEN
+
+
+def _unequal_compute(records: Sequence[Mapping[str, Any]]) -> str:
+    if all(record["at_equal_compute"] for record in records):
+        return ""
+    return "Not all had equal compute, which the experiment asks for, so the question stays open."
+
+
+def _too_few(item: Item, records: Sequence[Mapping[str, Any]]) -> str:
+    """As `_few_seeds`, of the comparison that has the fewest."""
+    fewest = min(records, key=lambda record: record["seeds"])
+    return _few_seeds(item, fewest)
+
+
 # Other people's methods
 
 
@@ -419,12 +483,7 @@ def _against_all(item: Item, records: Sequence[Mapping[str, Any]], evidence: Evi
         outcome = {1: "more", -1: "less", 0: "no difference shown"}[_direction(record)]
         interval = f"{measure.text(record['low'])} to {measure.text(record['high'])}"
         parts.append(f"{other} {measure.text(record['b'])} ({outcome}; {interval})")
-    directions = [_direction(record) for record in records]
-    verdict = OPEN
-    if all(direction > 0 for direction in directions):
-        verdict = SUPPORTED
-    elif any(direction < 0 for direction in directions):
-        verdict = NOT_SUPPORTED
+    verdict = _verdict_on_all(records)
     own_value = measure.text(records[0]["a"])
     sentence = (
         f"{measure.name} on {evidence.pairs}: {own} has {own_value}; the others, with what {own} "
@@ -461,7 +520,7 @@ def claim_inputs(run: str) -> dict[str, str]:
     """What the verdicts are made from: numbers, records of training, and the rules."""
     folder = config.ROOT / "results" / run
     inputs = {"registry": experiments.digest(), "rules": sha256(Path(__file__))[:16]}
-    names = (analyses.COMPARISON, analyses.GAP_COMPARISON, EFFICIENCY)
+    names = (analyses.COMPARISON, analyses.GAP_COMPARISON, EFFICIENCY, scaling.FILE)
     files = [folder / name for name in names]
     for record in ("history.csv", "training.json"):
         files += sorted(folder.glob(f"*/{record}"))
@@ -478,6 +537,7 @@ def gather(run: str) -> Evidence:
     comparison = _loaded(folder / analyses.COMPARISON)
     gap = _loaded(folder / analyses.GAP_COMPARISON)
     efficiency = _loaded(folder / EFFICIENCY)
+    scaled = _loaded(folder / scaling.FILE)
     trained = {}
     for model in sorted(folder.glob("*-seed*/")):
         length = lengths.of_model(model)
@@ -491,6 +551,7 @@ def gather(run: str) -> Evidence:
         gap=gap["values"] if gap else {},
         steps=efficiency["values"]["steps"] if efficiency else (),
         timed=_timed(efficiency),
+        computes=scaled["values"]["comparisons"] if scaled else (),
         lengths=trained,
     )
 

@@ -1,7 +1,7 @@
 """How long the models of a run were trained, and what is equal about it (ours)."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +65,16 @@ def of_model(folder: Path) -> Length | None:
     record = folder / "training.json"
     values = results.load(record)["values"] if record.is_file() else {}
     if "epochs" in values:
-        return Length(values["epochs"], values["flops"], values["flops_a_step"])
+        return length_of(values)
     history = folder / "history.csv"
     if not history.is_file():
         return None
     return Length(len(pd.read_csv(history)))
+
+
+def length_of(record: Mapping[str, float]) -> Length:
+    """The length that a record of numbers holds; older ones have epochs only."""
+    return Length(record["epochs"], record.get("flops", 0), record.get("flops_a_step", 0))
 
 
 def mean(lengths: Sequence[Length]) -> Length:
