@@ -15,10 +15,12 @@ CONFIRM   ?=
 ONLY      ?=
 STYLE     ?= $(MCR_STYLE)
 
-# half-RUN has half of the epochs of RUN: the models of its ablations.
-HALVES := $(addprefix half-,$(filter-out reference,$(RUNS)))
+# half-RUN has half of the compute of RUN, double-RUN twice as much: the models of its ablations, and
+# those that show what more compute gives.
+TRAINED   := $(filter-out reference,$(RUNS))
+MULTIPLES := $(TRAINED:%=half-%) $(TRAINED:%=double-%)
 
-ifneq ($(words $(RUN)) $(filter $(RUNS) $(HALVES),$(RUN)),1 $(strip $(RUN)))
+ifneq ($(words $(RUN)) $(filter $(RUNS) $(MULTIPLES),$(RUN)),1 $(strip $(RUN)))
 $(error There is no run '$(RUN)'; choose RUN from $(RUNS))
 endif
 # Without a model no rule would run, and nothing would be said.
@@ -151,7 +153,7 @@ reproduce: $(ENV) ## everything: data, training, tables, figures; then a compari
 
 # The default of VARIANTS is that of the main comparison, so only those that were typed count here.
 ablations: TYPED = $(if $(filter command,$(origin VARIANTS)),"$$VARIANTS")
-ablations: $(ENV) ## the method with one thing changed at a time, trained for half of the epochs
+ablations: $(ENV) ## the method with one thing changed at a time, trained with half of the compute
 	@variants=$$($(PYTHON) -m mcrlib.companion.ablations "$$RUN" $(TYPED)) && \
 	$(MAKE) --no-print-directory embed RUN="half-$$RUN" VARIANTS="$$variants"
 	@$(MAKE) --no-print-directory 07_ablations
@@ -182,4 +184,4 @@ clean: ## remove what RUN, its rehearsal and its ablations made: data, results, 
 	@test "$$RUN" != reference || { echo "The reference is committed; it is not removed."; exit 1; }
 	rm -rf "data/$$RUN" "results/$$RUN" "figures/$$RUN"
 	rm -rf "data/rehearse-$$RUN" "results/rehearse-$$RUN" "figures/rehearse-$$RUN"
-	rm -rf "results/half-$$RUN" "figures/half-$$RUN"
+	rm -rf "results/half-$$RUN" "figures/half-$$RUN" "results/double-$$RUN" "figures/double-$$RUN"

@@ -25,7 +25,11 @@ DRAWN_SOURCES = ("phantom",)  # made by code; the data of all other sources is o
 PLAIN = "MCR_PLAIN"  # set this variable to get plain log lines instead of progress bars
 REHEARSAL = "rehearse-"  # begins the name of a run that tries out the run named after it
 REHEARSED_PAIRS = 600
-HALF = "half-"  # begins the name of a run with half the epochs of the run named after it
+# Beginnings of the names of runs that have so many times the epochs of the run named after it, and
+# hence of its compute.
+HALF = "half-"
+DOUBLE = "double-"
+MULTIPLES = MappingProxyType({HALF: 0.5, DOUBLE: 2})
 
 
 class _Neutral:
@@ -252,7 +256,7 @@ class Config(TrainingSettings, ModelSettings, DataSettings):
 
     def method(self) -> Self:
         """The same settings without the variant's own: those of `mcr`."""
-        of_run = RUNS[rehearsed(self.run)]
+        of_run = RUNS[preset(self.run)]
         own = VARIANTS.get(self.variant, {})
         changes = {name: getattr(of_run, name) for name in own}
         return self.replace(variant="mcr", **changes)
@@ -410,19 +414,30 @@ def rehearsed(run: str) -> str:
     return str(run).removeprefix(REHEARSAL)
 
 
-def is_half(run: str) -> bool:
-    """Whether a run trains half as many epochs as the run that it is named after."""
-    return rehearsed(run).startswith(HALF)
+def multiple_of(run: str) -> str:
+    """The key of MULTIPLES that a run's name begins with; "" if it has the epochs of its preset."""
+    for beginning in MULTIPLES:
+        if rehearsed(run).startswith(beginning):
+            return beginning
+    return ""
 
 
 def preset(run: str) -> str:
-    """The run of RUNS that a rehearsal or a half run is named after; any other run itself."""
-    return rehearsed(run).removeprefix(HALF)
+    """The run of RUNS that a rehearsal, a half or a double run is named after; any other itself."""
+    return rehearsed(run).removeprefix(multiple_of(run))
+
+
+def multiplied(settings: dict[str, Any], run: str) -> dict[str, Any]:
+    """Settings with the epochs, if they are among them, times the run's multiple; at least 1."""
+    if "epochs" not in settings or not multiple_of(run):
+        return settings
+    epochs = MULTIPLES[multiple_of(run)] * settings["epochs"]
+    return settings | {"epochs": max(1, epochs)}
 
 
 def data_folder(run: str) -> Path:
-    """The prepared pairs of a run: a rehearsal has its own, a half run those of the whole run, and
-    `reference` those of the `demo` run that it is a copy of."""
+    """The prepared pairs of a run: a rehearsal has its own, a half or double run those of its
+    preset, and `reference` those of the `demo` run that it is a copy of."""
     own = run if is_rehearsal(run) else preset(run)
     return ROOT / "data" / ("demo" if own == "reference" else own)
 
@@ -430,15 +445,15 @@ def data_folder(run: str) -> Path:
 def load(run: str, variant: str = "mcr", seed: int = 0, **overrides: Any) -> Config:
     """Settings of one model: the run's, then the variant's, then the caller's.
 
-    `rehearse-RUN` is the run RUN on a sample of its pairs, `half-RUN` has half of its epochs,
-    rounded down. Raises ValueError for an unknown run, variant or setting, for a value of the wrong
-    type, and for a value out of range.
+    `rehearse-RUN` is the run RUN on a sample of its pairs; `half-RUN` and `double-RUN` have half
+    and twice its epochs, and so of its compute. `overrides` are taken as they are. Raises
+    ValueError for an unknown run, variant or setting, for a value of the wrong type, and for a
+    value out of range.
     """
     settings = RUNS[_known(preset(run), RUNS, "run")].model_dump() | {"run": run}
     if is_rehearsal(run):
         settings["sample"] = REHEARSED_PAIRS
-    if is_half(run):
-        settings["epochs"] = max(1, settings["epochs"] // 2)
+    settings = multiplied(settings, run)
     settings |= VARIANTS[_known(variant, VARIANTS, "variant")]
     for name in overrides:
         _known(name, Config.model_fields, "setting")
@@ -519,11 +534,11 @@ def check_names(
 
     `variants` and `seeds` are lists, or words with spaces between them; `settings` is a mapping, or
     the text of SET, such as "epochs: 3, lr: 1e-3"; `processes` share each batch. Raises ValueError,
-    in one sentence, for a run that is neither in RUNS nor half of one, an unknown variant, a seed
-    that is not a whole number of at least 0, for settings that do not exist, are given twice or
-    have a wrong value, and for a number of processes that cannot share a batch equally.
+    in one sentence, for a run that is neither in RUNS nor half or twice one, an unknown variant, a
+    seed that is not a whole number of at least 0, for settings that do not exist, are given twice
+    or have a wrong value, and for a number of processes that cannot share a batch equally.
     """
-    _known(str(run).removeprefix(HALF), RUNS, "run")
+    _known(str(run).removeprefix(multiple_of(str(run))), RUNS, "run")
     for name, given in (("VARIANTS", variants), ("SEEDS", seeds)):
         if not isinstance(given, Iterable):
             raise ValueError(f"{name} must be a list, or words with spaces between: got {given!r}.")

@@ -34,6 +34,7 @@ from mcrlib.config import VARIANTS
 from mcrlib.evaluation.chance import chance_recall
 from mcrlib.files import write
 from mcrlib.results import rehearsal_mark
+from mcrlib.training.budget import operations
 from mcrlib.training.history import recall_name, recorded_k
 
 CM_PER_INCH = 2.54
@@ -698,6 +699,53 @@ def time_and_memory(table: pd.DataFrame) -> Figure:
     axes.set(xlabel="activations, dual without recomputation = 1", ylabel="time, the same = 1")
     _add_legend(figure, axes.get_lines())
     return figure
+
+
+@styled
+def rsum_by_cost(points: Sequence[Mapping[str, Any]]) -> Figure:
+    """RSUM over the compute and the peak memory of training, one line a variant, FULL wide (ours).
+
+    `points` are those of `companion.scaling.measure`; whiskers are their intervals. Markers are
+    larger for more compute, whose axis has a mark at each compute of the first variant. Raises
+    ValueError if there are no points.
+    """
+    table = pd.DataFrame(points)
+    if table.empty:
+        raise ValueError("There is no model whose compute was counted: train one first.")
+    table = table.sort_values("times", kind="stable")
+    percent = 100 * table[["value", "low", "high"]]
+    table["rsum"] = percent["value"]
+    table["down"] = (percent["value"] - percent["low"]).clip(lower=0)
+    table["up"] = (percent["high"] - percent["value"]).clip(lower=0)
+    variants = list(dict.fromkeys(point["variant"] for point in points))
+    look = looks(variants)
+    figure = Figure((FULL, 7 / CM_PER_INCH), layout="constrained")
+    over_compute, over_memory = figure.subplots(1, 2, sharey=True)
+    for variant in variants:
+        line = table[table["variant"] == variant]
+        for axes, cost in ((over_compute, "flops"), (over_memory, "memory_gb")):
+            _draw_cost(axes, line, cost, look[variant])
+    over_compute.set_xscale("log")
+    marks = table.loc[table["variant"] == variants[0], "flops"].tolist()
+    over_compute.set_xticks(marks, [operations(flops) for flops in marks])
+    over_compute.set_xticks([], minor=True)
+    over_compute.set(xlabel="compute of training", ylabel="RSUM (%)")
+    over_memory.set(xlabel="peak memory of training (GB)", xlim=(0, None))
+    handles = []
+    for variant in variants:
+        label = one_line(variant, LONGEST_NAME)
+        handles.append(Line2D([], [], label=label, **look[variant]))
+    _add_legend(figure, handles)
+    return figure
+
+
+def _draw_cost(axes: Axes, line: pd.DataFrame, cost: str, look: Mapping[str, Any]) -> None:
+    """One variant's values over what they cost, with whiskers; markers grow with the compute."""
+    whiskers = line[["down", "up"]].to_numpy().T
+    colour = look["color"]
+    axes.errorbar(line[cost], line["rsum"], whiskers, color=colour, capsize=2)
+    areas = 14 * line["times"]  # square points
+    axes.scatter(line[cost], line["rsum"], areas, color=colour, marker=look["marker"], zorder=3)
 
 
 # How a difference between two models is drawn, by its verdict.

@@ -14,6 +14,7 @@ from mcrlib import latex
 from mcrlib.evaluation.chance import tells
 from mcrlib.files import write
 from mcrlib.results import rehearsal_mark
+from mcrlib.training.budget import operations
 
 DIRECTION_LABELS = {"image_to_report": "image to report", "report_to_image": "report to image"}
 # Random and ideal retrieval, which do not compete for the best value.
@@ -396,10 +397,28 @@ def ablation_table(listed: Sequence[Ablation], compared: Mapping[str, Mapping]) 
         epochs = record["epochs"]
         row = {"group": ablation.group, "setting": ablation.setting, "model": ablation.variant}
         row["seeds"] = record["seeds"]
-        row["epochs"] = UNDEFINED if epochs is None else f"{epochs:g}"
+        row["epochs"] = UNDEFINED if epochs is None else f"{epochs:.3g}"
         for measure, name in ABLATION_MEASURES.items():
             row |= _difference_cells(name, record[measure])
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def compute_table(points: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a variant and compute of `companion.scaling.measure`: its training, and RSUM in %
+    with its interval."""
+    rows = []
+    for point in points:
+        rows.append({
+            "times the compute": f"{point['times']:g}",
+            "model": point["variant"],
+            "seeds": str(len(point["seeds"])),
+            "operations": operations(point["flops"]),
+            "epochs": f"{point['epochs']:.3g}",
+            "minutes": f"{point['seconds'] / 60:.1f}",
+            "memory (GB)": f"{point['memory_gb']:.2f}",
+            "RSUM": _with_spread(point, seeds=1),
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -67,10 +67,12 @@ def test_a_half_run_has_half_of_the_epochs_and_everything_else_of_the_run():
     for run in config.RUNS:
         whole, half = config.load(run), config.load(f"half-{run}")
         assert half.epochs == whole.epochs // 2
-        assert half.replace(run=run, epochs=whole.epochs) == whole
-        assert half.data_settings() == whole.data_settings()
-        assert half.data_folder == whole.data_folder
-        assert half.folder != whole.folder
+        for other in (half, config.load(f"double-{run}")):
+            assert other.replace(run=run, epochs=whole.epochs) == whole
+            assert other.data_settings() == whole.data_settings()
+            assert other.data_folder == whole.data_folder
+            assert other.folder != whole.folder
+        assert other.epochs == 2 * whole.epochs
     assert config.load("half-demo", epochs=3).epochs == 3
     rehearsal = config.load("rehearse-half-demo")
     assert (rehearsal.epochs, rehearsal.sample) == (5, config.REHEARSED_PAIRS)
@@ -79,13 +81,15 @@ def test_a_half_run_has_half_of_the_epochs_and_everything_else_of_the_run():
 
 def test_there_is_no_half_of_an_unknown_run_or_of_a_half(tmp_path):
     config.check_names("half-demo", "mcr", "0")
-    for run in ("half-demmo", "half-half-demo", "half-"):
+    for run in ("half-demmo", "half-half-demo", "half-", "double-half-demo", "double-"):
         with pytest.raises(ValueError, match="There is no run"):
             config.load(run)
         with pytest.raises(ValueError, match="There is no run"):
             config.check_names(run, "mcr", "0")
     assert "use RUN=demo" in doctor.obstacle("half-reference", "", "")
-    assert "CONFIRM=1" in doctor.obstacle("half-mimic", str(tmp_path), "")
+    for run in ("half-mimic", "double-mimic"):
+        assert "CONFIRM=1" in doctor.obstacle(run, str(tmp_path), "")
+    assert "use RUN=demo" in ablations.main(["double-demo"])
 
 
 def test_half_of_a_run_knows_the_pairs_of_the_run(place, dataset):

@@ -113,6 +113,15 @@ def test_at_equal_compute_each_variant_takes_as_many_operations(smoke):
     )
 
 
+def test_half_and_double_runs_have_half_and_twice_the_compute_for_every_variant():
+    for variant in ("mcr", "dual", "clip"):
+        whole = of_training(load("smoke", variant, compute=1.0))
+        for beginning, times in (("half-", 0.5), ("double-", 2)):
+            other = of_training(load(f"{beginning}smoke", variant, compute=1.0))
+            assert abs(other.flops - times * whole.flops) <= whole.flops_a_step
+    assert load("half-demo", "dual").compute == load("demo").compute == 1
+
+
 def test_settings_given_to_all_variants_are_given_to_their_measure(smoke):
     """Compute is that of `mcr` with the same batch and mask, not that of the run's defaults."""
     given_settings = {"epochs": 4, "batch_size": 16, "report_mask": 0.5}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mcrlib import config, results, tables
 from mcrlib.companion import analyses, claims, experiments
 from mcrlib.companion.claims import CANNOT_BE_TOLD, NOT_SUPPORTED, OPEN, SUPPORTED, Evidence
+from mcrlib.companion.lengths import Length
 from mcrlib.evaluation import endpoints
 
 (RETRIEVAL,) = experiments.chosen("retrieval")
@@ -50,14 +51,14 @@ def judged(item, *records, gap=None, pairs="500 drawn test pairs", epochs=10, **
     if epochs:
         for variant in config.VARIANTS:
             for seed in range(9):
-                trained[f"{variant}-seed{seed}"] = epochs
+                trained[f"{variant}-seed{seed}"] = Length(epochs)
     evidence = Evidence(
         pairs=pairs,
         validation_pairs="400 drawn validation pairs",
         is_drawn="drawn" in pairs,
         comparisons=records,
         gap=gap or {},
-        epochs=changes.pop("trained", trained),
+        lengths=changes.pop("trained", trained),
         **changes,
     )
     judgement = claims.judge(item, evidence)
@@ -137,7 +138,8 @@ def test_a_winner_with_more_compute_decides_nothing():
     # With epochs that make the compute equal, the same numbers decide.
     trained = {}
     for seed in range(3):
-        trained |= {f"mcr-seed{seed}": 20, f"dual-seed{seed}": 10}
+        trained[f"mcr-seed{seed}"] = Length(20, 2000, 10)
+        trained[f"dual-seed{seed}"] = Length(10, 1990, 20)
     verdict, sentence, _ = judged(RETRIEVAL, loss, trained=trained)
     assert verdict == NOT_SUPPORTED
     assert "mcr was trained for 20 epochs, dual for 10 epochs." in sentence
@@ -145,11 +147,46 @@ def test_a_winner_with_more_compute_decides_nothing():
     assert verdict == OPEN and "An epoch of mcr takes more compute" in sentence
     assert judged(RECONSTRUCTION, compared(RECONSTRUCTION, -0.1))[0] == NOT_SUPPORTED
     # AbM is to be compared at equal epochs.
-    trained = {"mcr-seed0": 20, "abm-seed0": 10}
+    trained = {"mcr-seed0": Length(20), "abm-seed0": Length(10)}
     verdict, sentence, _ = judged(ALIGNMENT, compared(ALIGNMENT, 0.1), trained=trained)
     assert verdict == OPEN and "asks for equal epochs" in sentence
     verdict, sentence, _ = judged(ALIGNMENT, compared(ALIGNMENT, 0.1), epochs=0)
     assert verdict == OPEN and "Nothing says for how long they were trained." in sentence
+
+
+@pytest.mark.parametrize(
+    ("of_mcr", "of_dual", "mcr_wins", "dual_wins", "said"),
+    [
+        (Length(10, 1000, 10), Length(5, 1000, 20), SUPPORTED, NOT_SUPPORTED, ""),
+        (Length(10, 1000, 10), Length(10, 2000, 20), SUPPORTED, OPEN, "dual had 2.00 times the"),
+        (Length(20, 3000, 10), Length(9, 2000, 20), OPEN, NOT_SUPPORTED, "mcr had 1.50 times the"),
+        (Length(20), Length(10), OPEN, OPEN, "Compute was not counted"),
+    ],
+)
+def test_the_counted_compute_decides_and_not_the_epochs(of_mcr, of_dual, mcr_wins, dual_wins, said):
+    trained = {}
+    for seed in range(3):
+        trained |= {f"mcr-seed{seed}": of_mcr, f"dual-seed{seed}": of_dual}
+    sentences = ""
+    for difference, expected in ((0.1, mcr_wins), (-0.1, dual_wins)):
+        verdict, sentence, _ = judged(RETRIEVAL, compared(RETRIEVAL, difference), trained=trained)
+        assert verdict == expected
+        assert ("stays open" in sentence) == (expected == OPEN)
+        sentences += sentence
+    assert said in sentences
+
+
+def test_at_equal_epochs_is_to_be_won_without_more_of_them():
+    """Equal compute allows `abm` more epochs: a win over it decides, a loss does not."""
+    trained = {}
+    for seed in range(3):
+        trained[f"mcr-seed{seed}"] = Length(10, 1000, 10)
+        trained[f"abm-seed{seed}"] = Length(12, 1000, 8)
+    won = judged(ALIGNMENT, compared(ALIGNMENT, 0.1), trained=trained)
+    assert won[0] == SUPPORTED
+    assert "mcr was trained for 10 epochs, abm for 12 epochs. They took 1" in won[1]
+    verdict, sentence, _ = judged(ALIGNMENT, compared(ALIGNMENT, -0.1), trained=trained)
+    assert verdict == OPEN and "abm had more epochs; the experiment asks for equal" in sentence
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from figure_checks import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 
 from mcrlib import plots, tables
@@ -149,6 +150,14 @@ def ablated(undefined: bool = False) -> dict:
     return compared
 
 
+COSTS = []
+for place, cost_of in enumerate(("mcr", "dual", "clip")):
+    for times in (0.5, 1, 2):
+        value = 2 + 0.3 * place + 0.4 * times
+        point = {"variant": cost_of, "times": times, "value": value}
+        point |= {"low": value - 0.2, "high": value + 0.1, "memory_gb": 1.2 + 0.5 * place}
+        COSTS.append(point | {"flops": 5e13 * times})
+
 ABLATIONS = ablations.listed("demo")
 SHARES = ablations.mask_shares("demo")
 
@@ -173,6 +182,8 @@ FIGURES = {
     "ablations, undefined": Drawing(
         FULL, lambda: plots.ablation_differences(ABLATIONS, ablated(undefined=True))
     ),
+    "cost": Drawing(FULL, lambda: plots.rsum_by_cost(COSTS)),
+    "cost of one": Drawing(FULL, lambda: plots.rsum_by_cost(COSTS[:1])),
     "mask curves": Drawing(COLUMN, lambda: plots.ablation_curves(SHARES, ablated())),
     "mask curves, undefined": Drawing(
         COLUMN, lambda: plots.ablation_curves(SHARES, ablated(undefined=True))
@@ -457,3 +468,18 @@ def test_the_point_without_a_mask_is_apart_from_the_curve():
     assert counts == [[2, 0], [1, 0]]
     with pytest.raises(ValueError, match="no mcr to compare with"):
         plots.ablation_curves(SHARES, {"abm": ablated()["abm"]})
+
+
+def test_rsum_lies_over_its_cost_and_more_compute_has_larger_markers():
+    left, right = plots.rsum_by_cost(COSTS).axes
+    for axes, cost in ((left, "flops"), (right, "memory_gb")):
+        markers = [dots for dots in axes.collections if isinstance(dots, PathCollection)]
+        drawn = np.concatenate([dots.get_offsets() for dots in markers])
+        expected = [[point[cost], 100 * point["value"]] for point in COSTS]
+        np.testing.assert_allclose(drawn, expected)
+        assert all((np.diff(dots.get_sizes()) > 0).all() for dots in markers)
+    assert [label.get_text() for label in left.get_xticklabels()] == [
+        "25 TFLOPs", "50 TFLOPs", "100 TFLOPs",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="no model whose compute was counted"):
+        plots.rsum_by_cost([])

@@ -20,6 +20,7 @@ def demo(tmp_path, monkeypatch):
     for name in (
         "efficiency.json",
         "ablations.json",
+        "compute.json",
         "mcr-seed0/history.csv",
         "mcr-seed0/secret.txt",
     ):
@@ -49,6 +50,7 @@ def test_only_files_that_cannot_be_recreated_are_copied(demo, tmp_path):
         "data.json",
         "efficiency.json",
         "ablations.json",
+        "compute.json",
         "mcr-seed0/history.csv",
         "mcr-seed0/probes-test.npz",
         "executed/00_data.ipynb",

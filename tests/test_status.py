@@ -163,8 +163,9 @@ def project(tmp_path, monkeypatch):
     rules = (
         "embed:\n"
         '\t@echo "$@ $(RUN): $(VARIANTS), $(SEEDS), $$DATA" >> log\n'
+        '\t@echo "$$SET" >> sets\n'
         '\t@case "$(VARIANTS)" in *token*) exit 1;; esac\n'
-        "03_retrieval 08_efficiency 12_claims:\n"
+        "03_retrieval 07_ablations 08_efficiency 12_claims:\n"
         "\t@echo $@ $(RUN) >> log\n"
     )
     (tmp_path / "Makefile").write_text(rules)
@@ -199,6 +200,31 @@ def test_what_is_current_is_not_run_again(place, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(conduct, "PROJECT", tmp_path)  # no Makefile: make would fail
     assert conduct.conduct("smoke", "", "alignment-retrieval") == []
     assert capsys.readouterr().out == "alignment-retrieval: current\n"
+
+
+def test_a_question_about_compute_needs_the_half_and_double_runs_with_their_epochs(project, place):
+    failed = conduct.conduct("smoke", "epochs: 3, lr: 1e-4", "compute")
+    assert failed == []
+    log = (project / "log").read_text().splitlines()
+    models = "mcr dual clip, 0 1 2, /data/it's $HOME"
+    assert log == [
+        f"embed half-smoke: {models}",
+        f"embed smoke: {models}",
+        f"embed double-smoke: {models}",
+        "07_ablations smoke",
+        "12_claims smoke",
+    ]
+    sets = (project / "sets").read_text().splitlines()
+    assert [config.read_settings(text) for text in sets] == [
+        {"epochs": 1.5, "lr": 1e-4}, {"epochs": 3, "lr": 1e-4}, {"epochs": 6, "lr": 1e-4},
+    ]  # fmt: skip
+    for seed in (0, 1, 2):
+        place(f"mcr-seed{seed}", seed)
+    missing = state("compute")
+    assert missing.word == "missing" and missing.reason.startswith(
+        "24 of 27 models: half-smoke/mcr"
+    )
+    assert "double-smoke/clip-seed2" in missing.reason and " mcr-seed" not in missing.reason
 
 
 def test_a_second_call_waits_for_the_first(project):

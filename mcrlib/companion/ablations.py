@@ -1,6 +1,6 @@
 """What each part of the method is worth: `mcr` with one thing changed, against `mcr`.
 
-The models of run RUN are those of `half-RUN`, which has half of its epochs, so that they are not
+The models of run RUN are those of `half-RUN`, which has half of its compute, so that they are not
 mixed with the main comparison. `python -m mcrlib.companion.ablations RUN [VARIANTS]` prints which
 to train.
 """
@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,8 +19,10 @@ import numpy as np
 import pandas as pd
 
 from mcrlib import config, results
+from mcrlib.companion import lengths
 from mcrlib.companion.analyses import Numbers, pair_attributes
 from mcrlib.companion.experiments import NDCG, RSUM
+from mcrlib.companion.lengths import Length
 from mcrlib.tables import Ablation
 from mcrlib.training.finished import INPUTS
 
@@ -118,11 +121,13 @@ def mask_shares(run: str) -> dict[str, dict[float, str]]:
 def compare(run: str, draws: int = 10_000) -> Numbers:
     """RSUM and nDCG@10 without partner of the models of `half-RUN`, and their differences to `mcr`.
 
-    The values are variant -> {"epochs", "seeds", RSUM, NDCG}, where each measure has `value`, the
-    mean over the seeds that `mcr` has too, and for all but `mcr` the fields of
-    `retrieval.compare_values` and a `verdict`, from p values that Holm's method corrects by
-    measure. nDCG is None if it is not defined for any pair. Where the models are gone, as in the
-    reference, saved numbers are read. Raises FileNotFoundError if there is neither.
+    The values are variant -> {"epochs", "flops", "flops_a_step", "seeds", RSUM, NDCG}: the first
+    three are those of the first model's training, see `lengths.Length` (if nothing says them,
+    `epochs` is None and the others are missing). Each measure has `value`, the mean over the seeds
+    that `mcr` has too, and for all but `mcr` the fields of `retrieval.compare_values` and a
+    `verdict`, from p values that Holm's method corrects by measure. nDCG is None if it is not
+    defined for any pair. Where the models are gone, as in the reference, saved numbers are read.
+    Raises FileNotFoundError if there is neither.
     """
     file = config.ROOT / "results" / run / "ablations.json"
     half = f"{config.HALF}{run}"
@@ -152,7 +157,8 @@ def _compute(run: str, draws: int, inputs: dict[str, str], file: Path) -> None:
     measured = _measure_models(run, test["pair_id"], attributes)
     compared = _compare_models(measured, test["patient_id"].tolist(), draws)
     for variant in compared:
-        compared[variant]["epochs"] = _epochs(half, variant)
+        length = _length(half, variant)
+        compared[variant] |= {"epochs": None} if length is None else asdict(length)
     about = {"run": run, "models_of": half, "pool": len(test), "attributes": source}
     about |= {"dataset": dataset.info["dataset_sha256"], "seeds": list(measured[BASELINE])}
     about["draws"] = draws
@@ -218,12 +224,18 @@ def _block(
     return {"value": comparison.pop("a"), **comparison}
 
 
-def _epochs(half: str, variant: str) -> float | None:
-    """The epochs that a variant's first model was trained for; None if nothing says so."""
+def _length(half: str, variant: str) -> Length | None:
+    """How long a variant's first model was trained, by its record or else by its settings; None if
+    nothing says so."""
     folder = config.ROOT / "results" / half
-    for file in sorted(folder.glob(f"{variant}-seed*/checkpoint/final/{INPUTS}")):
+    for model in sorted(folder.glob(f"{variant}-seed*/")):
+        length = lengths.of_model(model)
+        if length is not None:
+            return length
         with contextlib.suppress(OSError, ValueError, KeyError):
-            return json.loads(file.read_bytes())["epochs"]
+            settings = json.loads((model / "checkpoint" / "final" / INPUTS).read_bytes())
+            if not settings.get("compute"):
+                return Length(settings["epochs"])
     return None
 
 
@@ -233,7 +245,7 @@ def main(arguments: list[str]) -> str | int:
     Returns the exit code, or the sentence to exit with.
     """
     run, *chosen = arguments
-    if run == "reference" or config.is_half(run):
+    if run == "reference" or config.multiple_of(run):
         trained = "demo" if run == "reference" else config.preset(run)
         return f"RUN={run} has no ablations of its own to train: use RUN={trained}."
     try:

@@ -15,7 +15,8 @@ from mcrlib.companion.analyses import (
     first_seeds,
     models_of,
 )
-from mcrlib.companion.lengths import trained_alike
+from mcrlib.companion.lengths import alike, length_of, trained_alike
+from mcrlib.companion.scaling import absent_points
 from mcrlib.companion.top3 import TopHits
 from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
@@ -33,8 +34,7 @@ def recall(run: str, retrieval: Retrieval, policy: str) -> str:
     return (
         f"Recall@K in both directions, in %. {_test_pool(run, retrieval.pool)} "
         f"{trained_alike(run)}{_positives(retrieval, policy)} {_bold(retrieval.pool)} {_SPREAD} "
-        "The paper's numbers "
-        "are not known to us."
+        "The paper's numbers are not known to us."
     )
 
 
@@ -390,6 +390,22 @@ def ablation_differences(run: str, compared: Numbers) -> str:
     )
 
 
+def compute_figure(run: str, measured: Numbers) -> str:
+    """Of RSUM over compute and memory."""
+    points = measured.values["points"]
+    about = measured.provenance
+    seeds = sorted({seed for point in points for seed in point["seeds"]}, key=int)
+    several = "seeds" if len(seeds) > 1 else "seed"
+    return (
+        "RSUM of the test split over the compute (left) and the peak memory (right) of training. "
+        "Compute: floating-point operations of all steps; memory: of the process, or of the GPU's "
+        "allocator; larger markers had more compute. Whiskers: 95 % intervals from "
+        f"{about['draws']:,} draws of patients and, of more than three seeds, of the seeds. "
+        f"{_computes(points)} Run {run}, test pool of {_pairs(about['pool'])}, {several} "
+        f"{', '.join(seeds)}.{_absent(measured)}"
+    )
+
+
 def efficiency_figure(steps: Numbers) -> str:
     """Of time over memory."""
     pairs = steps.values["steps"][0]["pairs"]
@@ -420,17 +436,43 @@ def _differences(compared: Numbers) -> str:
     )
 
 
+def _computes(points: list[dict]) -> str:
+    """What was equal at each multiple of the compute."""
+    sentences = []
+    for times in sorted({point["times"] for point in points}):
+        own = [point for point in points if point["times"] == times]
+        lengths = [length_of(point) for point in own]
+        sentences.append(f"At {times:g} times: {alike(lengths).strip()}")
+    return " ".join(sentences)
+
+
+def _absent(measured: Numbers) -> str:
+    """Sentences on what the figure does not show; "" if it shows all."""
+    sentences = ""
+    absent = absent_points(measured)
+    if absent:
+        sentences += f" Not there: {', '.join(absent)}."
+    uncounted = measured.values["uncounted"]
+    if uncounted:
+        sentences += f" Left out, as operations were not counted: {', '.join(uncounted)}."
+    return sentences
+
+
 def _ablated(run: str, compared: Numbers) -> str:
     """Which models the ablations are of, and how far their numbers go."""
     about = compared.provenance
-    epochs = {record["epochs"] for record in compared.values.values()} - {None}
-    trained = " or ".join(f"{number:g}" for number in sorted(epochs)) or "unknown"
+    trained = "Nothing says for how long they were trained. "
+    lengths = []
+    for record in compared.values.values():
+        if record["epochs"] is not None:
+            lengths.append(length_of(record))
+    if lengths:
+        trained = alike(lengths)
     seeds = about["seeds"]
     several = "seeds" if len(seeds) > 1 else "seed"
     sentences = (
-        f"Run {run}, test pool of {_pairs(about['pool'])}, models of {about['models_of']}: epochs "
-        f"{trained}, {several} {', '.join(seeds)}. They have equal numbers of steps, not equal "
-        f"costs. Attributes: {about['attributes']}."
+        f"Run {run}, test pool of {_pairs(about['pool'])}, models of {about['models_of']}, "
+        f"{several} {', '.join(seeds)}. {trained}Attributes: {about['attributes']}."
     )
     if len(seeds) == 1:
         sentences += (

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mcrlib import config, results
-from mcrlib.companion import analyses, experiments
+from mcrlib.companion import analyses, experiments, lengths, scaling
 from mcrlib.companion.analyses import Numbers
 from mcrlib.companion.experiments import (
     EQUAL_COMPUTE,
@@ -27,7 +27,9 @@ from mcrlib.companion.experiments import (
     TIME,
     Item,
 )
+from mcrlib.companion.lengths import Length
 from mcrlib.files import sha256
+from mcrlib.training.budget import operations
 
 FILE = "claims.json"
 EFFICIENCY = "efficiency.json"
@@ -92,7 +94,8 @@ class Evidence:
     gap: Mapping[str, Any] = field(default_factory=dict)  # of `analyses.compare_gaps`
     steps: Sequence[Mapping[str, Any]] = ()  # of notebook 08
     timed: str = ""  # what notebook 08 timed, and on what
-    epochs: Mapping[str, int] = field(default_factory=dict)  # of each trained model, by its folder
+    computes: Sequence[Mapping[str, Any]] = ()  # comparisons of `scaling.measure`
+    lengths: Mapping[str, Length] = field(default_factory=dict)  # of each training, by its folder
 
 
 def judge(item: Item, evidence: Evidence) -> dict[str, Any]:
@@ -102,6 +105,8 @@ def judge(item: Item, evidence: Evidence) -> dict[str, Any]:
     elif item.endpoint == GAP:
         pairs = evidence.validation_pairs
         verdict, sentence, numbers = _judge_record(item, evidence.gap, evidence, pairs)
+    elif len(item.beginnings) > 1:
+        verdict, sentence, numbers = _judge_computes(item, evidence)
     elif len(item.variants) == 1:
         verdict, sentence, numbers = _judge_others(item, evidence)
     else:
@@ -247,61 +252,74 @@ def _listed(names: Sequence[str], noun: str) -> str:
 # How much training each had
 
 
-def _epochs_of(variant: str, record: Mapping[str, Any], evidence: Evidence) -> list[int]:
-    """The epochs of a variant's models; empty unless they are known of all of them."""
+def _lengths_of(variant: str, record: Mapping[str, Any], evidence: Evidence) -> list[Length]:
+    """The lengths of a variant's trainings; empty unless they are known of all of them."""
     folders = [f"{variant}-seed{seed}" for seed in record.get("seed_names", ())]
-    if not all(folder in evidence.epochs for folder in folders):
+    if not all(folder in evidence.lengths for folder in folders):
         return []
-    return [evidence.epochs[folder] for folder in folders]
+    return [evidence.lengths[folder] for folder in folders]
 
 
 def _training(item: Item, record: Mapping[str, Any], evidence: Evidence) -> str:
+    """For how many epochs each was trained, and with how many operations if they were counted."""
     a, b = item.variants
-    of_a = _epochs_of(a, record, evidence)
-    of_b = _epochs_of(b, record, evidence)
+    of_a = _lengths_of(a, record, evidence)
+    of_b = _lengths_of(b, record, evidence)
     if not of_a or not of_b:
         return "Nothing says for how long they were trained."
-    if of_a == of_b:
-        return f"All were trained for {_epochs(of_a)}."
-    return f"{a} was trained for {_epochs(of_a)}, {b} for {_epochs(of_b)}."
+    a_took, b_took = lengths.mean(of_a), lengths.mean(of_b)
+    operations_of_each = ""
+    if a_took.flops and b_took.flops:
+        both = f"{operations(a_took.flops)} and {operations(b_took.flops)}"
+        operations_of_each = f" They took {both}."
+    if [length.epochs for length in of_a] == [length.epochs for length in of_b]:
+        return f"All were trained for {_epochs(of_a)}.{operations_of_each}"
+    both = f"{a} was trained for {_epochs(of_a)}, {b} for {_epochs(of_b)}"
+    return f"{both}.{operations_of_each}"
 
 
-def _epochs(counts: Sequence[int]) -> str:
+def _epochs(trained: Sequence[Length]) -> str:
+    counts = [length.epochs for length in trained]
     if min(counts) != max(counts):
-        return f"{min(counts)} to {max(counts)} epochs"
-    return "1 epoch" if counts[0] == 1 else f"{counts[0]} epochs"
+        return f"{min(counts):.3g} to {max(counts):.3g} epochs"
+    return "1 epoch" if counts[0] == 1 else f"{counts[0]:.3g} epochs"
 
 
 def _other_budget(item: Item, record: Mapping[str, Any], evidence: Evidence) -> str:
     """Why the budget does not allow the verdict that the numbers suggest; "" if it does.
 
-    At equal epochs, a variant that wins with less compute wins at equal compute, too.
+    A variant that wins with less of what the experiment asks to be equal wins at equal, too.
     """
     a, b = item.variants
-    of_a = _epochs_of(a, record, evidence)
-    of_b = _epochs_of(b, record, evidence)
+    of_a = _lengths_of(a, record, evidence)
+    of_b = _lengths_of(b, record, evidence)
+    asked = f"the experiment asks for {item.budget}, so the question stays open."
     if not of_a or not of_b:
-        return f"The experiment asks for {item.budget}, so the question stays open."
-    if item.budget != EQUAL_COMPUTE:
-        if of_a == of_b:
-            return ""
-        return f"The experiment asks for {item.budget}, so the question stays open."
-    if of_a != of_b:
-        return ""  # the epochs were chosen to make the compute equal
+        return asked.capitalize()
     measure = MEASURES[item.endpoint]
     is_a_ahead = (record["difference"] > 0) == measure.is_better_if_higher
-    ahead = a if is_a_ahead else b
-    if ahead == item.cheaper:
+    ahead, behind = (of_a, of_b) if is_a_ahead else (of_b, of_a)
+    name = a if is_a_ahead else b
+    if item.budget != EQUAL_COMPUTE:
+        if lengths.mean(ahead).epochs <= lengths.mean(behind).epochs:
+            return ""
+        return f"{name} had more epochs; {asked}"
+    return _more_compute(item, name, lengths.mean(ahead), lengths.mean(behind), asked)
+
+
+def _more_compute(item: Item, name: str, ahead: Length, behind: Length, asked: str) -> str:
+    """Why the winner `name` may have won by its compute; "" if it had no more than the other."""
+    if ahead.flops and behind.flops:
+        if ahead.flops < behind.flops or lengths.at_equal_compute([ahead, behind]):
+            return ""
+        return f"{name} had {ahead.flops / behind.flops:.2f} times the compute; {asked}"
+    if ahead.epochs != behind.epochs:
+        return f"Compute was not counted; {asked}"
+    if name == item.cheaper:
         return ""
     if not item.cheaper:
-        return (
-            "These are equal epochs; the experiment asks for equal compute, so the question stays "
-            "open."
-        )
-    return (
-        f"An epoch of {ahead} takes more compute; the experiment asks for equal compute, so the "
-        "question stays open."
-    )
+        return f"These are equal epochs; {asked}"
+    return f"An epoch of {name} takes more compute; {asked}"
 
 
 def _few_seeds(item: Item, record: Mapping[str, Any]) -> str:
@@ -365,6 +383,67 @@ def _with_recomputation(rows: Mapping[tuple[str, str], float], numbers: dict[str
     )
 
 
+# With less and with more compute
+
+
+def _judge_computes(item: Item, evidence: Evidence) -> Judgement:
+    records = [record for record in evidence.computes if record["seeds"]]
+    needed = len(item.beginnings) * (len(item.variants) - 1)
+    if len(records) < needed:
+        sentence = f"{len(records)} of {needed} comparisons are there; run `make experiments`."
+        return OPEN, f"Not measured: {sentence}", {}
+    undecided = [record["undecided"] for record in records if "undecided" in record]
+    if undecided:
+        sentence = f"On {evidence.pairs} nothing can be decided: {undecided[0]}."
+        return CANNOT_BE_TOLD, sentence, {}
+    measure = MEASURES[item.endpoint]
+    numbers = {}
+    parts = []
+    for record in records:
+        name = f"{record['variants'][1]} at {record['times']:g}"
+        numbers[name] = {field: record[field] for field in FIELDS if field in record}
+        parts.append(f"{name} {_beside(record, measure)}")
+    first = item.variants[0]
+    sentence = (
+        f"{measure.name} on {evidence.pairs}, {first} beside each of the others at a multiple of "
+        f"the run's compute, with the 95 % interval of the difference: {'; '.join(parts)}. This is "
+        "about these trained models only."
+    )
+    missing = _unequal_compute(records) or _too_few(item, records)
+    if missing:
+        return OPEN, f"{sentence} {missing}", numbers
+    return _verdict_on_all(records), sentence, numbers
+
+
+def _beside(record: Mapping[str, Any], measure: Measure) -> str:
+    """What the first variant has, beside what the other has."""
+    interval = f"{measure.text(record['low'])} to {measure.text(record['high'])}"
+    outcome = {1: "more", -1: "less", 0: "no difference shown"}[_direction(record)]
+    return f"{measure.text(record['a'])} to {measure.text(record['b'])} ({outcome}; {interval})"
+
+
+def _verdict_on_all(records: Sequence[Mapping[str, Any]]) -> str:
+    """Supported if the first variant has more in all comparisons, not if it has less in any."""
+    directions = [_direction(record) for record in records]
+    if all(direction > 0 for direction in directions):
+        return SUPPORTED
+    if any(direction < 0 for direction in directions):
+        return NOT_SUPPORTED
+    return OPEN
+
+
+def _unequal_compute(records: Sequence[Mapping[str, Any]]) -> str:
+    if all(record["at_equal_compute"] for record in records):
+        return ""
+    return "Not all had equal compute, which the experiment asks for, so the question stays open."
+
+
+def _too_few(item: Item, records: Sequence[Mapping[str, Any]]) -> str:
+    """As `_few_seeds`, of the comparison that has the fewest."""
+    fewest = min(records, key=lambda record: record["seeds"])
+    return _few_seeds(item, fewest)
+
+
 # Other people's methods
 
 
@@ -404,12 +483,7 @@ def _against_all(item: Item, records: Sequence[Mapping[str, Any]], evidence: Evi
         outcome = {1: "more", -1: "less", 0: "no difference shown"}[_direction(record)]
         interval = f"{measure.text(record['low'])} to {measure.text(record['high'])}"
         parts.append(f"{other} {measure.text(record['b'])} ({outcome}; {interval})")
-    directions = [_direction(record) for record in records]
-    verdict = OPEN
-    if all(direction > 0 for direction in directions):
-        verdict = SUPPORTED
-    elif any(direction < 0 for direction in directions):
-        verdict = NOT_SUPPORTED
+    verdict = _verdict_on_all(records)
     own_value = measure.text(records[0]["a"])
     sentence = (
         f"{measure.name} on {evidence.pairs}: {own} has {own_value}; the others, with what {own} "
@@ -443,11 +517,13 @@ def decide(run: str) -> Numbers:
 
 
 def claim_inputs(run: str) -> dict[str, str]:
-    """What the verdicts are made from: numbers, histories of training, and the rules."""
+    """What the verdicts are made from: numbers, records of training, and the rules."""
     folder = config.ROOT / "results" / run
     inputs = {"registry": experiments.digest(), "rules": sha256(Path(__file__))[:16]}
-    names = (analyses.COMPARISON, analyses.GAP_COMPARISON, EFFICIENCY)
-    files = [folder / name for name in names] + sorted(folder.glob("*/history.csv"))
+    names = (analyses.COMPARISON, analyses.GAP_COMPARISON, EFFICIENCY, scaling.FILE)
+    files = [folder / name for name in names]
+    for record in ("history.csv", "training.json"):
+        files += sorted(folder.glob(f"*/{record}"))
     for file in files:
         if file.is_file():
             inputs[str(file.relative_to(folder))] = sha256(file)[:16]
@@ -461,10 +537,12 @@ def gather(run: str) -> Evidence:
     comparison = _loaded(folder / analyses.COMPARISON)
     gap = _loaded(folder / analyses.GAP_COMPARISON)
     efficiency = _loaded(folder / EFFICIENCY)
-    epochs = {}
-    for history in folder.glob("*/history.csv"):
-        rows = history.read_text().splitlines()
-        epochs[history.parent.name] = len(rows) - 1  # the first is the header
+    scaled = _loaded(folder / scaling.FILE)
+    trained = {}
+    for model in sorted(folder.glob("*-seed*/")):
+        length = lengths.of_model(model)
+        if length is not None:
+            trained[model.name] = length
     return Evidence(
         pairs=_pairs(comparison, "test", is_drawn),
         validation_pairs=_pairs(gap, "validation", is_drawn),
@@ -473,7 +551,8 @@ def gather(run: str) -> Evidence:
         gap=gap["values"] if gap else {},
         steps=efficiency["values"]["steps"] if efficiency else (),
         timed=_timed(efficiency),
-        epochs=epochs,
+        computes=scaled["values"]["comparisons"] if scaled else (),
+        lengths=trained,
     )
 
 

@@ -4,11 +4,13 @@ Each item's models are trained and embedded by the Makefile's own targets, which
 finished, so that a run that was killed goes on where it was. Verdicts follow after every item.
 """
 
+import json
 import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from mcrlib import config
 from mcrlib.companion import experiments, status
@@ -40,28 +42,32 @@ def conduct(run: str, changes: str, only: str = "") -> list[str]:
                 print(f"{item.id}: current", flush=True)
                 continue
             print(f"{item.id}: {state.word}: {state.reason}", flush=True)
-            if not _run(item, run):
+            if not _run(item, run, overrides):
                 failed.append(item.id)
     return failed
 
 
-def _run(item: Item, run: str) -> bool:
+def _run(item: Item, run: str, overrides: dict[str, Any]) -> bool:
     """Train, embed and evaluate one item; whether all of it succeeded."""
-    targets = []
     if item.models:
         variants = " ".join(item.variants)
         seeds = " ".join(map(str, item.seeds))
-        targets = [["embed", f"VARIANTS={variants}", f"SEEDS={seeds}"]]
-    if item.notebook != VERDICTS:
-        targets.append([item.notebook])
-    targets.append([VERDICTS])
-    return all(_make(run, words) for words in targets)
+        embed = ["embed", f"VARIANTS={variants}", f"SEEDS={seeds}"]
+        for beginning in item.beginnings:
+            if not _make(f"{beginning}{run}", embed, overrides):
+                return False
+    names = [VERDICTS] if item.notebook == VERDICTS else [item.notebook, VERDICTS]
+    return all(_make(run, [name], overrides) for name in names)
 
 
-def _make(run: str, words: list[str]) -> bool:
-    """Whether make succeeded. DATA, WEIGHTS, SET and the like reach it through the environment."""
+def _make(run: str, words: list[str], overrides: dict[str, Any]) -> bool:
+    """Whether make succeeded. DATA, WEIGHTS and the like reach it through the environment, and so
+    does SET, whose epochs are multiplied as those of the run."""
     environment = dict(os.environ)
     environment.pop("MAKEFLAGS", None)  # of the make above, whose VARIANTS would win
+    if config.multiple_of(run):
+        changes = json.dumps(config.multiplied(overrides, run))
+        environment["SET"] = changes[1:-1]  # SET has no braces around it
     command = ["make", "--no-print-directory", *words, f"RUN={run}"]
     done = subprocess.run(command, cwd=PROJECT, env=environment)
     return done.returncode == 0

@@ -21,6 +21,7 @@ DISK_NEEDED = {
     "mimic": DISK_FOR_MIMIC,
     "rehearse-mimic": DISK_FOR_REHEARSAL,
     "half-mimic": DISK_FOR_MIMIC,  # the saves of a training, and a model of each ablation
+    "double-mimic": DISK_FOR_MIMIC,
 }
 SOURCES = {
     "table": "a CSV, TSV, Parquet or JSON-lines file with the columns image and report",
@@ -63,11 +64,9 @@ def obstacle(run: str, data: str, confirm: str, weights: str = "", processes: st
         return f"RUN={own} needs DATA=... to be {SOURCES[source]}; DATA is not set."
     if needs_data and not Path(data).exists():
         return f"RUN={own} needs DATA={data} to be {SOURCES[source]}; this path does not exist."
-    if run == "mimic" and confirm != "1":
-        return f"{_cost_of_mimic()} Set CONFIRM=1 to start it."
-    if run == "half-mimic" and confirm != "1":
-        half = "RUN=half-mimic trains each of its models for half of the epochs."
-        return f"{_cost_of_mimic()} {half} Set CONFIRM=1 to start it."
+    is_costly = config.preset(run) == "mimic" and not config.is_rehearsal(run)
+    if is_costly and confirm != "1":
+        return f"{_cost_of_mimic()}{_other_epochs(run)} Set CONFIRM=1 to start it."
     if weights and not Path(weights).is_dir():
         return (
             f"WEIGHTS={weights} must be the folder with the pretrained encoders, but is no folder."
@@ -88,6 +87,15 @@ def _too_many_processes(processes: int) -> str:
     if not gpus and processes > cores:
         return f"PROCESSES={processes} is more than the {cores} cores of this machine, without GPU."
     return ""
+
+
+def _other_epochs(run: str) -> str:
+    """A sentence on the epochs of a half or a double run; "" of others."""
+    beginning = config.multiple_of(run)
+    if not beginning:
+        return ""
+    times = f"{config.MULTIPLES[beginning]:g} times as many epochs"
+    return f" RUN={run} trains each of its models for {times}."
 
 
 def _cost_of_mimic() -> str:

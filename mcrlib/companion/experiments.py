@@ -10,6 +10,8 @@ import difflib
 import hashlib
 from dataclasses import asdict, dataclass
 
+from mcrlib.config import DOUBLE, HALF
+
 RSUM = "RSUM"
 NDCG = "nDCG@10_without_partner"
 GAP = "distance_of_means"
@@ -21,6 +23,9 @@ EQUAL_EPOCHS = "equal epochs"
 NO_TRAINING = "none"
 
 SEEDS = (0, 1, 2)
+# Beginnings of the names of the runs that have half, the same and twice the compute of a run.
+COMPUTES = (HALF, "", DOUBLE)
+COMPUTE_VARIANTS = ("mcr", "dual", "clip")
 BETTER = "Supported if the difference is above 0 with p < 0.05, not supported if it is below."
 SMALLER = "Supported if the difference is below 0 with p < 0.05, not supported if it is above."
 HOLM = " Holm's method corrects p among all comparisons but the two of mcr with dual."
@@ -38,7 +43,7 @@ class Item:
     kind: str  # "claim" of the paper or "question" of the notes
     sentence: str
     source: str  # where it is said
-    variants: tuple[str, ...]  # to train: the first is compared with the second
+    variants: tuple[str, ...]  # to train: the first is compared with the others
     seeds: tuple[int, ...]
     budget: str
     endpoint: str
@@ -46,6 +51,7 @@ class Item:
     notebook: str  # makes the numbers
     numbers: str  # their file in results/RUN
     cheaper: str = ""  # variant that takes less compute an epoch, "" if neither clearly does
+    beginnings: tuple[str, ...] = ("",)  # of the names of the runs whose models it needs
 
     @property
     def models(self) -> list[str]:
@@ -194,6 +200,23 @@ ITEMS = (
         "notes, limitations: what the improvement comes from is not isolated",
         "clip",
         RSUM,
+    ),
+    Item(
+        id="compute",
+        kind="question",
+        sentence="Does masked contrastive reconstruction retrieve better than the usual framework "
+        "and than plain contrast with half and with twice the compute, too?",
+        source="notes, limitations: how the comparison depends on the length of training",
+        variants=COMPUTE_VARIANTS,
+        seeds=SEEDS,
+        budget=EQUAL_COMPUTE,
+        endpoint=RSUM,
+        rule="Supported if mcr is above each of the others at each compute, not supported if it is "
+        "below any at any, with p < 0.05 after Holm's correction among all of them. Fewer seeds or "
+        "unequal compute decide nothing.",
+        notebook="07_ablations",
+        numbers="compute.json",
+        beginnings=COMPUTES,
     ),
 )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mcrlib import config, results
-from mcrlib.companion import analyses, claims, experiments
+from mcrlib.companion import analyses, claims, experiments, scaling
 from mcrlib.companion.experiments import Item
 from mcrlib.training.finished import check_finished
 
@@ -24,6 +24,7 @@ NEVER_TRAINED = "reference"  # a copy of a demo run
 INPUTS = {
     analyses.COMPARISON: analyses.comparison_inputs,
     analyses.GAP_COMPARISON: analyses.gap_comparison_inputs,
+    scaling.FILE: scaling.scaling_inputs,
 }
 
 
@@ -54,30 +55,44 @@ class _Look:
 
     def _models(self, item: Item) -> State:
         """Whether every model of an item is trained and embedded as it would be now."""
+        if self._has_numbers_alone(item):
+            return State(CURRENT)
         missing = []
-        for name in item.models:
-            variant, _, seed = name.partition("-seed")
-            settings = config.load(self.run, variant, int(seed), **self.overrides)
-            try:
-                if self.run != NEVER_TRAINED:
-                    check_finished(settings, results.dataset_hash(self.run))
-                is_whole = self._is_embedded(settings.folder)
-            except ValueError as error:
-                return State(STALE, str(error), f"what it says, then {self._experiments(item)}")
-            if not is_whole:
-                missing.append(name)
+        for beginning in item.beginnings:
+            for name in item.models:
+                try:
+                    is_whole = self._is_whole(f"{beginning}{self.run}", name)
+                except ValueError as error:
+                    advice = f"what it says, then {self._experiments(item)}"
+                    return State(STALE, str(error), advice)
+                if not is_whole:
+                    missing.append(f"{beginning}{self.run}/{name}" if beginning else name)
         if missing:
-            count = f"{len(missing)} of {len(item.models)} models: {', '.join(missing)}"
+            needed = len(item.beginnings) * len(item.models)
+            count = f"{len(missing)} of {needed} models: {', '.join(missing)}"
             return State(MISSING, count, self._experiments(item))
         return State(CURRENT)
 
-    def _is_embedded(self, folder: Path) -> bool:
+    def _has_numbers_alone(self, item: Item) -> bool:
+        """Whether a copy holds an item's numbers without all of its models."""
+        return self.run == NEVER_TRAINED and len(item.beginnings) > 1
+
+    def _is_whole(self, run: str, name: str) -> bool:
+        """Whether a model is trained and embedded. Raises ValueError if it is out of date."""
+        variant, _, seed = name.partition("-seed")
+        overrides = config.multiplied(self.overrides, run)
+        settings = config.load(run, variant, int(seed), **overrides)
+        if self.run != NEVER_TRAINED:
+            check_finished(settings, results.dataset_hash(run))
+        return self._is_embedded(settings.folder, run)
+
+    def _is_embedded(self, folder: Path, run: str) -> bool:
         """Whether both splits are embedded. Raises ValueError if one is out of date."""
         files = [folder / f"embeddings-{split}.npz" for split in EMBEDDED]
         if not all(file.is_file() for file in files):
             return False
         for file in files:
-            results.refuse_stale(file, self.run, results.listed_hash)
+            results.refuse_stale(file, run, results.listed_hash)
         return True
 
     def _experiments(self, item: Item) -> str:
@@ -91,8 +106,11 @@ class _Look:
         file = config.ROOT / "results" / self.run / item.numbers
         command = f"make {item.notebook} RUN={self.run}"
         if not file.is_file():
+            if self._has_numbers_alone(item):
+                command = self._experiments(item)
             return State(MISSING, f"{file.name} is not there", command)
-        if item.numbers not in INPUTS:  # they depend on no data and no model
+        # Some depend on no data and no model, and of a copy they are not here.
+        if item.numbers not in INPUTS or self._has_numbers_alone(item):
             return State(CURRENT)
         try:
             if item.numbers not in self.inputs:

@@ -37,10 +37,16 @@ def by_pair(
     """
     image, report = retrieval.unit_pairs(image, report)
     pool = relevance.pool_of(attributes, len(image))
-    found = relevance.recall_sums(image, report) + relevance.recall_sums(report, image)
     by_direction = [_ndcg(image, report, pool), _ndcg(report, image, pool)]
     ndcg = torch.stack(by_direction).mean(0)
-    return {RSUM: found.numpy(), NDCG_WITHOUT_PARTNER: ndcg.numpy()}
+    return {RSUM: rsum_by_pair(image, report), NDCG_WITHOUT_PARTNER: ndcg.numpy()}
+
+
+def rsum_by_pair(image: retrieval.Matrix, report: retrieval.Matrix) -> Array:
+    """RSUM's value for each pair, [N], 0 to 6; rows and errors are those of `by_pair`."""
+    image, report = retrieval.unit_pairs(image, report)
+    found = relevance.recall_sums(image, report) + relevance.recall_sums(report, image)
+    return found.numpy()
 
 
 def _ndcg(queries: torch.Tensor, candidates: torch.Tensor, pool: AttributePool) -> torch.Tensor:
@@ -68,14 +74,18 @@ def verdicts(
     for endpoint in MARGINS:
         of_models = {name: of_model[endpoint] for name, of_model in values.items()}
         for pairing in retrieval.pairings(of_models):
-            records.append(_record(endpoint, pairing, patients, draws))
+            records.append(compare(endpoint, pairing, patients, draws))
     retrieval.settle(records)
     return records
 
 
-def _record(
-    endpoint: str, pairing: retrieval.Pairing, patients: Sequence[Hashable], draws: int
+def compare(
+    endpoint: str, pairing: retrieval.Pairing, patients: Sequence[Hashable], draws: int = 10_000
 ) -> dict:
+    """The record of one comparison, as `verdicts` describes it, before p is corrected.
+
+    The pairing holds the endpoint's values [seeds, N]; patients [N].
+    """
     seeds = len(pairing.seeds)
     record = {
         "endpoint": endpoint,
