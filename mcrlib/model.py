@@ -248,8 +248,12 @@ class MCR(nn.Module):
             rows[chosen] = embedded.float().cpu()
         return rows
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write weights (safetensors), both configurations and the tokenizer into `folder`."""
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write weights (safetensors), both configurations and the tokenizer into `folder`.
+
+        Weights are kept as `dtype`, such as torch.float16 for half the size; `from_pretrained`
+        opens them in single precision again.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
@@ -259,7 +263,10 @@ class MCR(nn.Module):
             "vocabulary_sha256": _vocabulary_hash(self.tokenizer),
         }
         (folder / "config.json").write_text(json.dumps(record, indent=1))
-        save_file(_distinct_weights(self), folder / "model.safetensors")
+        weights = _distinct_weights(self)
+        if dtype is not None:
+            weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+        save_file(weights, folder / "model.safetensors")
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path) -> Self:

@@ -6,6 +6,7 @@ import pytest
 from mcrlib import config, results
 from mcrlib.companion import probe_files, publish
 from mcrlib.evaluation.probes import Scores
+from mcrlib.model import MCR
 
 
 @pytest.fixture
@@ -109,3 +110,23 @@ def test_a_notebook_that_shows_a_path_or_is_too_large_is_refused(demo, tmp_path,
     with pytest.raises(ValueError, match=message):
         publish.publish("demo")
     assert files(tmp_path) == before
+
+
+def test_two_models_are_shipped_with_their_cards_in_half_precision(demo, tmp_path, build):
+    model = build()
+    for name in ("mcr-seed0", "abm-seed0", "dual-seed0"):
+        model.save_pretrained(demo / name / "checkpoint" / "final")
+        results.save(demo / name / "training.json", {"best_epoch": 3, "seconds": 61.0}, git="abc")
+    publish.publish("demo")
+    reference = tmp_path / "results" / "reference"
+    shipped = {str(file.parent.relative_to(reference)) for file in reference.rglob("*.safetensors")}
+    assert shipped == {"mcr-seed0/model", "abm-seed0/model"}
+    folder = results.model_folder(reference / "mcr-seed0")
+    trained = results.model_folder(demo / "mcr-seed0")
+    sizes = [(place / "model.safetensors").stat().st_size for place in (folder, trained)]
+    assert sizes[0] < 0.55 * sizes[1]
+    texts = ["No pleural effusion.", "Large right pneumothorax."]
+    before, after = model.embed_reports(texts), MCR.from_pretrained(folder).embed_reports(texts)
+    assert after.dtype == before.dtype
+    assert (before * after).sum(dim=1).min() > 0.999
+    assert "Best epoch on the validation split: 3" in (folder / "README.md").read_text()

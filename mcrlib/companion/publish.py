@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from mcrlib import config, results
-from mcrlib.companion import probe_files
+from mcrlib.companion import hub, probe_files
 from mcrlib.files import write
+from mcrlib.model import MCR
 
+# Their models come with the reference, small ones, so that a fresh clone can search and explain.
+SHIPPED_MODELS = ("mcr-seed0", "abm-seed0")
 LARGEST_NOTEBOOK = 1_000_000  # bytes; larger ones are slow to show on GitHub
 
 
 def publish(run: str) -> None:
-    """Copy the run's embeddings (half precision), histories and executed notebooks to
-    `results/reference`, and the figures of its data and training to `figures/reference`.
+    """Copy the run's embeddings and two models (half precision), histories and executed notebooks
+    to `results/reference`, and the figures of its data and training to `figures/reference`.
 
     All other numbers, figures and executed notebooks are then made from these copies. Raises
     ValueError unless the run's pairs are phantoms, by its settings and by its data: nothing derived
@@ -40,6 +43,8 @@ def publish(run: str) -> None:
         _copy_in_half_precision(file, reference_results / file.relative_to(run_results))
     for file in [*_records(run_results), *notebooks]:
         write(reference_results / file.relative_to(run_results), file.read_bytes())
+    for name in SHIPPED_MODELS:
+        _ship_model(run, name, reference_results / name / results.SHIPPED_MODEL)
     figures = config.ROOT / "figures"
     _copy_figures(figures / run, figures / "reference")
 
@@ -98,6 +103,13 @@ def _records(folder: Path) -> list[Path]:
 def _copy_in_half_precision(source: Path, target: Path) -> None:
     with np.load(source) as arrays:
         results.save_embeddings(target, **arrays, dtype=np.float16)
+
+
+def _ship_model(run: str, name: str, target: Path) -> None:
+    """Copy a trained model in half precision, with its card; nothing if it is not trained."""
+    final = config.ROOT / "results" / run / name / results.TRAINED_MODEL
+    if final.is_dir():
+        hub.save(MCR.from_pretrained(final), target, run, name, half=True)
 
 
 def _copy_figures(source: Path, target: Path) -> None:
