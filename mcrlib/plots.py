@@ -701,13 +701,16 @@ def time_and_memory(table: pd.DataFrame) -> Figure:
     return figure
 
 
+APART = 1.03  # factor between variants that had equal compute
+
+
 @styled
 def rsum_by_cost(points: Sequence[Mapping[str, Any]]) -> Figure:
     """RSUM over the compute and the peak memory of training, one line a variant, FULL wide (ours).
 
     `points` are those of `companion.scaling.measure`; whiskers are their intervals. Markers are
-    larger for more compute, whose axis has a mark at each compute of the first variant. Raises
-    ValueError if there are no points.
+    larger for more compute, whose axis has a mark at each compute of the first variant; variants
+    stand a little apart, so that no whisker hides another. Raises ValueError without points.
     """
     table = pd.DataFrame(points)
     if table.empty:
@@ -721,16 +724,22 @@ def rsum_by_cost(points: Sequence[Mapping[str, Any]]) -> Figure:
     look = looks(variants)
     figure = Figure((FULL, 7 / CM_PER_INCH), layout="constrained")
     over_compute, over_memory = figure.subplots(1, 2, sharey=True)
-    for variant in variants:
+    for place, variant in enumerate(variants):
         line = table[table["variant"] == variant]
-        for axes, cost in ((over_compute, "flops"), (over_memory, "memory_gb")):
-            _draw_cost(axes, line, cost, look[variant])
+        beside = APART ** (place - (len(variants) - 1) / 2)
+        flops = beside * line["flops"]
+        whiskers = line[["down", "up"]].to_numpy().T
+        colour = look[variant]["color"]
+        over_compute.errorbar(flops, line["rsum"], whiskers, color=colour, capsize=2, ls="")
+        _draw_cost(over_compute, line, flops, look[variant])
+        _draw_cost(over_memory, line, line["memory_gb"], look[variant])
     over_compute.set_xscale("log")
     marks = table.loc[table["variant"] == variants[0], "flops"].tolist()
     over_compute.set_xticks(marks, [operations(flops) for flops in marks])
     over_compute.set_xticks([], minor=True)
     over_compute.set(xlabel="compute of training", ylabel="RSUM (%)")
     over_memory.set(xlabel="peak memory of training (GB)", xlim=(0, None))
+    over_memory.locator_params("x", nbins=5)
     handles = []
     for variant in variants:
         label = one_line(variant, LONGEST_NAME)
@@ -739,13 +748,11 @@ def rsum_by_cost(points: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _draw_cost(axes: Axes, line: pd.DataFrame, cost: str, look: Mapping[str, Any]) -> None:
-    """One variant's values over what they cost, with whiskers; markers grow with the compute."""
-    whiskers = line[["down", "up"]].to_numpy().T
-    colour = look["color"]
-    axes.errorbar(line[cost], line["rsum"], whiskers, color=colour, capsize=2)
+def _draw_cost(axes: Axes, line: pd.DataFrame, cost: pd.Series, look: Mapping[str, Any]) -> None:
+    """A line through one variant's values over what they cost; markers grow with the compute."""
+    axes.plot(cost, line["rsum"], color=look["color"])
     areas = 14 * line["times"]  # square points
-    axes.scatter(line[cost], line["rsum"], areas, color=colour, marker=look["marker"], zorder=3)
+    axes.scatter(cost, line["rsum"], areas, zorder=3, **look)
 
 
 # How a difference between two models is drawn, by its verdict.

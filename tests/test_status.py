@@ -202,12 +202,14 @@ def test_what_is_current_is_not_run_again(place, monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out == "alignment-retrieval: current\n"
 
 
-def test_a_question_about_compute_needs_the_half_and_double_runs_with_their_epochs(project, place):
-    failed = conduct.conduct("smoke", "epochs: 3, lr: 1e-4", "compute")
-    assert failed == []
-    log = (project / "log").read_text().splitlines()
+def test_a_question_about_compute_needs_half_and_double_runs_with_their_epochs(
+    project, monkeypatch
+):
+    given = "epochs: 3, lr: 1e-4"
+    monkeypatch.setenv("SET", given)  # as the Makefile exports it
+    assert conduct.conduct("smoke", given, "compute") == []
     models = "mcr dual clip, 0 1 2, /data/it's $HOME"
-    assert log == [
+    assert (project / "log").read_text().splitlines() == [
         f"embed half-smoke: {models}",
         f"embed smoke: {models}",
         f"embed double-smoke: {models}",
@@ -215,16 +217,17 @@ def test_a_question_about_compute_needs_the_half_and_double_runs_with_their_epoc
         "12_claims smoke",
     ]
     sets = (project / "sets").read_text().splitlines()
-    assert [config.read_settings(text) for text in sets] == [
-        {"epochs": 1.5, "lr": 1e-4}, {"epochs": 3, "lr": 1e-4}, {"epochs": 6, "lr": 1e-4},
-    ]  # fmt: skip
+    assert [config.read_settings(text)["epochs"] for text in sets] == [1.5, 3, 6]
+    assert {config.read_settings(text)["lr"] for text in sets} == {1e-4}
+
+
+def test_models_of_half_and_double_runs_are_looked_for(place):
     for seed in (0, 1, 2):
         place(f"mcr-seed{seed}", seed)
     missing = state("compute")
-    assert missing.word == "missing" and missing.reason.startswith(
-        "24 of 27 models: half-smoke/mcr"
-    )
+    assert missing.word == "missing" and missing.reason.startswith("24 of 27 models: half-smoke/")
     assert "double-smoke/clip-seed2" in missing.reason and " mcr-seed" not in missing.reason
+    assert missing.next == "make experiments RUN=smoke ONLY=compute"
 
 
 def test_a_second_call_waits_for_the_first(project):

@@ -399,8 +399,9 @@ def compute_figure(run: str, measured: Numbers) -> str:
     return (
         "RSUM of the test split over the compute (left) and the peak memory (right) of training. "
         "Compute: floating-point operations of all steps; memory: of the process, or of the GPU's "
-        "allocator; larger markers had more compute. Whiskers: 95 % intervals from "
-        f"{about['draws']:,} draws of patients and, of more than three seeds, of the seeds. "
+        "allocator; larger markers had more compute. Models of equal compute stand a little apart. "
+        f"Whiskers (left): 95 % intervals from {about['draws']:,} draws of patients "
+        "and, of more than three seeds, of the seeds. "
         f"{_computes(points)} Run {run}, test pool of {_pairs(about['pool'])}, {several} "
         f"{', '.join(seeds)}.{_absent(measured)}"
     )

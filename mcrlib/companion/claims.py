@@ -544,7 +544,7 @@ def gather(run: str) -> Evidence:
         if length is not None:
             trained[model.name] = length
     return Evidence(
-        pairs=_pairs(comparison, "test", is_drawn),
+        pairs=_pairs(comparison or scaled, "test", is_drawn),
         validation_pairs=_pairs(gap, "validation", is_drawn),
         is_drawn=is_drawn,
         comparisons=comparison["values"] if comparison else (),
