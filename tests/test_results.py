@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import resource
 import shutil
@@ -391,7 +392,9 @@ def test_pairs_prepared_anew_are_not_taken_for_those_of_a_run(tmp_path, dataset,
         results.dataset_of_run("smoke")
 
 
-def test_a_run_stands_beside_the_reference_with_both_pools(tmp_path, monkeypatch):
+def test_a_run_stands_beside_the_reference_with_both_pools_and_its_seeds(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(config, "ROOT", tmp_path)
 
     def evaluated(pool, share):
@@ -401,13 +404,19 @@ def test_a_run_stands_beside_the_reference_with_both_pools(tmp_path, monkeypatch
         }
 
     ours = {"mcr-seed0": evaluated(40, 0.2), "mcr-seed1": evaluated(40, 0.4)}
-    theirs = {"mcr-seed0": evaluated(500, 0.7), "abm-seed0": evaluated(500, 0.6)}
+    theirs = {
+        "mcr-seed0": evaluated(500, 0.65),
+        "mcr-seed1": evaluated(500, 0.75),
+        "abm-seed0": evaluated(500, 0.6),
+    }
     for run, values in (("demo", ours), ("reference", theirs)):
         results.save(tmp_path / "results" / run / "retrieval.json", values)
     table = compare("demo")
-    assert table.columns.tolist()[2:] == ["demo, pool of 40", "reference, pool of 500"]
+    assert table.columns.tolist()[2:] == ["demo, pool of 40", "reference, pool of 500", "deviation"]
     assert table["model"].tolist() == ["mcr", "mcr"]
-    assert table.iloc[:, 2:].to_numpy().tolist() == [[30.0, 70.0]] * 2
+    assert table.iloc[:, 2:].to_numpy().tolist() == [[30.0, 70.0, 7.1]] * 2
+    main("demo")
+    assert "more than two of them off the reference" in capsys.readouterr().out
 
 
 def test_relative_paths_are_the_project_s_from_every_folder(tmp_path, monkeypatch):
@@ -473,9 +482,11 @@ def test_a_small_run_is_compared_with_the_reference_at_a_k_that_tells(
         results.save(tmp_path / "results" / run / "retrieval.json", {"mcr-seed0": values})
         expected.append(100 * values["image_to_report"]["pair"][f"R@{k}"]["value"])
     table = compare("table")
-    assert table.iloc[0, 2:].tolist() == pytest.approx(expected, abs=0.05)
+    assert table.iloc[0, 2:4].tolist() == pytest.approx(expected, abs=0.05)
+    assert math.isnan(table["deviation"].iloc[0])
     main("table")
     printed = capsys.readouterr().out
+    assert "one seed" in printed and "more than two of them off" not in printed
     assert f"Recall@{k} in %" in printed
     assert f"Chance: {100 * k / pool:.1f} (table) and {100 * k / 500:.1f} (reference)" in printed
 

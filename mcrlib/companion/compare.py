@@ -3,6 +3,7 @@
 Both are read at the K that suits the smaller of the two pools (`chance.telling_k`).
 """
 
+import math
 import sys
 from collections.abc import Mapping
 
@@ -11,16 +12,19 @@ import pandas as pd
 from mcrlib import config
 from mcrlib.companion.lengths import trained_alike
 from mcrlib.evaluation.chance import chance_recall, telling_k
-from mcrlib.evaluation.seeds import over_seeds
+from mcrlib.evaluation.seeds import by_variant, over_seeds
 from mcrlib.results import load
 from mcrlib.tables import DIRECTION_LABELS
+
+DEVIATION = "deviation"  # the column of the reference's deviation over seeds
 
 
 def compare(run: str, reference: str = "reference") -> pd.DataFrame:
     """Recall@K of a run and of the committed reference run in percent, averaged over seeds; one row
     per model of the run and direction. K is `shared_k`.
 
-    Column names give each run's pool, since retrieval from a smaller pool is easier. Raises
+    Column names give each run's pool, since retrieval from a smaller pool is easier. The last
+    column is the reference's standard deviation over its seeds, NaN for a model of one seed. Raises
     FileNotFoundError if a run has no `retrieval.json`, and ValueError for a rehearsal.
     """
     for name in (run, reference):
@@ -34,6 +38,7 @@ def compare(run: str, reference: str = "reference") -> pd.DataFrame:
     columns = {
         run_column: _recall(run_numbers, k),
         reference_column: _recall(reference_numbers, k),
+        DEVIATION: _deviation(reference_numbers, k),
     }
     table = pd.DataFrame(columns)
     table = table.rename_axis(["model", "direction"]).round(1)
@@ -68,13 +73,30 @@ def _pool(evaluated: Mapping[str, dict]) -> int:
 
 
 def _recall(evaluated: Mapping[str, dict], k: int) -> dict[tuple[str, str], float]:
-    """Recall@k in percent, by model and direction."""
-    recall = {}
+    """Mean Recall@k over seeds in percent, by model and direction."""
+    shares = _over_seeds(evaluated, k)
+    return {name: 100 * share["value"] for name, share in shares.items()}
+
+
+def _deviation(evaluated: Mapping[str, dict], k: int) -> dict[tuple[str, str], float]:
+    """Standard deviation of Recall@k over seeds in points, by model and direction; NaN for a model
+    of one seed."""
+    seeds = by_variant(evaluated)
+    deviations = {}
+    for name, share in _over_seeds(evaluated, k).items():
+        model, _ = name
+        deviation = 100 * (share["value"] - share["low"])
+        deviations[name] = deviation if len(seeds[model]) > 1 else math.nan
+    return deviations
+
+
+def _over_seeds(evaluated: Mapping[str, dict], k: int) -> dict[tuple[str, str], dict]:
+    """Recall@k summarised over seeds, by model and direction."""
+    shares = {}
     for model, result in over_seeds(evaluated).items():
         for direction, label in DIRECTION_LABELS.items():
-            share = result[direction]["pair"][f"R@{k}"]["value"]
-            recall[model, label] = 100 * share
-    return recall
+            shares[model, label] = result[direction]["pair"][f"R@{k}"]
+    return shares
 
 
 def main(run: str) -> None:
@@ -83,7 +105,12 @@ def main(run: str) -> None:
     k = shared_k(run)
     print(f"\nRecall@{k} in %, policy pair, mean over seeds: {run} and the committed reference")
     print(f"Chance: {_chance(run, k)} and {_chance('reference', k)}")
-    print(table.to_string(index=False))
+    print(table.to_string(index=False, na_rep="one seed"))
+    if table[DEVIATION].notna().any():
+        print(
+            "deviation: of the reference's seeds. A seed more than two of them off the reference "
+            "is rarely chance."
+        )
     for name in (run, "reference"):
         print(f"{name}: {trained_alike(name).strip() or 'nothing says how long it was trained.'}")
     print(f"Tables: results/{run}/*.csv, *.tex. Figures: figures/{run}/.")
