@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
+from test_notebooks import execute
 
 from mcrlib import config, plots, results, tables
 from mcrlib.companion import captions
@@ -266,6 +267,12 @@ def test_trained_models_are_measured_once_and_shown(home, smoke, dataset, monkey
     figure = plots.pointing_game(tables.pointing_by_finding(asked.by_variant))
     assert [axes.get_title() for axes in figure.axes] == [*tables.METHODS.values()]
     assert "mcr-seed0, mcr-seed1, dual" in captions.grounding("smoke", asked)
+    names = execute("10_grounding", draws=20)
+    assert "abm is not trained" in names["note"]
+    assert (tmp_path / "figures" / "smoke" / "grounding.png").is_file()
+    for name in ("grounding", "erasure"):
+        latex = (tmp_path / "results" / "smoke" / f"{name}.tex").read_text()
+        assert "mcr-seed1" in latex and "paper" in latex
     for folder in (tmp_path / "results" / "smoke").glob("*-seed*"):
         (folder / "checkpoint").rename(folder / "away")
     assert measure_grounding("smoke", draws=20).measured.values == asked.measured.values
