@@ -9,6 +9,7 @@ SEEDS     ?= 0
 DATA      ?=
 WEIGHTS   ?=
 NAME      ?=
+BOXES     ?=
 SET       ?=
 PROCESSES ?= 1
 CONFIRM   ?=
@@ -36,8 +37,9 @@ endif
 override DATA := $(value DATA)
 override WEIGHTS := $(value WEIGHTS)
 override NAME := $(value NAME)
+override BOXES := $(value BOXES)
 override SET := $(value SET)
-export RUN VARIANTS SEEDS DATA WEIGHTS NAME SET PROCESSES CONFIRM ONLY
+export RUN VARIANTS SEEDS DATA WEIGHTS NAME BOXES SET PROCESSES CONFIRM ONLY
 export MCR_STYLE := $(STYLE)
 
 MODELS   := $(foreach s,$(SEEDS),$(VARIANTS:%=%-seed$(s)))
@@ -65,8 +67,8 @@ STRIP_OUTPUTS = git config filter.nbstripout.clean '"$(PYTHON)" -m nbstripout' 2
 
 .PHONY: help doctor rehearse plan env data train embed baseline peer tables figures report reproduce ablations \
         efficiency bench publish status experiments test check lab clean guard settled 03_retrieval \
-        04_text_metrics 05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 11_relevance \
-        12_claims
+        04_text_metrics 05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 10_grounding \
+        11_relevance 12_claims
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -122,9 +124,9 @@ results/$(RUN)/%/training.json: | settled
 results/$(RUN)/%/embeddings-test.npz: results/$(RUN)/%/training.json | settled
 	@$(call MODEL,$*) $(call NOTEBOOK,02_embed,-$*) variant seed
 
-tables: 03_retrieval 04_text_metrics 11_relevance 12_claims ## Recall@K, text metrics, relevance and verdicts, from the embeddings that are there
+tables: 03_retrieval 04_text_metrics 10_grounding 11_relevance 12_claims ## Recall@K, text metrics, relevance and verdicts, from the embeddings that are there
 
-figures: 03_retrieval 04_text_metrics 05_modality_gap 06_top3 11_relevance ## all figures, from the same
+figures: 03_retrieval 04_text_metrics 05_modality_gap 06_top3 10_grounding 11_relevance ## all figures, from the same
 ifeq ($(RUN),reference)
 figures: 08_efficiency
 endif
@@ -143,6 +145,10 @@ peer: $(ENV) ## add other people's model: NAME=... WEIGHTS=its folder or name on
 
 03_retrieval 04_text_metrics 05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 11_relevance 12_claims: $(ENV)
 	@$(call NOTEBOOK,$@,)
+
+# Needs the trained models themselves; without them it shows the numbers that are there, or says why not.
+10_grounding: $(ENV)
+	@$(call NOTEBOOK,$@,) boxes
 
 reproduce: $(ENV) ## everything: data, training, tables, figures; then a comparison with the reference
 	@$(PYTHON) -m mcrlib.companion.plan --if-rehearsed "$$RUN" "$$VARIANTS" "$$SEEDS" "$$SET"

@@ -555,17 +555,36 @@ def first_hit_errors(table: pd.DataFrame) -> Figure:
     if table.empty:
         raise ValueError("No pair has a finding, so there are no errors of findings to draw.")
     errors = [error for error in tables.FIRST_HIT.values() if error in table]
+    return _panels_by_finding(table, errors, cmap="Reds")
+
+
+@styled
+def pointing_game(table: pd.DataFrame) -> Figure:
+    """The pointing game by finding: a heat map in %, FULL wide (ours).
+
+    `table` is that of `tables.pointing_by_finding`; one panel a method, one column a model. Raises
+    ValueError if there is no finding.
+    """
+    if table.empty:
+        raise ValueError("No finding's place is known, so there is no pointing game to draw.")
+    methods = [method for method in tables.METHODS.values() if method in table]
+    return _panels_by_finding(table, methods, cmap="Blues")
+
+
+def _panels_by_finding(table: pd.DataFrame, titles: Sequence[str], cmap: str) -> Figure:
+    """A heat map in %, one row a finding and one panel a title; `table`'s columns are pairs of a
+    title and a model."""
     models = {model: one_line(model, LONGEST_NAME) for model in table.columns.unique("model")}
     size = FontProperties(size=rcParams["xtick.labelsize"]).get_size_in_points()
     longest_name = max(text_width(name, size) for name in models.values())
     height = (1.5 + 0.42 * len(table)) / CM_PER_INCH + longest_name / POINTS_PER_INCH
     figure = Figure((FULL, height), layout="constrained")
-    panels = figure.subplots(1, len(errors), sharey=True, squeeze=False)[0]
-    for axes, error in zip(panels, errors, strict=True):
-        shares = table[error]
+    panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for axes, title in zip(panels, titles, strict=True):
+        shares = table[title]
         names = [models[model] for model in shares.columns]
-        _heat_map(axes, shares, names, vmax=100, cmap="Reds", fmt=".0f")
-        axes.set(title=error, xlabel="", ylabel="")
+        _heat_map(axes, shares, names, vmax=100, cmap=cmap, fmt=".0f")
+        axes.set(title=title, xlabel="", ylabel="")
         axes.grid(False)
         axes.tick_params(left=False, bottom=False)
         axes.tick_params("x", labelrotation=90)

@@ -77,6 +77,20 @@ PROBES = {
     },
 }
 ZERO_SHOT = "zero_shot_AUROC"  # of the direction report_to_image
+# Methods and measures of `evaluation.grounding`.
+METHODS = {"exact": "exact contributions", "occlusion": "occlusion"}
+GROUNDING = {
+    "pointing": "pointing game",
+    "auroc": "pixel AUROC",
+    "control": "absent finding",
+    "words": "words",
+}
+ERASURE = {
+    "erased": "place",
+    "elsewhere": "elsewhere",
+    "difference": "difference",
+    "not_drawn": "not drawn",
+}
 # Measure of an ablation -> the name that its columns begin with.
 ABLATION_MEASURES = {"RSUM": "RSUM", "nDCG@10_without_partner": "nDCG@10"}
 ENDPOINT_LABELS = {measure: RELEVANCE[measure] for measure in ("RSUM", "nDCG@10_without_partner")}
@@ -84,6 +98,8 @@ ENDPOINT_LABELS = {measure: RELEVANCE[measure] for measure in ("RSUM", "nDCG@10_
 CLAIM_SCALES = {"RSUM": (100, 1), "nDCG@10_without_partner": (100, 1), "distance_of_means": (1, 3)}
 BEST_RELEVANCE = dict.fromkeys(RELEVANCE.values(), HIGHEST)
 BEST_FIRST_HIT = dict.fromkeys(FIRST_HIT.values(), LOWEST)
+BEST_GROUNDING = {"pointing game": HIGHEST, "pixel AUROC": HIGHEST, "words": HIGHEST}
+BEST_ERASURE = {"difference": HIGHEST}
 BEST_ANSWERING = {
     "risk": LOWEST, "AURC": LOWEST, "AUROC by margin": HIGHEST, "AUROC by score": HIGHEST,
 }  # fmt: skip
@@ -136,7 +152,7 @@ def save_table(
     """Write a table as `stem.csv` and `stem.tex` (booktabs); returns it styled for a notebook.
 
     `best` says of a column whether its HIGHEST or LOWEST value is bold, among the rows of the same
-    `direction` and `K`; the BOUNDS do not compete. Text stays text in all three forms.
+    `direction`, `K` and `method`; the BOUNDS do not compete. Text stays text in all three forms.
     `layout` arranges the LaTeX table, by default as the frame is.
     """
     stem = Path(stem)
@@ -359,6 +375,49 @@ def _mean_percent(by_finding: list[Mapping[str, Mapping]]) -> pd.Series:
         values = {finding: block["value"] for finding, block in blocks.items()}
         shares.append(pd.Series(values, dtype=float))
     return 100 * pd.concat(shares, axis=1).mean(axis=1)
+
+
+def grounding_table(measured: Mapping[str, Mapping]) -> pd.DataFrame:
+    """One row a method and variant, in %, from `over_seeds` of `grounding.measure`'s results."""
+    rows = []
+    for method, label in METHODS.items():
+        for name, result in measured.items():
+            spreads = _spreads(result, method, GROUNDING)
+            if spreads:
+                rows.append({"method": label, "model": name, **spreads})
+    return pd.DataFrame(rows).fillna(UNDEFINED)
+
+
+def erasure_table(measured: Mapping[str, Mapping]) -> pd.DataFrame:
+    """One row a variant: by how many hundredths the cosine falls, from the same results."""
+    rows = []
+    for name, result in measured.items():
+        spreads = _spreads(result, "erasure", ERASURE)
+        if spreads:
+            rows.append({"model": name, **spreads})
+    return pd.DataFrame(rows).fillna(UNDEFINED)
+
+
+def pointing_by_finding(measured: Mapping[str, Mapping]) -> pd.DataFrame:
+    """The pointing game in %: one row a finding, one column a method and variant.
+
+    The most frequent finding comes first, and its row's name says how many cases it has.
+    """
+    columns = {}
+    cases = {}
+    for method, label in METHODS.items():
+        for name, result in measured.items():
+            block = result.get(method, {}).get("pointing")
+            if block is not None:
+                own = block["by_finding"]
+                shares = {finding: 100 * part["value"] for finding, part in own.items()}
+                columns[label, name] = pd.Series(shares, dtype=float)
+                cases |= {finding: part["cases"] for finding, part in own.items()}
+    table = pd.DataFrame(columns)
+    table.columns = pd.MultiIndex.from_tuples(columns, names=["method", "model"])
+    rarest_last = sorted(cases, key=lambda finding: (-cases[finding], finding))
+    table = table.reindex(rarest_last)
+    return table.rename(index={finding: f"{finding} ({cases[finding]})" for finding in cases})
 
 
 def verdict_table(verdicts: list[dict]) -> pd.DataFrame:
@@ -673,6 +732,24 @@ def zero_shot_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
     return latex.Table(columns, sections={})
 
 
+def grounding_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a model, in sections by method, of `grounding_table`."""
+    columns = [_names(frame["model"], "model")]
+    for name in frame.columns.drop(["model", "method"]):
+        cells = _texts(frame[name])
+        columns.append(latex.Column(name, cells, is_best[name].tolist(), unit=name))
+    return _in_sections(columns, frame["method"])
+
+
+def erasure_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a model of `erasure_table`."""
+    columns = [_names(frame["model"], "model")]
+    for name in frame.columns.drop("model"):
+        cells = [cell.replace("-", "−") for cell in _texts(frame[name])]
+        columns.append(latex.Column(name, cells, is_best[name].tolist(), unit=name))
+    return latex.Table(columns, sections={})
+
+
 def ablation_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
     """One row an ablation of `ablation_table`, in sections by what is changed; an asterisk marks
     the differences that are told from zero."""
@@ -821,7 +898,7 @@ def _best_cells(frame: pd.DataFrame, best: Mapping[str, int]) -> pd.DataFrame:
     is_best = pd.DataFrame(False, index=frame.index, columns=frame.columns)
     if not best:
         return is_best
-    groups = [frame[column] for column in ("direction", "K") if column in frame]
+    groups = [frame[column] for column in ("direction", "K", "method") if column in frame]
     competes = ~frame["model"].isin(BOUNDS)
     for column, sign in best.items():
         if column not in frame:

@@ -14,7 +14,8 @@ from mcrlib import config
 ROOT = Path(__file__).parents[1]
 # Takes Python's place, and prints its environment variables and its arguments.
 ECHO = """#!/bin/sh
-printf '%s\\n' "STYLE=<$MCR_STYLE>" "DATA=<$DATA>" "SET=<$SET>" "RUN=<$RUN>" "$@" >> "$LOG"
+printf '%s\\n' "STYLE=<$MCR_STYLE>" "DATA=<$DATA>" "SET=<$SET>" "BOXES=<$BOXES>" >> "$LOG"
+printf '%s\\n' "RUN=<$RUN>" "$@" >> "$LOG"
 """
 
 
@@ -113,6 +114,13 @@ def test_a_peer_gets_its_name_and_weights_as_typed(project):
     assert done.returncode == 0, done.stderr
     assert log.endswith(f"mcrlib.companion.peers\nsmoke\npubmedclip\n{weights}\n")
     assert not [*project.folder.parent.rglob("harm")]
+
+
+def test_boxes_arrive_as_typed(project):
+    boxes = "/data/it's $HOME `touch harm`.csv"
+    done, log = project("10_grounding", "RUN=smoke", f"BOXES={boxes}")
+    assert done.returncode == 0, done.stderr
+    assert "10_grounding.ipynb run boxes" in log.replace("\n", " ") and f"BOXES=<{boxes}>" in log
 
 
 @pytest.mark.parametrize("target", ["train", "embed"])

@@ -229,6 +229,14 @@ def test_the_error_without_embeddings_says_what_to_run(place):
             execute(name)
 
 
+def test_grounding_without_a_trained_model_is_a_sentence(place):
+    place("mcr-seed0", 0)
+    names = execute("10_grounding")
+    assert names["grounding"] is None and "run `make train RUN=smoke`" in names["note"]
+    assert names["shown"] == "There is nothing to show."
+    assert not (place.results / "grounding.json").exists()
+
+
 def test_the_reference_s_efficiency_is_drawn_without_measuring_again(place, monkeypatch):
     """Its saved numbers cover the variants, levels and sizes that the notebook asks for."""
     record = FOLDER.parent / "results" / "reference" / "efficiency.json"

@@ -23,7 +23,8 @@ FIGURES = (
     "data_lengths", "data_examples", "recall", "figure3", "agreement", "answering", "figure4",
     "figure5",
 )  # fmt: skip
-OF_FINDINGS = {"first_hit", "probes"}  # drawn if any test pair has a finding
+# Drawn if any test pair has a finding, at a known place.
+OF_FINDINGS = {"first_hit", "probes", "grounding"}
 MARK = "Rehearsal on"
 
 

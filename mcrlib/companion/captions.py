@@ -15,6 +15,7 @@ from mcrlib.companion.analyses import (
     first_seeds,
     models_of,
 )
+from mcrlib.companion.grounding import Grounding
 from mcrlib.companion.lengths import alike, length_of, trained_alike
 from mcrlib.companion.scaling import absent_points
 from mcrlib.companion.top3 import TopHits
@@ -208,6 +209,32 @@ def zero_shot(run: str, measured: Numbers) -> str:
     )
 
 
+def grounding(run: str, asked: Grounding) -> str:
+    """Of the table of maps and words."""
+    return (
+        "Do the models look where the finding is? All in %, means over findings. Pointing game: "
+        "cases whose patch with the largest share has more than a tenth of its area in the "
+        "finding's place; pixel AUROC: how well the map tells the place from the rest, 50 is "
+        "guessing; absent finding: the pointing game at the same place with a phrase that names a "
+        "finding the picture lacks; words: of what the place contributes, the word with the "
+        "largest share names the finding. Exact contributions exist only if a model maps before "
+        f"it aggregates; occlusion compares all. Chance: {_chance_of(asked)} {_SPREAD} Best "
+        f"values are bold. {_cases(run, asked)} The paper has no such table."
+    )
+
+
+def erasure(run: str, asked: Grounding) -> str:
+    """Of the table of falls."""
+    return (
+        "The fall of the cosine of picture and phrase when a finding is erased, in hundredths, "
+        "means over findings. Place: its pixels are set to the picture's mean grey; elsewhere: the "
+        "same shape elsewhere, where it covers most of the lungs; difference: the first minus the "
+        "second; not drawn: the picture is drawn without the finding. Findings that leave no room "
+        f"elsewhere are in the last column only. {_SPREAD} {_cases(run, asked)} The paper has no "
+        "such table."
+    )
+
+
 def ablations(run: str, compared: Numbers) -> str:
     """Of the table of ablations."""
     return (
@@ -345,6 +372,15 @@ def first_hit_figure(run: str, measured: Relevance) -> str:
         "or severity: of the queries where both have the finding and state one (the type stands "
         "for the severity of a drawn support device). Means over both directions and over seeds. "
         f"{_relevance_pool(run, measured)}"
+    )
+
+
+def pointing_game(run: str, asked: Grounding) -> str:
+    """Of the heat map of the pointing game."""
+    return (
+        "The pointing game, in %, by finding and model: cases whose patch with the largest share "
+        "has more than a tenth of its area in the finding's place. In brackets: cases. Chance: "
+        f"{_chance_of(asked)} Means over seeds. {_cases(run, asked)}"
     )
 
 
@@ -499,6 +535,21 @@ def _asked(run: str, measured: Numbers) -> str:
         names = ", ".join(about["not_asked"])
         sentences += f" Not asked, since only their embeddings are there: {names}."
     return f"{sentences} Findings of the pairs: {about['findings']}."
+
+
+def _chance_of(asked: Grounding) -> str:
+    if asked.measured.provenance["places"] == "drawn":
+        return "a random patch of the lungs, or a random word."
+    return "a random patch of the picture, or a random word."
+
+
+def _cases(run: str, asked: Grounding) -> str:
+    """What was asked, and of whom."""
+    about = asked.measured.provenance
+    places = {"drawn": "known from drawing", "boxes": "given as boxes"}[about["places"]]
+    models = ", ".join(name for name in asked.measured.values if name != "chance")
+    findings = "1 finding" if about["cases"] == 1 else f"{about['cases']:,} findings"
+    return f"Run {run}, {findings} in {_pairs(about['pairs'])}, places {places}; models {models}."
 
 
 def _left_out(measured: Relevance) -> str:

@@ -24,6 +24,7 @@ TABLES = {
     "05_modality_gap": "validate",
     "06_top3": "",
     "09_explore": "train",
+    "10_grounding": "test",
     "11_relevance": "test",
     "12_claims": "test",
 }

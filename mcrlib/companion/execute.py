@@ -168,6 +168,7 @@ FROM_ENVIRONMENT = {
     "variant": ("VARIANT", str),
     "seed": ("SEED", _whole_number),
     "data": ("DATA", absolute),
+    "boxes": ("BOXES", absolute),
     "weights": ("WEIGHTS", absolute),
     "processes": ("PROCESSES", _whole_number),
     "overrides": ("SET", _settings),

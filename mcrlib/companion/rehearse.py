@@ -27,8 +27,8 @@ NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 EPOCHS = 2  # the fewest that draw a curve
 EPOCH_SECONDS = 20.0  # of the trainings that only have to draw something
 EVALUATION = (
-    "09_explore", "03_retrieval", "04_text_metrics", "05_modality_gap", "06_top3", "11_relevance",
-    "12_claims",
+    "09_explore", "03_retrieval", "04_text_metrics", "05_modality_gap", "06_top3", "10_grounding",
+    "11_relevance", "12_claims",
 )  # fmt: skip
 
 

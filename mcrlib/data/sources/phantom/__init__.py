@@ -28,7 +28,7 @@ from mcrlib.data.sources.phantom.anatomy import Anatomy, Seed, normal_anatomy
 from mcrlib.data.sources.phantom.labels import KINDS, LABELS, Finding, choose
 from mcrlib.data.sources.phantom.shapes import Field
 
-__all__ = ["KINDS", "LABELS", "DrawnPair", "draw", "pairs", "place", "rows"]
+__all__ = ["KINDS", "LABELS", "DrawnPair", "draw", "lungs", "pairs", "place", "rows"]
 
 NORMAL_SHARE = 0.28  # of a split's pairs have no finding
 FINDING_COUNTS = (1, 1, 1, 2, 2, 2, 2, 3, 3, 4)  # of the other pairs, all equally likely
@@ -62,6 +62,11 @@ def place(seed: Seed, label: str, size: int, view: str = "PA", study: int = 0) -
     ValueError for a label that is not in LABELS."""
     anatomy = normal_anatomy(seed, size, view, study)
     return _mark(anatomy, label) != 0.0
+
+
+def lungs(seed: Seed, size: int, view: str = "PA", study: int = 0) -> np.ndarray:
+    """Where the lungs are in the picture that `draw` draws: bool [size, size]."""
+    return normal_anatomy(seed, size, view, study).lung > 0.5
 
 
 def _mark(anatomy: Anatomy, label: str) -> Field:
