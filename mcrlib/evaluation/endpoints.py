@@ -62,23 +62,37 @@ def verdicts(
 
     Raises ValueError if there are no models.
     """
-    if not values:
-        raise ValueError("there are no models to compare: embed the pairs with at least one.")
-    records = []
-    for endpoint in MARGINS:
-        of_models = {name: of_model[endpoint] for name, of_model in values.items()}
-        for pairing in retrieval.pairings(of_models):
-            records.append(_record(endpoint, pairing, patients, draws))
+    records = compare(values, patients, draws)
     retrieval.settle(records)
     return records
 
 
+def compare(
+    values: Mapping[str, Mapping[str, Array]],
+    patients: Sequence[Hashable],
+    draws: int = 10_000,
+    margins: Mapping[str, float] = MARGINS,
+) -> list[dict]:
+    """The records of `verdicts` before Holm's correction, and therefore without a `verdict`.
+
+    `margins` names the endpoints to compare, each with the loss that "no loss" excludes. Raises
+    ValueError if there are no models.
+    """
+    if not values:
+        raise ValueError("there are no models to compare: embed the pairs with at least one.")
+    records = []
+    for endpoint, margin in margins.items():
+        of_models = {name: of_model[endpoint] for name, of_model in values.items()}
+        for pairing in retrieval.pairings(of_models):
+            records.append({"endpoint": endpoint, **_record(pairing, patients, margin, draws)})
+    return records
+
+
 def _record(
-    endpoint: str, pairing: retrieval.Pairing, patients: Sequence[Hashable], draws: int
+    pairing: retrieval.Pairing, patients: Sequence[Hashable], margin: float, draws: int
 ) -> dict:
     seeds = len(pairing.seeds)
     record = {
-        "endpoint": endpoint,
         "variants": [pairing.a, pairing.b],
         "primary": pairing.is_primary,
         "seeds": seeds,
@@ -93,7 +107,7 @@ def _record(
         pairing.of_a,
         pairing.of_b,
         patients,
-        MARGINS[endpoint],
+        margin,
         draws,
         resample_seeds=not is_few,
     )

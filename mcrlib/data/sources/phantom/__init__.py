@@ -26,7 +26,7 @@ from mcrlib.data.sources.phantom.anatomy import Anatomy, Seed, normal_anatomy
 from mcrlib.data.sources.phantom.labels import KINDS, LABELS, choose
 from mcrlib.data.sources.phantom.shapes import Field
 
-__all__ = ["KINDS", "LABELS", "draw", "place", "rows"]
+__all__ = ["KINDS", "LABELS", "draw", "in_other_view", "place", "rows"]
 
 NORMAL_SHARE = 0.28  # of a split's pairs have no finding
 FINDING_COUNTS = (1, 1, 1, 2, 2, 2, 2, 3, 3, 4)  # of the other pairs, all equally likely
@@ -94,5 +94,12 @@ def rows(config: Config) -> Iterator[Row]:
                 source="phantom",
                 text=wording.report(pair_rng, findings),
                 labels=labels,
-                image=partial(draw, seed, labels, config.cache_size, view, study),
+                image=partial(draw, seed, labels, config.cache_size, view=view, study=study),
             )
+
+
+def in_other_view(row: Row) -> np.ndarray:
+    """The picture uint8 [S, S] of a row that `rows` yields in its other view: AP if it is PA, PA if
+    it is AP. Anatomy, findings, position and exposure stay; AP pictures are noisier."""
+    (other,) = set(VIEWS) - {row.view}
+    return row.image(view=other)
