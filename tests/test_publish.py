@@ -19,6 +19,7 @@ def demo(tmp_path, monkeypatch):
     for name in (
         "efficiency.json",
         "ablations.json",
+        "robustness.json",
         "mcr-seed0/history.csv",
         "mcr-seed0/secret.txt",
     ):
@@ -47,6 +48,7 @@ def test_only_files_that_cannot_be_recreated_are_copied(demo, tmp_path):
         "data.json",
         "efficiency.json",
         "ablations.json",
+        "robustness.json",
         "mcr-seed0/history.csv",
         "executed/00_data.ipynb",
         "executed/01_train-mcr-seed0.ipynb",

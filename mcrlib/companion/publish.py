@@ -85,6 +85,7 @@ def _records(folder: Path) -> list[Path]:
         folder / "data.json",
         *folder.glob("efficiency.json"),  # only there after `make efficiency`
         *folder.glob("ablations.json"),  # and after `make ablations`
+        *folder.glob("robustness.json"),  # and after `make robustness`
         *folder.glob("*/training.json"),
         *folder.glob("*/history.csv"),
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mcrlib import config, results
-from mcrlib.companion import analyses, claims, experiments
+from mcrlib.companion import analyses, claims, experiments, robustness
 from mcrlib.companion.experiments import Item
 from mcrlib.training.finished import check_finished
 
@@ -24,6 +24,7 @@ NEVER_TRAINED = "reference"  # a copy of a demo run
 INPUTS = {
     analyses.COMPARISON: analyses.comparison_inputs,
     analyses.GAP_COMPARISON: analyses.gap_comparison_inputs,
+    robustness.FILE: robustness.inputs,
 }
 
 

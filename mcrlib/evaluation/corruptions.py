@@ -60,7 +60,7 @@ class Condition(NamedTuple):
         if self.corruption in SHARES:
             return f"{100 * self.strength:g} %"
         if self.corruption == EXPOSURE:
-            return f"× 2^±{self.strength:g}"
+            return f"±{self.strength:g}"
         if self.corruption == TURN:
             return f"{self.strength:g}°"
         return ""
