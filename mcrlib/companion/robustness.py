@@ -105,9 +105,7 @@ def inputs(
 
 
 def _compute(run: str, draws: int, made_from: dict[str, str], file: Path) -> None:
-    # Imported lazily: slow, and not needed for redrawing.
-    from mcrlib.evaluation import corruptions, robustness
-    from mcrlib.training.checkpoint import load_trained
+    from mcrlib.evaluation import robustness  # imported lazily: slow, not needed for redrawing
 
     started = time.perf_counter()
     dataset = results.dataset_of_run(run)
@@ -115,46 +113,58 @@ def _compute(run: str, draws: int, made_from: dict[str, str], file: Path) -> Non
     test = dataset.frame.iloc[rows]
     patients = test["patient_id"].tolist()
     attributes, source = pair_attributes(dataset, test)
-    pairs = None
+    names = list(model_files(run))
+    first_model = _load(run, names[0], dataset)  # its settings are those that drew the pairs
+    others, left_out = other_views(dataset, rows, first_model.config)
+    pairs = robustness.Pairs(
+        pair_ids=test["pair_id"].tolist(),
+        pictures=dataset.images[rows],
+        reports=test["report"].tolist(),
+        attributes=attributes,
+        other_views=others,
+    )
     measured = {}
-    for name in model_files(run):
-        variant, seed = _variant_and_seed(name)
-        model = load_trained(config.load(run, variant, seed), dataset)
-        if pairs is None:
-            others, left_out = other_views(dataset, rows, model.config)
-            pairs = robustness.Pairs(
-                pair_ids=test["pair_id"].tolist(),
-                pictures=dataset.images[rows],
-                reports=test["report"].tolist(),
-                attributes=attributes,
-                other_views=others,
-            )
-        measured[name] = robustness.measure(model, pairs)
-        print(f"{name}: measured", flush=True)
-
+    for name in names:
+        measured[name] = robustness.measure(_load(run, name, dataset), pairs)
     groups = subgroups(test, attributes)
     members = {group["name"]: group.pop("members") for group in groups}
+    summaries = {}
     by_group = {}
-    for name, values in measured.items():
-        by_group[name] = {}
-        for condition in (corruptions.UNCHANGED.name, corruptions.HALF_HIDDEN.name):
-            rsum = values[condition][robustness.RSUM]
-            blocks = robustness.summarise_groups(rsum, members, patients, draws)
-            by_group[name][condition] = blocks
+    for name, of_model in measured.items():
+        summaries[name] = robustness.summarise(of_model, patients, draws)
+        by_group[name] = _group_blocks(of_model, members, patients, draws)
     values = {
         "conditions": [_described(condition) for condition in pairs.conditions()],
         "left_out": left_out,
-        "models": {
-            name: robustness.summarise(own, patients, draws) for name, own in measured.items()
-        },
+        "models": summaries,
         "differences": robustness.compare(measured, patients, draws),
         "groups": groups,
         "by_group": by_group,
     }
     about = {"run": run, "pool": len(test), "attributes": source, "draws": draws}
-    about["other_views"] = len(pairs.other_views)
     about["seconds"] = round(time.perf_counter() - started)
     results.save(file, values, inputs=made_from, **about)
+
+
+def _load(run: str, model: str, dataset: Dataset) -> Any:
+    """A trained model, `VARIANT-seedS`. Raises ValueError if it was trained on other pairs."""
+    from mcrlib.training.checkpoint import load_trained
+
+    variant, seed = _variant_and_seed(model)
+    return load_trained(config.load(run, variant, seed), dataset)
+
+
+def _group_blocks(
+    of_model: Mapping[str, Any], members: Mapping[str, np.ndarray], patients: list, draws: int
+) -> dict[str, dict]:
+    """RSUM of each group, unchanged and with half of the patches hidden."""
+    from mcrlib.evaluation import corruptions, robustness
+
+    blocks = {}
+    for condition in (corruptions.UNCHANGED.name, corruptions.HALF_HIDDEN.name):
+        rsum = of_model[condition][robustness.RSUM]
+        blocks[condition] = robustness.summarise_groups(rsum, members, patients, draws)
+    return blocks
 
 
 def _described(condition: Any) -> dict[str, Any]:
