@@ -14,6 +14,7 @@ from mcrlib.companion import claims, experiments, robustness, status
 from mcrlib.companion.claims import OPEN
 from mcrlib.data import batches
 from mcrlib.evaluation import attributes, corruptions, retrieval
+from mcrlib.evaluation import robustness as evaluated
 from mcrlib.evaluation.corruptions import HALF_HIDDEN, UNCHANGED
 from mcrlib.files import sha256
 from mcrlib.model import MCR
@@ -176,6 +177,33 @@ def test_differences_are_paired_and_holm_corrects_all_but_two(trained):
             change = by_place[condition, "RSUM_change", "dual"]["difference"]
             assert change == pytest.approx(record["difference"] - clean, abs=1e-9)
     assert all("verdict" in record for record in records)
+
+
+def test_a_clear_difference_is_told_among_all_the_others():
+    """Holm's correction of so many comparisons at once would leave nothing to be told."""
+    draw = np.random.default_rng(0)
+    patients = list(range(60))
+    measured = {}
+    for name in ("mcr", "dual"):
+        ahead = 2.0 if name == "mcr" else 0.0
+        of_model = {}
+        for condition in corruptions.conditions():
+            rsum = ahead + draw.random(60)
+            of_model[condition.name] = {"RSUM": rsum, "nDCG@10_without_partner": rsum / 6}
+        measured[f"{name}-seed0"] = of_model
+    records = evaluated.compare(measured, patients, draws=999)  # p is at least 0.002
+    of_rsum = [record for record in records if record["endpoint"] == "RSUM"]
+    assert len(of_rsum) == len(corruptions.conditions())
+    assert {record["verdict"] for record in of_rsum} == {"better"}
+    primary = [record for record in records if record["primary"]]
+    plain = retrieval.compare_values(
+        measured["mcr-seed0"][HALF_HIDDEN.name]["RSUM"][None],
+        measured["dual-seed0"][HALF_HIDDEN.name]["RSUM"][None],
+        patients,
+        draws=999,
+        resample_seeds=False,
+    )
+    assert primary[0]["p"] == plain["p"]
 
 
 def test_groups_are_counted_and_their_rsum_is_that_of_their_queries(trained, dataset):

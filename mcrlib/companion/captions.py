@@ -203,9 +203,9 @@ def robustness(run: str, measured: Numbers) -> str:
         f"points, with 95 % intervals from {draws:,} draws of the patients and, of more than "
         "three seeds, of the seeds; change: RSUM minus that of the unchanged pairs, so that a "
         "positive difference means that mcr loses less. Told from zero (*): p below 5 %, corrected "
-        "by Holm's method but for RSUM and its change of mcr and dual with half of the patches "
-        f"hidden. {_SPREAD} {_CORRUPTED} {_corrupted_pool(run, measured)} The paper has no such "
-        "table."
+        "by Holm's method by measure, but for RSUM and its change of mcr and dual with half of the "
+        f"patches hidden. {_SPREAD} {_CORRUPTED} {_corrupted_pool(run, measured)} The paper "
+        "has no such table."
     )
 
 
