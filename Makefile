@@ -66,9 +66,9 @@ STRIP_OUTPUTS = git config filter.nbstripout.clean '"$(PYTHON)" -m nbstripout' 2
                 git config filter.nbstripout.required true || true
 
 .PHONY: help doctor rehearse plan env data train embed baseline peer tables figures report reproduce ablations \
-        efficiency bench publish status experiments test check lab clean guard settled 03_retrieval \
-        04_text_metrics 05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 10_grounding \
-        11_relevance 12_claims
+        robustness efficiency bench publish status experiments test check lab clean guard settled \
+        03_retrieval 04_text_metrics 05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore \
+        10_grounding 11_relevance 12_claims 13_robustness
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -124,6 +124,12 @@ results/$(RUN)/%/training.json: | settled
 results/$(RUN)/%/embeddings-test.npz: results/$(RUN)/%/training.json | settled
 	@$(call MODEL,$*) $(call NOTEBOOK,02_embed,-$*) variant seed
 
+# What corrupted input costs, once it was measured, is drawn again with everything else, and before
+# the claims, which read it.
+ifneq ($(wildcard results/$(RUN)/robustness.json),)
+tables figures: 13_robustness
+endif
+
 tables: 03_retrieval 04_text_metrics 10_grounding 11_relevance 12_claims ## Recall@K, text metrics, relevance and verdicts, from the embeddings that are there
 
 figures: 03_retrieval 04_text_metrics 05_modality_gap 06_top3 10_grounding 11_relevance ## all figures, from the same
@@ -143,7 +149,7 @@ baseline: 09_explore ## add a linear baseline to every table and figure
 peer: $(ENV) ## add other people's model: NAME=... WEIGHTS=its folder or name on the hub (docs/mimic.md)
 	@$(PYTHON) -m mcrlib.companion.peers "$$RUN" "$$NAME" "$$WEIGHTS"
 
-03_retrieval 04_text_metrics 05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 11_relevance 12_claims: $(ENV)
+03_retrieval 04_text_metrics 05_modality_gap 06_top3 07_ablations 08_efficiency 09_explore 11_relevance 12_claims 13_robustness: $(ENV)
 	@$(call NOTEBOOK,$@,)
 
 # Needs the trained models themselves; without them it shows the numbers that are there, or says why not.
@@ -163,6 +169,8 @@ ablations: $(ENV) ## the method with one thing changed at a time, trained with h
 	@variants=$$($(PYTHON) -m mcrlib.companion.ablations "$$RUN" $(TYPED)) && \
 	$(MAKE) --no-print-directory embed RUN="half-$$RUN" VARIANTS="$$variants"
 	@$(MAKE) --no-print-directory 07_ablations
+
+robustness: 13_robustness ## what noise, hidden patches or missing sentences cost the trained models
 
 efficiency: 08_efficiency ## time and memory of a training step at the paper's size, by variant
 

@@ -918,3 +918,71 @@ def _draw_points(axes: Axes, points: np.ndarray, **look: Any) -> None:
     """Points [n, 4], each with its place, its value and its whiskers down and up."""
     x, y, down, up = points.T
     axes.errorbar(x, y, [down, up], color=PALETTE[0], marker="o", capsize=2, **look)
+
+
+@styled
+def robustness(conditions: Sequence[Mapping], measured: Mapping[str, Mapping]) -> Figure:
+    """RSUM and the share of it that is kept over the strength of a corruption, FULL wide (ours).
+
+    `conditions` are those of `companion.robustness`, the unchanged one first; `measured` is
+    `over_seeds` of its models. One column of two panels a corruption, four in a row, lines by
+    variant. Whiskers are 95 % intervals or, over several seeds, one standard deviation. Raises
+    ValueError if there are no variants.
+    """
+    look = looks(measured)
+    unchanged, *others = conditions
+    corruptions = list(dict.fromkeys(condition["corruption"] for condition in others))
+    columns = min(4, len(corruptions))
+    blocks = math.ceil(len(corruptions) / columns)
+    figure = Figure((FULL, (1.2 + 7.6 * blocks) / CM_PER_INCH), layout="constrained")
+    panels = figure.subplots(2 * blocks, columns, squeeze=False)
+    for axes in panels.flat:
+        axes.set_visible(False)
+    for place, corruption in enumerate(corruptions):
+        block, column = divmod(place, columns)
+        strengths = [unchanged]
+        strengths += [condition for condition in others if condition["corruption"] == corruption]
+        own = panels[2 * block : 2 * block + 2, column]
+        for axes, measure in zip(own, ("RSUM", "RSUM_kept"), strict=True):
+            axes.set_visible(True)
+            _draw_strengths(axes, strengths, measured, measure, look)
+        own[0].set_title(corruption)
+        own[0].tick_params("x", labelbottom=False)
+        if column == 0:
+            own[0].set_ylabel("RSUM (%)")
+            own[1].set_ylabel("RSUM kept (%)")
+    for rows in (panels[::2], panels[1::2]):
+        shown = [axes for axes in rows.flat if axes.get_visible()]
+        top = max(axes.get_ylim()[1] for axes in shown)
+        for axes in shown:
+            axes.set_ylim(0, top)
+    handles = []
+    for name in look:
+        label = one_line(name, LONGEST_NAME)
+        handles.append(Line2D([], [], label=label, **look[name]))
+    _add_legend(figure, handles)
+    return figure
+
+
+def _draw_strengths(
+    axes: Axes,
+    strengths: Sequence[Mapping],
+    measured: Mapping[str, Mapping],
+    measure: str,
+    look: Mapping[str, Mapping],
+) -> None:
+    """One line a variant over the strengths of a corruption, a little apart so that all show."""
+    places = np.arange(len(strengths))
+    for number, name in enumerate(measured):
+        cells = [measured[name][condition["name"]][measure] for condition in strengths]
+        table = pd.DataFrame(cells, columns=["value", "low", "high"]).astype(float)
+        percent = 100 * table
+        down = percent["value"] - percent["low"]
+        up = percent["high"] - percent["value"]
+        whiskers = [down.clip(lower=0), up.clip(lower=0)]
+        middle = (len(measured) - 1) / 2
+        offset = 0.36 * (number - middle) / max(3, len(measured))
+        axes.errorbar(places + offset, percent["value"], whiskers, elinewidth=0.6, **look[name])
+    labels = ["none", *(condition["label"] or "other" for condition in strengths[1:])]
+    axes.set_xticks(places, labels)
+    axes.set_xlim(-0.4, len(strengths) - 0.6)

@@ -25,7 +25,8 @@ TOLD = ("better", "worse")  # verdicts on two models that differ
 # Columns of text, which are read from the left.
 NAMES = (
     "item", "endpoint", "model", "variant", "level", "direction", "comparison", "verdict",
-    "finding", "part", "group", "setting", "change",
+    "finding", "part", "group", "setting", "change", "corruption", "condition", "groups", "worst",
+    "best",
 )  # fmt: skip
 
 HIGHEST = 1
@@ -95,7 +96,18 @@ ERASURE = {
 ABLATION_MEASURES = {"RSUM": "RSUM", "nDCG@10_without_partner": "nDCG@10"}
 ENDPOINT_LABELS = {measure: RELEVANCE[measure] for measure in ("RSUM", "nDCG@10_without_partner")}
 # Endpoint of a claim -> factor and decimals of what the table prints.
-CLAIM_SCALES = {"RSUM": (100, 1), "nDCG@10_without_partner": (100, 1), "distance_of_means": (1, 3)}
+CLAIM_SCALES = {
+    "RSUM": (100, 1), "nDCG@10_without_partner": (100, 1), "distance_of_means": (1, 3),
+    "RSUM_half_hidden": (100, 1), "RSUM_change_half_hidden": (100, 1),
+}  # fmt: skip
+# Measure under corrupted input -> its column; LaTeX prints the first two.
+ROBUSTNESS = {"RSUM": "RSUM", "RSUM_kept": "kept", "nDCG@10_without_partner": "nDCG@10"}
+# Endpoint of a comparison under corrupted input -> the column of its difference to mcr.
+ROBUSTNESS_DIFFERENCES = {
+    "RSUM": "RSUM, mcr minus it",
+    "RSUM_change": "RSUM change, mcr minus it",
+    "nDCG@10_without_partner": "nDCG@10, mcr minus it",
+}
 BEST_RELEVANCE = dict.fromkeys(RELEVANCE.values(), HIGHEST)
 BEST_FIRST_HIT = dict.fromkeys(FIRST_HIT.values(), LOWEST)
 BEST_GROUNDING = {"pointing game": HIGHEST, "pixel AUROC": HIGHEST, "words": HIGHEST}
@@ -535,6 +547,74 @@ def claims_table(records: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def robustness_table(
+    conditions: Sequence[Mapping],
+    measured: Mapping[str, Mapping],
+    differences: Mapping[tuple[str, str, str], Mapping],
+) -> pd.DataFrame:
+    """One row a condition and variant, in % and points: RSUM (at most 600), the share of it that is
+    kept, nDCG@10 without the partner, and how much more `mcr` has; a star marks what is told from
+    zero.
+
+    `conditions` are those of `companion.robustness`, `measured` is `over_seeds` of its models, and
+    `differences` has its records by condition, endpoint and variant.
+    """
+    rows = []
+    for condition in conditions:
+        for model, result in measured.items():
+            row = {"corruption": condition["corruption"], "strength": condition["label"]}
+            row["model"] = model
+            blocks = result[condition["name"]]
+            for measure, column in ROBUSTNESS.items():
+                row[column] = _with_spread(blocks[measure], result["seeds"])
+            for endpoint, column in ROBUSTNESS_DIFFERENCES.items():
+                record = differences.get((condition["name"], endpoint, model), {})
+                row[column] = _told_difference(record)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _told_difference(record: Mapping[str, Any]) -> str:
+    """A difference with its interval, and a star if it is told from zero; a dash without one."""
+    if "difference" not in record:
+        return UNDEFINED
+    star = "*" if record["verdict"] in TOLD else ""
+    return f"{_difference(record)}{star}"
+
+
+def group_table(groups: Sequence[Mapping], measured: Mapping[str, Mapping]) -> pd.DataFrame:
+    """The worst and the best subgroup by RSUM, one row a kind of group, condition and variant.
+
+    `groups` are those of `companion.robustness`; `measured` is `over_seeds` of RSUM by condition
+    and group. Groups that decide nothing are left out; so are kinds with fewer than two others.
+    """
+    first_result = next(iter(measured.values()))
+    conditions = [name for name in first_result if name != "seeds"]
+    rows = []
+    for dimension in dict.fromkeys(group["dimension"] for group in groups):
+        listed = [group for group in groups if group["dimension"] == dimension and group["decides"]]
+        if len(listed) < 2:
+            continue
+        for condition in conditions:
+            for model, result in measured.items():
+                row = {"groups": dimension, "condition": condition, "model": model}
+                row |= _worst_and_best(listed, result[condition], result["seeds"])
+                rows.append(row)
+    columns = ["groups", "condition", "model", "worst", "worst RSUM", "best", "best RSUM"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _worst_and_best(
+    groups: Sequence[Mapping], blocks: Mapping[str, Mapping], seeds: int
+) -> dict[str, str]:
+    ranked = sorted(groups, key=lambda group: blocks[group["name"]]["value"])
+    cells = {}
+    for word, group in (("worst", ranked[0]), ("best", ranked[-1])):
+        cells[word] = f"{group['name']} (n = {group['pairs']})"
+        cells[f"{word} RSUM"] = _with_spread(blocks[group["name"]], seeds)
+    return cells
+
+
 def _scaled(value: float, factor: float, decimals: int) -> str:
     """A number with a minus sign: a spreadsheet would take a leading hyphen for a formula."""
     return f"{factor * value:.{decimals}f}".replace("-", "−")
@@ -763,6 +843,33 @@ def ablation_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
                 cells = cells.mask(is_told, cells + "*")
             columns.append(latex.Column(header, _texts(cells), group=name, unit=name))
     return _in_sections(columns, frame["group"])
+
+
+def robustness_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a condition of `robustness_table`, in sections by corruption; of each model RSUM and
+    the share that is kept. A star beside RSUM marks a difference to mcr that is told."""
+    row = ["corruption", "strength"]
+    conditions = frame[row].drop_duplicates(ignore_index=True)
+    columns = [_names(conditions["strength"], "strength")]
+    for model, of_model in frame.groupby("model", sort=False):
+        is_told = of_model[ROBUSTNESS_DIFFERENCES["RSUM"]].str.endswith("*")
+        rsum = of_model["RSUM"].str.partition(" ")[0]
+        rsum = rsum.mask(is_told, rsum + "*")
+        kept = of_model["kept"].str.partition(" ")[0]
+        columns.append(latex.Column("RSUM", rsum.tolist(), group=model, unit=model))
+        columns.append(latex.Column("kept", kept.tolist(), group=model, unit=model))
+    return _in_sections(columns, conditions["corruption"])
+
+
+def group_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """The rows of `group_table`, in sections by the kind of group and the condition."""
+    sections = frame["groups"] + ", " + frame["condition"]
+    columns = [_names(frame["model"], "model")]
+    for word in ("worst", "best"):
+        names = _texts(frame[word])
+        columns.append(latex.Column("group", names, group=word, unit=word, align="l"))
+        columns.append(latex.Column("RSUM", _texts(frame[f"{word} RSUM"]), group=word, unit=word))
+    return _in_sections(columns, sections)
 
 
 def verdict_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:

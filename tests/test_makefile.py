@@ -189,6 +189,21 @@ def test_ablations_are_drawn_again_only_where_they_were_compared(project, target
     assert "07_ablations" in log
 
 
+@pytest.mark.parametrize("target", ["tables", "figures"])
+def test_robustness_is_drawn_again_before_the_claims_only_where_it_was_measured(project, target):
+    _, log = project(target, "RUN=smoke")
+    assert "13_robustness" not in log
+    (project.folder / "results" / "smoke" / "robustness.json").touch()
+    _, log = project(target, "RUN=smoke")
+    assert "13_robustness" in log
+    assert target == "figures" or log.rfind("13_robustness") < log.rfind("12_claims")
+
+
+def test_robustness_runs_its_notebook_and_trains_nothing(project):
+    _, log = project("robustness", "RUN=smoke")
+    assert "notebooks/13_robustness.ipynb" in log and log.count("RUN=<smoke>") == 1
+
+
 def test_clean_removes_the_ablations_but_half_a_run_leaves_the_run_s_data(project):
     for name in ("results", "figures"):
         (project.folder / name / "half-smoke").mkdir()

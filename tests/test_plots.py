@@ -28,6 +28,7 @@ from matplotlib.colors import to_hex
 from mcrlib import plots, tables
 from mcrlib.companion import ablations
 from mcrlib.config import VARIANTS
+from mcrlib.evaluation import corruptions
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph:UserWarning")  # DejaVu Sans has no emoji
 RNG = np.random.default_rng(0)
@@ -158,6 +159,28 @@ for place, cost_of in enumerate(("mcr", "dual", "clip")):
         point |= {"low": value - 0.2, "high": value + 0.1, "memory_gb": 1.2 + 0.5 * place}
         COSTS.append(point | {"flops": 5e13 * times})
 
+
+def conditions() -> list[dict]:
+    """As `companion.robustness` lists them."""
+    listed = []
+    for condition in corruptions.conditions():
+        fields = {"corruption": condition.corruption, "label": condition.label}
+        listed.append({"name": condition.name, **fields})
+    return listed
+
+
+def corrupted(models: list[str]) -> dict:
+    """As `seeds.over_seeds` gives what corrupted input costs; a model may find nothing at all."""
+    block = {"value": 0.9, "low": 0.8, "high": 1.1}
+    undefined = {"value": None, "low": None, "high": None}
+    result = {"seeds": 1}
+    for place, condition in enumerate(conditions()):
+        kept = undefined if place == 3 else block
+        rsum = {"value": 4 - 0.15 * place, "low": 3 - 0.12 * place, "high": 4.5 - 0.15 * place}
+        result[condition["name"]] = {"RSUM": rsum, "RSUM_kept": kept}
+    return dict.fromkeys(models, result)
+
+
 ABLATIONS = ablations.listed("demo")
 SHARES = ablations.mask_shares("demo")
 
@@ -184,6 +207,10 @@ FIGURES = {
     ),
     "cost": Drawing(FULL, lambda: plots.rsum_by_cost(COSTS)),
     "cost of one": Drawing(FULL, lambda: plots.rsum_by_cost(COSTS[:1])),
+    "robustness": Drawing(
+        FULL, lambda: plots.robustness(conditions(), corrupted(["mcr", "abm", "dual", "clip"]))
+    ),
+    "robustness of six": Drawing(FULL, lambda: plots.robustness(conditions()[:-1], corrupted(SIX))),
     "mask curves": Drawing(COLUMN, lambda: plots.ablation_curves(SHARES, ablated())),
     "mask curves, undefined": Drawing(
         COLUMN, lambda: plots.ablation_curves(SHARES, ablated(undefined=True))

@@ -23,6 +23,7 @@ def demo(tmp_path, monkeypatch):
         "ablations.json",
         "compute.json",
         "grounding.json",
+        "robustness.json",
         "mcr-seed0/history.csv",
         "mcr-seed0/secret.txt",
     ):
@@ -54,6 +55,7 @@ def test_only_files_that_cannot_be_recreated_are_copied(demo, tmp_path):
         "ablations.json",
         "compute.json",
         "grounding.json",
+        "robustness.json",
         "mcr-seed0/history.csv",
         "mcr-seed0/probes-test.npz",
         "executed/00_data.ipynb",

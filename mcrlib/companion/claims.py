@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from mcrlib import config, results
-from mcrlib.companion import analyses, experiments, lengths, scaling
+from mcrlib.companion import analyses, experiments, lengths, robustness, scaling
 from mcrlib.companion.analyses import Numbers
 from mcrlib.companion.experiments import (
+    CHANGE_HIDDEN,
     EQUAL_COMPUTE,
     GAP,
     MEMORY,
     NDCG,
     RSUM,
+    RSUM_HIDDEN,
     TIME,
     Item,
 )
@@ -45,6 +47,9 @@ BASELINES = ("tfidf",)  # ours, so no method of other people
 LARGEST_RATIO = {TIME: 0.5, MEMORY: 0.25}  # of mcr to dual, as claimed
 # A ratio so near to the largest one is left open: timings differ by as much from day to day.
 NEAR = 0.05
+# Condition of notebook 13 that items are about, and its endpoints -> those of the items
+HALF_HIDDEN = "hidden patches 50 %"
+ENDPOINTS_OF_HIDDEN = {"RSUM": RSUM_HIDDEN, "RSUM_change": CHANGE_HIDDEN}
 FIELDS = (
     "a", "b", "difference", "low", "high", "p", "detectable", "no_loss", "seeds", "by_seed",
 )  # fmt: skip
@@ -79,6 +84,12 @@ class Measure:
 MEASURES = {
     RSUM: Measure("RSUM", " points", 100, 1, no_loss="12 points"),
     NDCG: Measure("nDCG@10 without the partner", " points", 100, 1, no_loss="2 points"),
+    RSUM_HIDDEN: Measure(
+        "RSUM with half of the patches hidden", " points", 100, 1, no_loss="12 points"
+    ),
+    CHANGE_HIDDEN: Measure(
+        "Change of RSUM when half of the patches are hidden", " points", 100, 1, no_loss="12 points"
+    ),
     GAP: Measure("Distance between the modalities' means", "", 1, 3, is_better_if_higher=False),
 }
 
@@ -90,7 +101,8 @@ class Evidence:
     pairs: str  # as a sentence names them, such as "500 drawn test pairs"
     validation_pairs: str
     is_drawn: bool
-    comparisons: Sequence[Mapping[str, Any]] = ()  # of `analyses.compare_endpoints`
+    # Of `analyses.compare_endpoints`, and of hidden patches, by the endpoint of their item
+    comparisons: Sequence[Mapping[str, Any]] = ()
     gap: Mapping[str, Any] = field(default_factory=dict)  # of `analyses.compare_gaps`
     steps: Sequence[Mapping[str, Any]] = ()  # of notebook 08
     timed: str = ""  # what notebook 08 timed, and on what
@@ -146,6 +158,8 @@ def _judge_record(
     item: Item, record: Mapping[str, Any], evidence: Evidence, pairs: str
 ) -> Judgement:
     a, b = item.variants
+    if not record and item.numbers == robustness.FILE:
+        return OPEN, "Not measured: run notebook 13 (`make robustness`).", {}
     if not record.get("seeds"):
         return OPEN, f"Not measured: no seed of both {a} and {b} is there.", {}
     numbers = {name: record[name] for name in FIELDS if name in record}
@@ -178,6 +192,8 @@ def _conclusion(item: Item, is_better: bool, record: Mapping[str, Any]) -> str:
     what = f"{a} is {'better' if is_better else 'worse'} than {b}"
     if item.endpoint == GAP:
         what = f"the gap of {a} is {'smaller' if is_better else 'larger'} than that of {b}"
+    elif item.endpoint == CHANGE_HIDDEN:
+        what = f"{a} loses {'less' if is_better else 'more'} than {b}"
     return f"{_of_which_models(record)} {what}{_agreement(record)}."
 
 
@@ -520,7 +536,13 @@ def claim_inputs(run: str) -> dict[str, str]:
     """What the verdicts are made from: numbers, records of training, and the rules."""
     folder = config.ROOT / "results" / run
     inputs = {"registry": experiments.digest(), "rules": sha256(Path(__file__))[:16]}
-    names = (analyses.COMPARISON, analyses.GAP_COMPARISON, EFFICIENCY, scaling.FILE)
+    names = (
+        analyses.COMPARISON,
+        analyses.GAP_COMPARISON,
+        EFFICIENCY,
+        scaling.FILE,
+        robustness.FILE,
+    )
     files = [folder / name for name in names]
     for record in ("history.csv", "training.json"):
         files += sorted(folder.glob(f"*/{record}"))
@@ -538,6 +560,7 @@ def gather(run: str) -> Evidence:
     gap = _loaded(folder / analyses.GAP_COMPARISON)
     efficiency = _loaded(folder / EFFICIENCY)
     scaled = _loaded(folder / scaling.FILE)
+    corrupted = _loaded(folder / robustness.FILE)
     trained = {}
     for model in sorted(folder.glob("*-seed*/")):
         length = lengths.of_model(model)
@@ -547,13 +570,23 @@ def gather(run: str) -> Evidence:
         pairs=_pairs(comparison or scaled, "test", is_drawn),
         validation_pairs=_pairs(gap, "validation", is_drawn),
         is_drawn=is_drawn,
-        comparisons=comparison["values"] if comparison else (),
+        comparisons=[*comparison.get("values", ()), *_of_hidden_patches(corrupted)],
         gap=gap["values"] if gap else {},
         steps=efficiency["values"]["steps"] if efficiency else (),
         timed=_timed(efficiency),
         computes=scaled["values"]["comparisons"] if scaled else (),
         lengths=trained,
     )
+
+
+def _of_hidden_patches(corrupted: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The comparisons of notebook 13 that items ask for, with the items' endpoints."""
+    if not corrupted:
+        return
+    for record in corrupted["values"]["differences"]:
+        endpoint = ENDPOINTS_OF_HIDDEN.get(record["endpoint"])
+        if endpoint and record["condition"] == HALF_HIDDEN:
+            yield {**record, "endpoint": endpoint}
 
 
 def _timed(efficiency: Mapping[str, Any]) -> str:

@@ -95,6 +95,7 @@ def _records(folder: Path) -> list[Path]:
         *folder.glob("ablations.json"),  # and after `make ablations`
         *folder.glob("compute.json"),  # drawn beside them
         *folder.glob("grounding.json"),  # made from the models themselves
+        *folder.glob("robustness.json"),  # and after `make robustness`
         *folder.glob("*/training.json"),
         *folder.glob("*/history.csv"),
         *folder.glob(f"*/{probe_files.FILE}"),

@@ -27,6 +27,7 @@ NUMBERS = {
     "04_text_metrics": ("text_metrics.json", "agreement.json"),
     "11_relevance": ("relevance.json", "probes.json"),
     "10_grounding": ("grounding.json",),
+    "13_robustness": ("robustness.json",),
     "07_ablations": ("ablations.json", "compute.json"),
     "05_modality_gap": ("modality_gap.json",),
     "06_top3": ("top3.json",),

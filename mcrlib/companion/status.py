@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mcrlib import config, results
-from mcrlib.companion import analyses, claims, experiments, scaling
+from mcrlib.companion import analyses, claims, experiments, robustness, scaling
 from mcrlib.companion.experiments import Item
 from mcrlib.training.finished import check_finished
 
@@ -25,6 +25,7 @@ INPUTS = {
     analyses.COMPARISON: analyses.comparison_inputs,
     analyses.GAP_COMPARISON: analyses.gap_comparison_inputs,
     scaling.FILE: scaling.scaling_inputs,
+    robustness.FILE: robustness.inputs,
 }
 
 

@@ -68,24 +68,46 @@ def verdicts(
 
     Raises ValueError if there are no models.
     """
-    if not values:
-        raise ValueError("there are no models to compare: embed the pairs with at least one.")
-    records = []
-    for endpoint in MARGINS:
-        of_models = {name: of_model[endpoint] for name, of_model in values.items()}
-        for pairing in retrieval.pairings(of_models):
-            records.append(compare(endpoint, pairing, patients, draws))
+    records = compare_all(values, patients, draws)
     retrieval.settle(records)
     return records
 
 
+def compare_all(
+    values: Mapping[str, Mapping[str, Array]],
+    patients: Sequence[Hashable],
+    draws: int = 10_000,
+    margins: Mapping[str, float] = MARGINS,
+) -> list[dict]:
+    """The records of `verdicts` before Holm's correction, and therefore without a `verdict`.
+
+    `margins` names the endpoints to compare, each with the loss that "no loss" excludes. Raises
+    ValueError if there are no models.
+    """
+    if not values:
+        raise ValueError("there are no models to compare: embed the pairs with at least one.")
+    records = []
+    for endpoint, margin in margins.items():
+        of_models = {name: of_model[endpoint] for name, of_model in values.items()}
+        for pairing in retrieval.pairings(of_models):
+            records.append(compare(endpoint, pairing, patients, draws, margin))
+    return records
+
+
 def compare(
-    endpoint: str, pairing: retrieval.Pairing, patients: Sequence[Hashable], draws: int = 10_000
+    endpoint: str,
+    pairing: retrieval.Pairing,
+    patients: Sequence[Hashable],
+    draws: int = 10_000,
+    margin: float | None = None,
 ) -> dict:
     """The record of one comparison, as `verdicts` describes it, before p is corrected.
 
-    The pairing holds the endpoint's values [seeds, N]; patients [N].
+    The pairing holds the endpoint's values [seeds, N]; patients [N]. `margin` is the loss that
+    "no loss" excludes, by default that of MARGINS.
     """
+    if margin is None:
+        margin = MARGINS[endpoint]
     seeds = len(pairing.seeds)
     record = {
         "endpoint": endpoint,
@@ -103,7 +125,7 @@ def compare(
         pairing.of_a,
         pairing.of_b,
         patients,
-        MARGINS[endpoint],
+        margin,
         draws,
         resample_seeds=not is_few,
     )

@@ -28,7 +28,9 @@ from mcrlib.data.sources.phantom.anatomy import Anatomy, Seed, normal_anatomy
 from mcrlib.data.sources.phantom.labels import KINDS, LABELS, Finding, choose
 from mcrlib.data.sources.phantom.shapes import Field
 
-__all__ = ["KINDS", "LABELS", "DrawnPair", "draw", "lungs", "pairs", "place", "rows"]
+__all__ = [
+    "KINDS", "LABELS", "DrawnPair", "draw", "in_other_view", "lungs", "pairs", "place", "rows",
+]  # fmt: skip
 
 NORMAL_SHARE = 0.28  # of a split's pairs have no finding
 FINDING_COUNTS = (1, 1, 1, 2, 2, 2, 2, 3, 3, 4)  # of the other pairs, all equally likely
@@ -137,5 +139,19 @@ def rows(config: Config) -> Iterator[Row]:
             source=SOURCE,
             text=pair.draft.text,
             labels=pair.labels,
-            image=partial(draw, pair.seed, pair.labels, config.cache_size, pair.view, pair.study),
+            image=partial(
+                draw,
+                pair.seed,
+                pair.labels,
+                config.cache_size,
+                view=pair.view,
+                study=pair.study,
+            ),
         )
+
+
+def in_other_view(row: Row) -> np.ndarray:
+    """The picture uint8 [S, S] of a row that `rows` yields in its other view: AP if it is PA, PA if
+    it is AP. Anatomy, findings, position and exposure stay; AP pictures are noisier."""
+    (other,) = set(VIEWS) - {row.view}
+    return row.image(view=other)
