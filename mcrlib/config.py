@@ -22,6 +22,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 # data/, results/ and figures/ are kept in the checkout, whatever folder a notebook runs in.
 ROOT = Path(os.environ.get("MCR_HOME", Path(__file__).resolve().parents[1]))
 DRAWN_SOURCES = ("phantom",)  # made by code; the data of all other sources is of patients
+TRAINED_MODEL = Path("checkpoint") / "final"  # in a model's folder, once it is finished
 PLAIN = "MCR_PLAIN"  # set this variable to get plain log lines instead of progress bars
 REHEARSAL = "rehearse-"  # begins the name of a run that tries out the run named after it
 REHEARSED_PAIRS = 600

@@ -24,8 +24,8 @@ EMBEDDING_ARRAYS = ("image", "report", "pair_id")  # in each embeddings file
 MADE_FROM = "made_from"  # and in ours a fourth: JSON, hashes of what they were made from
 PEER = "peer"  # in MADE_FROM: the name that `make peer` gave to other people's model
 BASELINE_FOLDER = "tfidf-seed0"  # of the linear baseline, in results/RUN
-TRAINED_MODEL = Path("checkpoint") / "final"  # in a model's folder
-SHIPPED_MODEL = "model"  # the same in half precision, in those of the reference
+WEIGHTS = config.TRAINED_MODEL / "model.safetensors"  # in a model's folder
+SHIPPED_MODEL = "model"  # the trained model in half precision, in folders of the reference
 LARGEST_EMBEDDINGS = 4 * 1024**3  # bytes of the arrays of one file, uncompressed
 SHORTEST_ROW = 1e-12  # a row of this length or less has no direction
 
@@ -99,7 +99,7 @@ def rehearsal_mark(stem: str | Path) -> str:
 def model_folder(folder: Path) -> Path | None:
     """Where the trained model of a model's folder lies, for `MCR.from_pretrained`: its own, or the
     one that the reference ships; None if it has neither."""
-    for name in (TRAINED_MODEL, SHIPPED_MODEL):
+    for name in (config.TRAINED_MODEL, SHIPPED_MODEL):
         if (folder / name).is_dir():
             return folder / name
     return None
@@ -214,7 +214,7 @@ def refuse_stale(file: Path, run: str, model_hash: Callable[[Path], str] = sha25
         raise ValueError(
             f"{file} was made from other images or reports than the run {run} has now: {advice}"
         )
-    model = folder / "checkpoint" / "final" / "model.safetensors"
+    model = folder / WEIGHTS
     can_compare = "model" in recorded and model.is_file()
     if can_compare and model_hash(model) != recorded["model"]:
         raise ValueError(

@@ -233,7 +233,7 @@ def _length(half: str, variant: str) -> Length | None:
         if length is not None:
             return length
         with contextlib.suppress(OSError, ValueError, KeyError):
-            settings = json.loads((model / "checkpoint" / "final" / INPUTS).read_bytes())
+            settings = json.loads((model / config.TRAINED_MODEL / INPUTS).read_bytes())
             if not settings.get("compute"):
                 return Length(settings["epochs"])
     return None

@@ -127,7 +127,7 @@ def embed(model: Any, settings: Config, dataset: Dataset, split: str) -> dict[st
     report = model.embed_reports(frame["report"].tolist())
     file = settings.folder / f"embeddings-{split}.npz"
     made_from = {"dataset": dataset.info["dataset_sha256"][:16]}
-    weights = settings.folder / "checkpoint" / "final" / "model.safetensors"
+    weights = settings.folder / results.WEIGHTS
     if weights.is_file():
         made_from["model"] = sha256(weights)
     if split == "test":

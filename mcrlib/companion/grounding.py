@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 FILE = "grounding.json"
 COMPARED = ("mcr", "abm")  # what the paper's alignment is about
-WEIGHTS = Path("checkpoint") / "final" / "model.safetensors"  # in a model's folder
 
 
 class NothingToAsk(ValueError):
@@ -80,7 +79,7 @@ def trained_models(run: str) -> dict[str, Path]:
     """Folders of the trained models of a run, by name: the variant, or `VARIANT-seedS` if there are
     several seeds of it."""
     folder = config.ROOT / "results" / run
-    folders = [file.parents[2] for file in folder.glob(f"*-seed*/{WEIGHTS}")]
+    folders = [file.parents[2] for file in folder.glob(f"*-seed*/{results.WEIGHTS}")]
     order = [*VARIANTS]
     known = [folder for folder in folders if _variant(folder) in order]
     known.sort(key=lambda folder: (order.index(_variant(folder)), _seed(folder)))
@@ -128,7 +127,7 @@ def _inputs(run: str, boxes: str) -> dict[str, str]:
     """What the numbers are made from."""
     inputs = {}
     for name, folder in trained_models(run).items():
-        inputs[name] = results.listed_hash(folder / WEIGHTS)[:16]
+        inputs[name] = results.listed_hash(folder / results.WEIGHTS)[:16]
     dataset = results.dataset_hash(run)
     if dataset is not None:
         inputs["dataset"] = dataset

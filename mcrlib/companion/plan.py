@@ -160,7 +160,7 @@ def _state(is_there: bool) -> str:
 
 def _trained(model: Config, plan: Mapping[str, Any]) -> tuple[float, str]:
     """The share of a model's training that is done, and its state in words."""
-    if (model.folder / "checkpoint" / "final").is_dir():
+    if (model.folder / config.TRAINED_MODEL).is_dir():
         try:
             check_finished(model, None)
         except ValueError as error:

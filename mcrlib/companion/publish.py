@@ -109,7 +109,7 @@ def _copy_in_half_precision(source: Path, target: Path) -> None:
 
 def _ship_model(run: str, name: str, target: Path) -> None:
     """Copy a trained model in half precision, with its card; nothing if it is not trained."""
-    final = config.ROOT / "results" / run / name / results.TRAINED_MODEL
+    final = config.ROOT / "results" / run / name / config.TRAINED_MODEL
     if final.is_dir():
         hub.save(MCR.from_pretrained(final), target, run, name, half=True)
 

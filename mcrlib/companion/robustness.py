@@ -18,7 +18,6 @@ from mcrlib.data.dataset import Dataset
 from mcrlib.files import sha256
 
 FILE = "robustness.json"
-MODEL = "checkpoint/final/model.safetensors"  # in a model's folder
 CODE = ("corruptions.py", "robustness.py")  # in mcrlib/evaluation; numbers are of this code
 DRAWS = 10_000
 MANY_FINDINGS = 4  # pairs with so many or more are one group
@@ -68,7 +67,7 @@ def model_files(run: str) -> dict[str, Path]:
     Other people's methods and the linear baseline, which have embeddings only, are not among them.
     """
     by_model = {}
-    for file in (config.ROOT / "results" / run).glob(f"*-seed*/{MODEL}"):
+    for file in (config.ROOT / "results" / run).glob(f"*-seed*/{results.WEIGHTS}"):
         name = file.relative_to(config.ROOT / "results" / run).parts[0]
         variant, seed = _variant_and_seed(name)
         if variant in config.VARIANTS:

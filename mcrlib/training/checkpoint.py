@@ -26,7 +26,7 @@ from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor
 from transformers import BertTokenizer
 
-from mcrlib.config import Config
+from mcrlib.config import TRAINED_MODEL, Config
 from mcrlib.data.batches import tokenizer_rules
 from mcrlib.data.dataset import Dataset
 from mcrlib.files import HASHES_FILE as HASHES
@@ -214,7 +214,7 @@ def load_trained(config: Config, dataset: Dataset) -> MCR:
     Raises FileNotFoundError if it is not trained, and ValueError if it was trained on other pairs
     or one of its files is damaged.
     """
-    final = config.folder / "checkpoint" / "final"
+    final = config.folder / TRAINED_MODEL
     if not final.is_dir():
         raise FileNotFoundError(
             f"There is no trained model in {final}: run `make train RUN={config.run} "

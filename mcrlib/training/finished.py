@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mcrlib.config import MAKE_VARIABLES, Config, current_names, later_defaults
+from mcrlib.config import MAKE_VARIABLES, TRAINED_MODEL, Config, current_names, later_defaults
 
 INPUTS = "inputs.json"  # in the folder of a model and of each save
 
@@ -49,7 +49,7 @@ def _keep(name: str, value: Any) -> str:
 def check_finished(config: Config, dataset: str | None) -> None:
     """Raise ValueError, with the first name that differs, if this model is finished with other
     settings or, unless `dataset` is None, on pairs with another hash."""
-    final = config.folder / "checkpoint" / "final"
+    final = config.folder / TRAINED_MODEL
     if not final.is_dir():
         return
     inputs = config.deciding()

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from transformers import BertTokenizer
 
 from mcrlib import pretrained
-from mcrlib.config import PLAIN, Config
+from mcrlib.config import PLAIN, TRAINED_MODEL, Config
 from mcrlib.data.batches import Batch, EpochOrder, SplitPairs, micro_batches
 from mcrlib.data.dataset import Dataset, refuse_problems
 from mcrlib.evaluation import retrieval
@@ -78,7 +78,7 @@ def train(config: Config, dataset: Dataset) -> pd.DataFrame:
 def _finished_history(config: Config, dataset: Dataset) -> pd.DataFrame | None:
     """The history of the finished model; None if there is none yet, or only a damaged one whose
     saves can make it again."""
-    final = config.folder / "checkpoint" / "final"
+    final = config.folder / TRAINED_MODEL
     if not final.is_dir():
         return None
     try:
