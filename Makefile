@@ -2,7 +2,7 @@
 # Only the first three are files that make compares; a notebook knows by itself whether its numbers
 # are current, so `tables` and `figures` always draw and never train.
 
-RUNS      := smoke demo table openi mimic reference
+RUNS      := smoke demo digits table openi mimic reference
 RUN       ?= demo
 VARIANTS  ?= mcr abm dual
 SEEDS     ?= 0
@@ -71,7 +71,7 @@ STRIP_OUTPUTS = git config filter.nbstripout.clean '"$(PYTHON)" -m nbstripout' 2
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  RUN=smoke|demo|table|openi|mimic|reference   VARIANTS='mcr abm dual'   SEEDS='0 1'"
+	@echo "  RUN=smoke|demo|digits|table|openi|mimic|reference   VARIANTS='mcr abm dual'   SEEDS='0 1'"
 	@echo "  DATA=file or folder   WEIGHTS=folder with the pretrained encoders   PROCESSES=GPUs to share   SET='epochs: 3, lr: 1e-4'"
 	@echo "  STYLE=icml2024 or another venue of tueplots, for figures of its width and font"
 

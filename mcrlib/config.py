@@ -21,7 +21,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 # data/, results/ and figures/ are kept in the checkout, whatever folder a notebook runs in.
 ROOT = Path(os.environ.get("MCR_HOME", Path(__file__).resolve().parents[1]))
-DRAWN_SOURCES = ("phantom",)  # made by code; the data of all other sources is of patients
+# Their pairs are made by code, with labels that say what is in the picture, and are of no patient;
+# the data of all other sources is of patients.
+DRAWN_SOURCES = ("phantom", "digits")
 PLAIN = "MCR_PLAIN"  # set this variable to get plain log lines instead of progress bars
 REHEARSAL = "rehearse-"  # begins the name of a run that tries out the run named after it
 REHEARSED_PAIRS = 600
@@ -77,11 +79,11 @@ class _Settings(BaseModel):
 class DataSettings(_Settings):
     """Which pairs, and how they are prepared: prepared data depends on all of these."""
 
-    source: Literal["phantom", "table", "openi", "mimic"] = "mimic"
+    source: Literal["phantom", "digits", "table", "openi", "mimic"] = "mimic"
     data: Annotated[str, NEUTRAL] = ""  # the folder or file given as DATA
     columns: dict[str, str] = Field(default_factory=dict)  # table only: our name -> its column
-    sizes: Sizes = (4000, 500, 500)  # phantom only: train, validate, test pairs
-    data_seed: int = 0  # phantom only: another seed draws another data set
+    sizes: Sizes = (4000, 500, 500)  # drawn pairs only: train, validate, test
+    data_seed: int = 0  # drawn pairs only: another seed draws another data set
     policy: Literal["findings", "impression", "both", "longest"] = "both"  # text of the report
     images_per_study: Literal["one", "all"] = "one"  # frontal images taken from a study
     assert_counts: bool = True  # mimic only: stop if the official counts are not found
@@ -366,6 +368,10 @@ RUNS = MappingProxyType({
     ),
     "demo": _DEMO,
     "reference": _DEMO.replace(run="reference"),
+    # Sentences about pictures of scanned digits: another domain, in a minute a model.
+    "digits": _SMALL.replace(
+        run="digits", source="digits", sizes=(3000, 500, 500), max_tokens=64, patch_size=12,
+    ),
     "table": _SMALL.replace(
         run="table", source="table", max_tokens=192, augment=True, batch_size=32
     ),

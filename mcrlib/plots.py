@@ -65,7 +65,7 @@ class Modality(NamedTuple):
     marker: str
 
 
-IMAGES = Modality("chest radiograph", colour="#E0503A", marker="o")
+IMAGES = Modality("image", colour="#E0503A", marker="o")
 REPORTS = Modality("report", colour="#1F3F99", marker="^")
 
 

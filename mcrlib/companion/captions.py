@@ -122,7 +122,17 @@ def agreement(run: str, metrics: TextMetrics) -> str:
         "F1 of the findings asserted by the first hit's report. Values are means over seeds; "
         "support is the number of reports that assert the finding. "
         f"{_text_pool(run, metrics)} Floor: random retrieval. The paper has no such table."
+        f"{_without_findings(metrics)}"
     )
+
+
+def _without_findings(metrics: TextMetrics) -> str:
+    """A sentence for pairs that are not about medicine; "" if any report asserts a finding."""
+    for directions in metrics.agreement.values.values():
+        for result in directions.values():
+            if any(cells["support"] for cells in result["findings"].values()):
+                return ""
+    return " It does not apply to these pairs: none of their reports asserts a medical finding."
 
 
 def rules(openi: dict) -> str:
@@ -333,7 +343,7 @@ def agreement_figure(run: str, metrics: TextMetrics) -> str:
     return (
         "F1 of the findings asserted by the first hit's report, by finding and model. Rows micro "
         "and macro are averages over findings; values are means over seeds. "
-        f"{_text_pool(run, metrics)} Floor: random retrieval."
+        f"{_text_pool(run, metrics)} Floor: random retrieval.{_without_findings(metrics)}"
     )
 
 

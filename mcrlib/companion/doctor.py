@@ -186,7 +186,7 @@ def _java() -> list[str]:
 def _data(settings: config.Config, data: str) -> str:
     if data:
         source = data
-    elif settings.source == "phantom":
+    elif settings.source in config.DRAWN_SOURCES:
         source = "made by code"
     else:
         source = "not given: DATA=..."
