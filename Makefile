@@ -19,8 +19,10 @@ STYLE     ?= $(MCR_STYLE)
 # those that show what more compute gives.
 TRAINED   := $(filter-out reference,$(RUNS))
 MULTIPLES := $(TRAINED:%=half-%) $(TRAINED:%=double-%)
+# pairs-N-RUN is trained on the first N pairs of RUN, for as many steps.
+FEWER     := $(foreach run,$(TRAINED),pairs-%-$(run))
 
-ifneq ($(words $(RUN)) $(filter $(RUNS) $(MULTIPLES),$(RUN)),1 $(strip $(RUN)))
+ifneq ($(words $(RUN)) $(filter $(RUNS) $(MULTIPLES) $(FEWER),$(RUN)),1 $(strip $(RUN)))
 $(error There is no run '$(RUN)'; choose RUN from $(RUNS))
 endif
 # Without a model no rule would run, and nothing would be said.
@@ -185,3 +187,4 @@ clean: ## remove what RUN, its rehearsal and its ablations made: data, results, 
 	rm -rf "data/$$RUN" "results/$$RUN" "figures/$$RUN"
 	rm -rf "data/rehearse-$$RUN" "results/rehearse-$$RUN" "figures/rehearse-$$RUN"
 	rm -rf "results/half-$$RUN" "figures/half-$$RUN" "results/double-$$RUN" "figures/double-$$RUN"
+	rm -rf "results/pairs-"*"-$$RUN" "figures/pairs-"*"-$$RUN"

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_notebooks import QUICK, execute
 
-from mcrlib import config
+from mcrlib import config, results
+from mcrlib.companion import probe_files, probing, publish
+from mcrlib.data import prepare
 from mcrlib.data.sources import digits
 from mcrlib.evaluation import attributes, findings
 
@@ -117,7 +120,7 @@ def test_a_digit_is_where_its_label_says_and_nowhere_else(seed, scan, where, sev
 
 def test_larger_digits_are_larger_and_each_looks_like_its_scan():
     """Averaged back to 8 x 8, a digit of 24 pixels is its scan to within the smoothing."""
-    images, targets = digits.scans()
+    images, _ = digits.scans()
     for scan in range(0, 200, 10):
         ink = digits._enlarged(images[scan], 24)
         small = ink.reshape(8, 3, 8, 3).mean(axis=(1, 3))
@@ -194,10 +197,52 @@ def test_labels_have_graded_relevance(run):
     assert not any(findings.present(row.text) for row in run)
 
 
-def test_digits_are_no_patients(tmp_path, monkeypatch):
+def test_digits_are_no_patients():
     """Drawn, so nothing is kept private; but the reference is of phantoms."""
-    from mcrlib.companion import publish
-
     assert "digits" in config.DRAWN_SOURCES
     with pytest.raises(ValueError, match="not made of phantoms, but of the source 'digits'"):
         publish.publish("digits")
+
+
+class Guessing:
+    """Embeds each text at random."""
+
+    def embed_reports(self, texts):
+        rows = np.random.default_rng(len(texts)).standard_normal((len(texts), 8))
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_every_table_and_figure_is_made_or_says_what_does_not_apply(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    settings = config.load("digits", sizes=(30, 20, 40))
+    pairs = prepare.build(settings, workers=1)
+    folder = tmp_path / "results" / "digits"
+    for seed, variant in enumerate(("mcr", "abm")):
+        draw = np.random.default_rng(seed)
+        for split in ("validate", "test"):
+            ids = pairs.frame["pair_id"].iloc[pairs.indices(split)]
+            image = draw.standard_normal((len(ids), 8))
+            report = image + draw.standard_normal(image.shape)
+            file = folder / f"{variant}-seed0" / f"embeddings-{split}.npz"
+            results.save_embeddings(file, image, report, ids)
+        asked = probing.ask(Guessing(), settings, pairs, image)
+        probe_files.save(folder / f"{variant}-seed0", asked, {})
+    execute("09_explore", run="digits")
+    execute("03_retrieval", run="digits", draws=50)
+    execute("04_text_metrics", run="digits", **QUICK)
+    execute("05_modality_gap", run="digits")
+    execute("06_top3", run="digits")
+    told = execute("11_relevance", run="digits", draws=50)
+    decided = execute("12_claims", run="digits")["decided"].values
+    figures = {file.stem for file in (tmp_path / "figures" / "digits").glob("*.png")}
+    assert {"recall", "figure3", "figure4", "figure5", "first_hit", "agreement"} <= figures
+    for name in ("agreement.tex", "recall.csv", "relevance.csv", "first_hit.csv", "claims.csv"):
+        assert (folder / name).is_file(), name
+    does_not = "It does not apply to these pairs: none of their reports asserts a medical finding."
+    assert does_not in (folder / "agreement.tex").read_text()
+    assert does_not in (tmp_path / "figures" / "digits" / "agreement.txt").read_text()
+    first_hit = results.load(folder / "relevance.json")["values"]["mcr"]["image_to_report"]
+    assert set(first_hit["omitted"]["by_finding"]) == set(digits.NAMES)
+    assert "to change" in told["told_apart"].data and "No finding" in told["prompted"].data
+    domain = next(record for record in decided if record["id"] == "domain")
+    assert "40 test pictures of scanned digits" in domain["sentence"]

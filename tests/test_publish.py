@@ -22,6 +22,8 @@ def demo(tmp_path, monkeypatch):
         "efficiency.json",
         "ablations.json",
         "compute.json",
+        "domain.json",
+        "scale.json",
         "mcr-seed0/history.csv",
         "mcr-seed0/secret.txt",
     ):
@@ -52,6 +54,8 @@ def test_only_files_that_cannot_be_recreated_are_copied(demo, tmp_path):
         "efficiency.json",
         "ablations.json",
         "compute.json",
+        "domain.json",
+        "scale.json",
         "mcr-seed0/history.csv",
         "mcr-seed0/probes-test.npz",
         "executed/00_data.ipynb",

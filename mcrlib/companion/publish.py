@@ -54,9 +54,9 @@ def _check_is_drawn(run: str) -> None:
         raise ValueError("RUN=reference is published already; publish a demo run.")
     if config.is_rehearsal(run):
         raise ValueError(f"RUN={run} is a rehearsal, whose numbers are no results: publish a run.")
-    multiple = config.multiple_of(run).rstrip("-")
-    if multiple:
-        raise ValueError(f"RUN={run} is a {multiple} run: publish RUN={config.preset(run)}.")
+    beginning = config.beginning_of(run).rstrip("-")
+    if beginning:
+        raise ValueError(f"RUN={run} is a {beginning} run: publish RUN={config.preset(run)}.")
     _check_source(run, config.load(run).source)
     data_file = config.ROOT / "results" / run / "data.json"
     dataset = results.load(data_file)["values"]["dataset"]
@@ -95,6 +95,8 @@ def _records(folder: Path) -> list[Path]:
         *folder.glob("efficiency.json"),  # only there after `make efficiency`
         *folder.glob("ablations.json"),  # and after `make ablations`
         *folder.glob("compute.json"),  # drawn beside them
+        *folder.glob("domain.json"),  # of the run digits
+        *folder.glob("scale.json"),  # of runs with fewer pairs
         *folder.glob("*/training.json"),
         *folder.glob("*/history.csv"),
         *folder.glob(f"*/{probe_files.FILE}"),

@@ -26,7 +26,7 @@ NUMBERS = {
     "03_retrieval": ("retrieval.json", "comparison.json", "verdicts.json"),
     "04_text_metrics": ("text_metrics.json", "agreement.json"),
     "11_relevance": ("relevance.json", "probes.json"),
-    "07_ablations": ("ablations.json", "compute.json"),
+    "07_ablations": ("ablations.json", "compute.json", "scale.json"),
     "05_modality_gap": ("modality_gap.json",),
     "06_top3": ("top3.json",),
     "08_efficiency": ("efficiency.json",),

@@ -28,7 +28,7 @@ PICTURE = 96
 SCAN = 8  # pixels, side of a scan
 WHITE = 16  # the brightest grey level of a scan
 COUNTS = (1, 2, 2, 3, 3)  # digits of a picture, all equally likely
-FIFTHS = (3, 1, 1)  # of all scans, for train, validate and test
+FIFTHS = {"train": (0, 3), "validate": (3, 4), "test": (4, 5)}  # of all scans, from and up to
 FILLER_SHARE = 0.3  # of the reports have a sentence that says nothing about the digits
 # Of every pair. Where pictures or sentences change, so does the number: prepared data of an earlier
 # one is drawn again.
@@ -92,7 +92,8 @@ def draw(seed: Sequence[int], digits: Sequence[Digit], size: int) -> np.ndarray:
     picture is the same on every machine."""
     rng = np.random.default_rng([*seed, 1])
     darkest = rng.integers(0, 50)
-    picture = darkest + rng.integers(0, 60, (size, size))
+    noise = rng.integers(0, 60, (size, size))
+    picture = darkest + noise
     for digit in digits:
         rows, columns = place(seed, digit, size)
         ink = _enlarged(scans()[0][digit.scan], rows.stop - rows.start)
@@ -126,14 +127,15 @@ def _enlarged(scan: np.ndarray, side: int) -> np.ndarray:
     pixels = np.arange(side)
     weights[pixels, before] = unit - beyond
     weights[pixels, before + 1] = beyond
-    return weights @ scan @ weights.T * 255 // (WHITE * unit**2)
+    enlarged = weights @ scan @ weights.T
+    return 255 * enlarged // (WHITE * unit**2)
 
 
 def rows(config: Config) -> Iterator[Row]:
     """Pictures with digits, `config.sizes` of them in train, validate and test, one a patient; the
     same for the same `sizes`, `cache_size` and `data_seed`."""
     for split_number, split in enumerate(SPLITS):
-        by_name = _scans_of_split(config.data_seed, split_number)
+        by_name = _scans_of_split(config.data_seed, split)
         for number in range(config.sizes[split_number]):
             seed = (config.data_seed, 2, split_number, number)
             rng = np.random.default_rng([*seed, 0])
@@ -151,14 +153,19 @@ def rows(config: Config) -> Iterator[Row]:
             )
 
 
-def _scans_of_split(data_seed: int, split_number: int) -> dict[str, np.ndarray]:
+def _scans_of_split(data_seed: int, split: str) -> dict[str, np.ndarray]:
     """The scans that a split draws from, by the name of their digit."""
     _, targets = scans()
     order = np.random.default_rng([data_seed, 1]).permutation(len(targets))
-    start = len(order) * sum(FIFTHS[:split_number]) // 5
-    stop = len(order) * sum(FIFTHS[: split_number + 1]) // 5
+    first, end = FIFTHS[split]
+    start = first * len(order) // 5
+    stop = end * len(order) // 5
     own = order[start:stop]
-    return {name: own[targets[own] == number] for number, name in enumerate(NAMES)}
+    by_name = {}
+    for number, name in enumerate(NAMES):
+        shows_it = targets[own] == number
+        by_name[name] = own[shows_it]
+    return by_name
 
 
 def _choose(rng: np.random.Generator, by_name: dict[str, np.ndarray]) -> list[Digit]:
@@ -187,9 +194,10 @@ def sentences(rng: np.random.Generator, digits: Sequence[Digit]) -> str:
 def _sentence(rng: np.random.Generator, digit: Digit) -> str:
     size = _pick(rng, SIZE_NAMES[digit.severity])
     article = "an" if digit.name == "eight" and not size else "a"
-    what = " ".join(f"{article} {size} {digit.name}".split())
+    words = f"{article} {size} {digit.name}".split()
     where = _pick(rng, PLACE_NAMES[digit.side, digit.zone])
-    sentence = _pick(rng, FRAMES).format(what=what, where=where)
+    frame = _pick(rng, FRAMES)
+    sentence = frame.format(what=" ".join(words), where=where)
     return sentence[0].upper() + sentence[1:]
 
 
