@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_notebooks import execute
 
@@ -99,6 +99,7 @@ def test_batches_are_equal_to_those_of_the_whole_split(dataset):
 # Slopes
 
 
+@settings(deadline=None)
 @given(
     pairs=st.lists(st.integers(1, 10**6), min_size=2, max_size=6, unique=True),
     seed=st.integers(0, 99),
