@@ -2,7 +2,7 @@
 # Only the first three are files that make compares; a notebook knows by itself whether its numbers
 # are current, so `tables` and `figures` always draw and never train.
 
-RUNS      := smoke demo table openi mimic reference
+RUNS      := smoke demo digits table openi mimic reference
 RUN       ?= demo
 VARIANTS  ?= mcr abm dual
 SEEDS     ?= 0
@@ -20,8 +20,10 @@ STYLE     ?= $(MCR_STYLE)
 # those that show what more compute gives.
 TRAINED   := $(filter-out reference,$(RUNS))
 MULTIPLES := $(TRAINED:%=half-%) $(TRAINED:%=double-%)
+# pairs-N-RUN is trained on the first N pairs of RUN, for as many steps.
+FEWER     := $(foreach run,$(TRAINED),pairs-%-$(run))
 
-ifneq ($(words $(RUN)) $(filter $(RUNS) $(MULTIPLES),$(RUN)),1 $(strip $(RUN)))
+ifneq ($(words $(RUN)) $(filter $(RUNS) $(MULTIPLES) $(FEWER),$(RUN)),1 $(strip $(RUN)))
 $(error There is no run '$(RUN)'; choose RUN from $(RUNS))
 endif
 # Without a model no rule would run, and nothing would be said.
@@ -73,7 +75,7 @@ STRIP_OUTPUTS = git config filter.nbstripout.clean '"$(PYTHON)" -m nbstripout' 2
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  RUN=smoke|demo|table|openi|mimic|reference   VARIANTS='mcr abm dual'   SEEDS='0 1'"
+	@echo "  RUN=smoke|demo|digits|table|openi|mimic|reference   VARIANTS='mcr abm dual'   SEEDS='0 1'"
 	@echo "  DATA=file or folder   WEIGHTS=folder with the pretrained encoders   PROCESSES=GPUs to share   SET='epochs: 3, lr: 1e-4'"
 	@echo "  STYLE=icml2024 or another venue of tueplots, for figures of its width and font"
 
@@ -199,3 +201,4 @@ clean: ## remove what RUN, its rehearsal and its ablations made: data, results, 
 	rm -rf "data/$$RUN" "results/$$RUN" "figures/$$RUN"
 	rm -rf "data/rehearse-$$RUN" "results/rehearse-$$RUN" "figures/rehearse-$$RUN"
 	rm -rf "results/half-$$RUN" "figures/half-$$RUN" "results/double-$$RUN" "figures/double-$$RUN"
+	rm -rf "results/pairs-"*"-$$RUN" "figures/pairs-"*"-$$RUN"

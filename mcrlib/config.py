@@ -21,7 +21,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 # data/, results/ and figures/ are kept in the checkout, whatever folder a notebook runs in.
 ROOT = Path(os.environ.get("MCR_HOME", Path(__file__).resolve().parents[1]))
-DRAWN_SOURCES = ("phantom",)  # made by code; the data of all other sources is of patients
+# Their pairs are made by code, with labels that say what is in the picture, and are of no patient;
+# the data of all other sources is of patients.
+DRAWN_SOURCES = ("phantom", "digits")
 TRAINED_MODEL = Path("checkpoint") / "final"  # in a model's folder, once it is finished
 PLAIN = "MCR_PLAIN"  # set this variable to get plain log lines instead of progress bars
 REHEARSAL = "rehearse-"  # begins the name of a run that tries out the run named after it
@@ -31,6 +33,8 @@ REHEARSED_PAIRS = 600
 HALF = "half-"
 DOUBLE = "double-"
 MULTIPLES = MappingProxyType({HALF: 0.5, DOUBLE: 2})
+# Beginning of the names of runs that train on the first so many pairs of the run named after it.
+FEWER_PAIRS = re.compile(r"pairs-([1-9][0-9]*)-")
 
 
 class _Neutral:
@@ -78,11 +82,11 @@ class _Settings(BaseModel):
 class DataSettings(_Settings):
     """Which pairs, and how they are prepared: prepared data depends on all of these."""
 
-    source: Literal["phantom", "table", "openi", "mimic"] = "mimic"
+    source: Literal["phantom", "digits", "table", "openi", "mimic"] = "mimic"
     data: Annotated[str, NEUTRAL] = ""  # the folder or file given as DATA
     columns: dict[str, str] = Field(default_factory=dict)  # table only: our name -> its column
-    sizes: Sizes = (4000, 500, 500)  # phantom only: train, validate, test pairs
-    data_seed: int = 0  # phantom only: another seed draws another data set
+    sizes: Sizes = (4000, 500, 500)  # drawn pairs only: train, validate, test
+    data_seed: int = 0  # drawn pairs only: another seed draws another data set
     policy: Literal["findings", "impression", "both", "longest"] = "both"  # text of the report
     images_per_study: Literal["one", "all"] = "one"  # frontal images taken from a study
     assert_counts: bool = True  # mimic only: stop if the official counts are not found
@@ -180,6 +184,8 @@ class TrainingSettings(_Settings):
     # that variants are compared at equal compute; 0 trains `epochs` epochs whatever they take.
     compute: Annotated[float, Field(ge=0), LATER] = 0.0
     epoch_steps: Annotated[int, Field(ge=0), LATER] = 0  # an epoch ends after these; 0: after all
+    # The first so many training pairs are trained on, for as many steps as all would be; 0: all.
+    train_pairs: Annotated[int, Field(ge=0), LATER] = 0
     warmup_epochs: int = 5
     lr: float = 1.5e-4  # at the peak, for this batch size
     weight_decay: float = 0.05
@@ -367,6 +373,11 @@ RUNS = MappingProxyType({
     ),
     "demo": _DEMO,
     "reference": _DEMO.replace(run="reference"),
+    # Sentences about pictures of scanned digits: another domain, in a minute a model.
+    "digits": _SMALL.replace(
+        run="digits", source="digits", sizes=(2500, 500, 500), max_tokens=64, patch_size=12,
+        batch_size=32,
+    ),
     "table": _SMALL.replace(
         run="table", source="table", max_tokens=192, augment=True, batch_size=32
     ),
@@ -423,9 +434,22 @@ def multiple_of(run: str) -> str:
     return ""
 
 
+def pairs_of(run: str) -> int:
+    """How many training pairs a run's name limits it to; 0 if it takes all."""
+    beginning = FEWER_PAIRS.match(rehearsed(run))
+    return int(beginning[1]) if beginning else 0
+
+
+def beginning_of(run: str) -> str:
+    """What stands before the preset in a run's name, such as `half-` or `pairs-500-`; or ""."""
+    fewer = FEWER_PAIRS.match(rehearsed(run))
+    return fewer[0] if fewer else multiple_of(run)
+
+
 def preset(run: str) -> str:
-    """The run of RUNS that a rehearsal, a half or a double run is named after; any other itself."""
-    return rehearsed(run).removeprefix(multiple_of(run))
+    """The run of RUNS that a rehearsal, or a run with other epochs or fewer pairs, is named after;
+    any other itself."""
+    return rehearsed(run).removeprefix(beginning_of(run))
 
 
 def multiplied(settings: dict[str, Any], run: str) -> dict[str, Any]:
@@ -437,8 +461,9 @@ def multiplied(settings: dict[str, Any], run: str) -> dict[str, Any]:
 
 
 def data_folder(run: str) -> Path:
-    """The prepared pairs of a run: a rehearsal has its own, a half or double run those of its
-    preset, and `reference` those of the `demo` run that it is a copy of."""
+    """The prepared pairs of a run: a rehearsal has its own, a run with other epochs
+    or fewer pairs those of its preset, and `reference` those of the `demo` run that it is a copy
+    of."""
     own = run if is_rehearsal(run) else preset(run)
     return ROOT / "data" / ("demo" if own == "reference" else own)
 
@@ -447,14 +472,15 @@ def load(run: str, variant: str = "mcr", seed: int = 0, **overrides: Any) -> Con
     """Settings of one model: the run's, then the variant's, then the caller's.
 
     `rehearse-RUN` is the run RUN on a sample of its pairs; `half-RUN` and `double-RUN` have half
-    and twice its epochs, and so of its compute. `overrides` are taken as they are. Raises
+    and twice its epochs, and so of its compute; `pairs-500-RUN` has its first 500 training pairs,
+    and as many steps. `overrides` are taken as they are. Raises
     ValueError for an unknown run, variant or setting, for a value of the wrong type, and for a
     value out of range.
     """
     settings = RUNS[_known(preset(run), RUNS, "run")].model_dump() | {"run": run}
     if is_rehearsal(run):
         settings["sample"] = REHEARSED_PAIRS
-    settings = multiplied(settings, run)
+    settings = multiplied(settings, run) | {"train_pairs": pairs_of(run)}
     settings |= VARIANTS[_known(variant, VARIANTS, "variant")]
     for name in overrides:
         _known(name, Config.model_fields, "setting")
@@ -535,11 +561,11 @@ def check_names(
 
     `variants` and `seeds` are lists, or words with spaces between them; `settings` is a mapping, or
     the text of SET, such as "epochs: 3, lr: 1e-3"; `processes` share each batch. Raises ValueError,
-    in one sentence, for a run that is neither in RUNS nor half or twice one, an unknown variant, a
+    in one sentence, for a run that is neither in RUNS nor named after one, an unknown variant, a
     seed that is not a whole number of at least 0, for settings that do not exist, are given twice
     or have a wrong value, and for a number of processes that cannot share a batch equally.
     """
-    _known(str(run).removeprefix(multiple_of(str(run))), RUNS, "run")
+    _known(str(run).removeprefix(beginning_of(str(run))), RUNS, "run")
     for name, given in (("VARIANTS", variants), ("SEEDS", seeds)):
         if not isinstance(given, Iterable):
             raise ValueError(f"{name} must be a list, or words with spaces between: got {given!r}.")

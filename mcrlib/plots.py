@@ -65,7 +65,7 @@ class Modality(NamedTuple):
     marker: str
 
 
-IMAGES = Modality("chest radiograph", colour="#E0503A", marker="o")
+IMAGES = Modality("image", colour="#E0503A", marker="o")
 REPORTS = Modality("report", colour="#1F3F99", marker="^")
 
 
@@ -765,6 +765,71 @@ def rsum_by_cost(points: Sequence[Mapping[str, Any]]) -> Figure:
         handles.append(Line2D([], [], label=label, **look[variant]))
     _add_legend(figure, handles)
     return figure
+
+
+@styled
+def growth(
+    points: Sequence[Mapping[str, Any]],
+    slopes: Sequence[Mapping[str, Any]],
+    names: Mapping[str, str],
+) -> Figure:
+    """Endpoints over the number of training pairs, one line a variant, FULL wide (ours).
+
+    `points` and `slopes` are those of `companion.growth.measure`; `names` are the endpoints to
+    draw, one panel each, and their labels. Whiskers are intervals, lines least squares ones; a
+    variant without a slope has no line. Raises ValueError without points.
+    """
+    if not points:
+        raise ValueError("There is no model to draw: train one first.")
+    variants = list(dict.fromkeys(point["variant"] for point in points))
+    look = looks(variants)
+    sizes = sorted({point["pairs"] for point in points})
+    figure = Figure((FULL, 7 / CM_PER_INCH), layout="constrained")
+    panels = figure.subplots(1, len(names))
+    for axes, (endpoint, label) in zip(panels, names.items(), strict=True):
+        for place, variant in enumerate(variants):
+            own = [point for point in points if point["variant"] == variant]
+            own = [point for point in own if point[endpoint] is not None]
+            if own:
+                beside = APART ** (place - (len(variants) - 1) / 2)
+                _draw_growth(axes, own, endpoint, beside, look[variant])
+        for record in slopes:
+            if record["endpoint"] == endpoint:
+                own = [point for point in points if point["variant"] == record["variant"]]
+                _draw_slope(axes, own, record, look[record["variant"]]["color"])
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.set_xticks([], minor=True)
+        axes.set(xlabel="training pairs", ylabel=f"{label} (%)")
+    handles = []
+    for variant in variants:
+        label = one_line(variant, LONGEST_NAME)
+        handles.append(Line2D([], [], label=label, **look[variant]))
+    _add_legend(figure, handles)
+    return figure
+
+
+def _draw_growth(
+    axes: Axes, points: Sequence[Mapping], endpoint: str, beside: float, look: Mapping[str, Any]
+) -> None:
+    """One variant's values with their intervals, moved sideways by the factor `beside`."""
+    pairs = [beside * point["pairs"] for point in points]
+    blocks = pd.DataFrame([point[endpoint] for point in points])
+    percent = 100 * blocks[["value", "low", "high"]]
+    down = (percent["value"] - percent["low"]).clip(lower=0)
+    up = (percent["high"] - percent["value"]).clip(lower=0)
+    color = look["color"]
+    axes.errorbar(pairs, percent["value"], [down, up], color=color, capsize=2, ls="")
+    axes.scatter(pairs, percent["value"], 14, zorder=3, **look)
+
+
+def _draw_slope(axes: Axes, points: Sequence[Mapping], record: Mapping, color: Any) -> None:
+    """The least squares line through one variant's values."""
+    doublings = np.log2([point["pairs"] for point in points])
+    values = [100 * point[record["endpoint"]]["value"] for point in points]
+    line = np.mean(values) + 100 * record["slope"] * (doublings - doublings.mean())
+    pairs = 2.0**doublings
+    axes.plot(pairs, line, color=color, lw=1)
 
 
 def _draw_cost(axes: Axes, line: pd.DataFrame, cost: pd.Series, look: Mapping[str, Any]) -> None:

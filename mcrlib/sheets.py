@@ -478,6 +478,6 @@ def _picture_html(picture: np.ndarray) -> str:
     Image.fromarray(picture).save(buffer, "png")
     encoded = base64.b64encode(buffer.getvalue()).decode()
     return (
-        f'<img class="mcr-picture" width="170" tabindex="0" alt="chest radiograph" '
+        f'<img class="mcr-picture" width="170" tabindex="0" alt="image" '
         f'src="data:image/png;base64,{encoded}"><br>'
     )

@@ -98,6 +98,7 @@ ENDPOINT_LABELS = {measure: RELEVANCE[measure] for measure in ("RSUM", "nDCG@10_
 # Endpoint of a claim -> factor and decimals of what the table prints.
 CLAIM_SCALES = {
     "RSUM": (100, 1), "nDCG@10_without_partner": (100, 1), "distance_of_means": (1, 3),
+    "RSUM by doubling": (100, 1),
     "RSUM_half_hidden": (100, 1), "RSUM_change_half_hidden": (100, 1),
 }  # fmt: skip
 # Measure under corrupted input -> its column; LaTeX prints the first two.
@@ -490,6 +491,25 @@ def compute_table(points: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             "memory (GB)": f"{point['memory_gb']:.2f}",
             "RSUM": _with_spread(point, seeds=1),
         })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def growth_table(points: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a variant and number of pairs of `companion.growth.measure`: how long it was trained,
+    RSUM and nDCG@10 without partner in %, with their intervals."""
+    rows = []
+    for point in points:
+        epochs = point.get("epochs")
+        row = {
+            "pairs": f"{point['pairs']:,}",
+            "model": point["variant"],
+            "seeds": str(len(point["seeds"])),
+            "epochs": UNDEFINED if epochs is None else f"{epochs:.3g}",
+        }
+        for measure, name in ABLATION_MEASURES.items():
+            block = point[measure]
+            row[name] = UNDEFINED if block is None else _with_spread(block, seeds=1)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

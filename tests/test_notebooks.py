@@ -19,14 +19,15 @@ QUICK = {"depth": 1, "nearest": 2}  # of 04_text_metrics
 
 
 def execute(name, **parameters):
-    """Run a notebook with changed parameters, as papermill does, and return its variables."""
+    """Run a notebook with changed parameters, as papermill does, and return its variables; of the
+    run smoke if none is given."""
     names = {}
     for cell in nbformat.read(FOLDER / f"{name}.ipynb", 4).cells:
         if cell.cell_type == "code":
             exec(compile(cell.source, name, "exec"), names)
             if "parameters" in cell.metadata.get("tags", ()):
                 assert parameters.keys() <= names.keys()
-                names.update(parameters, run="smoke")
+                names.update({"run": "smoke"} | parameters)
     return names
 
 

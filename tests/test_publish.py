@@ -24,6 +24,8 @@ def demo(tmp_path, monkeypatch):
         "compute.json",
         "grounding.json",
         "robustness.json",
+        "domain.json",
+        "scale.json",
         "mcr-seed0/history.csv",
         "mcr-seed0/secret.txt",
     ):
@@ -56,6 +58,8 @@ def test_only_files_that_cannot_be_recreated_are_copied(demo, tmp_path):
         "compute.json",
         "grounding.json",
         "robustness.json",
+        "domain.json",
+        "scale.json",
         "mcr-seed0/history.csv",
         "mcr-seed0/probes-test.npz",
         "executed/00_data.ipynb",

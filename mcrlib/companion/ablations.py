@@ -245,7 +245,7 @@ def main(arguments: list[str]) -> str | int:
     Returns the exit code, or the sentence to exit with.
     """
     run, *chosen = arguments
-    if run == "reference" or config.multiple_of(run):
+    if run == "reference" or config.beginning_of(run):
         trained = "demo" if run == "reference" else config.preset(run)
         return f"RUN={run} has no ablations of its own to train: use RUN={trained}."
     try:

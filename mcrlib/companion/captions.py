@@ -6,7 +6,7 @@ The first sentence is short: LaTeX tables have it as their caption and the rest 
 import contextlib
 
 from mcrlib import tables
-from mcrlib.companion import peers
+from mcrlib.companion import growth, peers
 from mcrlib.companion.analyses import (
     Numbers,
     Relevance,
@@ -15,6 +15,7 @@ from mcrlib.companion.analyses import (
     first_seeds,
     models_of,
 )
+from mcrlib.companion.experiments import RSUM
 from mcrlib.companion.grounding import Grounding
 from mcrlib.companion.lengths import alike, length_of, trained_alike
 from mcrlib.companion.scaling import absent_points
@@ -123,7 +124,17 @@ def agreement(run: str, metrics: TextMetrics) -> str:
         "F1 of the findings asserted by the first hit's report. Values are means over seeds; "
         "support is the number of reports that assert the finding. "
         f"{_text_pool(run, metrics)} Floor: random retrieval. The paper has no such table."
+        f"{_without_findings(metrics)}"
     )
+
+
+def _without_findings(metrics: TextMetrics) -> str:
+    """A sentence for pairs that are not about medicine; "" if any report asserts a finding."""
+    for directions in metrics.agreement.values.values():
+        for result in directions.values():
+            if any(cells["support"] for cells in result["findings"].values()):
+                return ""
+    return " It does not apply to these pairs: none of their reports asserts a medical finding."
 
 
 def rules(openi: dict) -> str:
@@ -392,7 +403,7 @@ def agreement_figure(run: str, metrics: TextMetrics) -> str:
     return (
         "F1 of the findings asserted by the first hit's report, by finding and model. Rows micro "
         "and macro are averages over findings; values are means over seeds. "
-        f"{_text_pool(run, metrics)} Floor: random retrieval."
+        f"{_text_pool(run, metrics)} Floor: random retrieval.{_without_findings(metrics)}"
     )
 
 
@@ -482,6 +493,50 @@ def robustness_figure(run: str, measured: Numbers) -> str:
         f"each corruption of the test input. {_SPREAD} {_CORRUPTED} "
         f"{_corrupted_pool(run, measured)}"
     )
+
+
+def growth_table(run: str, measured: Numbers) -> str:
+    """Of the table of RSUM and nDCG by number of training pairs."""
+    return (
+        "RSUM and nDCG@10 without the partner of the test split, in %, by number of training "
+        f"pairs. {_grown(run, measured)}"
+    )
+
+
+def growth_figure(run: str, measured: Numbers) -> str:
+    """Of RSUM and nDCG over the number of training pairs."""
+    return (
+        "RSUM (left) and nDCG@10 without the partner (right) of the test split over the number of "
+        "training pairs. Lines: least squares over log2 of the pairs; whiskers: intervals. "
+        f"{_grown(run, measured)}"
+    )
+
+
+def _grown(run: str, measured: Numbers) -> str:
+    """What the models with fewer pairs have in common, and what twice as many pairs give."""
+    about = measured.provenance
+    points = measured.values["points"]
+    seeds = sorted({seed for point in points for seed in point["seeds"]}, key=int)
+    several = "seeds" if len(seeds) > 1 else "seed"
+    slopes = [_growth(record) for record in measured.values["slopes"]]
+    by_twice = f" Twice as many pairs give {'; '.join(slopes)}." if slopes else ""
+    absent = growth.absent_points(measured)
+    not_there = f" Not there: {', '.join(absent)}." if absent else ""
+    return (
+        "The pairs are the first of the same training split, with as many steps for each number."
+        f"{by_twice} Intervals: 95 %, from {about['draws']:,} draws of patients and, of more than "
+        "three seeds, of the seeds. "
+        f"Run {run}, the same test pool of {_pairs(about['pool'])} for all, {several} "
+        f"{', '.join(seeds)}. Attributes: {about['attributes']}.{not_there}"
+    )
+
+
+def _growth(record: dict) -> str:
+    """A slope in words."""
+    name = "RSUM" if record["endpoint"] == RSUM else "nDCG@10"
+    percent = {key: 100 * record[key] for key in ("slope", "low", "high")}
+    interval = f"[{percent['low']:.1f}, {percent['high']:.1f}]"
+    return f"{record['variant']} {percent['slope']:+.1f} points of {name} {interval}"
 
 
 def efficiency_figure(steps: Numbers) -> str:

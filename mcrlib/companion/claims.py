@@ -11,12 +11,20 @@ with which interval, of which models, trained for how long, on which pairs. Verd
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mcrlib import config, results
-from mcrlib.companion import analyses, experiments, lengths, robustness, scaling
+from mcrlib.companion import (
+    analyses,
+    domain,
+    experiments,
+    growth,
+    lengths,
+    robustness,
+    scaling,
+)
 from mcrlib.companion.analyses import Numbers
 from mcrlib.companion.experiments import (
     CHANGE_HIDDEN,
@@ -26,6 +34,7 @@ from mcrlib.companion.experiments import (
     NDCG,
     RSUM,
     RSUM_HIDDEN,
+    SLOPE,
     TIME,
     Item,
 )
@@ -90,6 +99,7 @@ MEASURES = {
     CHANGE_HIDDEN: Measure(
         "Change of RSUM when half of the patches are hidden", " points", 100, 1, no_loss="12 points"
     ),
+    SLOPE: Measure("RSUM by twice as many pairs", " points", 100, 1),
     GAP: Measure("Distance between the modalities' means", "", 1, 3, is_better_if_higher=False),
 }
 
@@ -107,6 +117,8 @@ class Evidence:
     steps: Sequence[Mapping[str, Any]] = ()  # of notebook 08
     timed: str = ""  # what notebook 08 timed, and on what
     computes: Sequence[Mapping[str, Any]] = ()  # comparisons of `scaling.measure`
+    growth: Mapping[str, Any] = field(default_factory=dict)  # of `growth.measure`
+    elsewhere: "Evidence | None" = None  # of `domain.measure`, another run's
     lengths: Mapping[str, Length] = field(default_factory=dict)  # of each training, by its folder
 
 
@@ -117,6 +129,10 @@ def judge(item: Item, evidence: Evidence) -> dict[str, Any]:
     elif item.endpoint == GAP:
         pairs = evidence.validation_pairs
         verdict, sentence, numbers = _judge_record(item, evidence.gap, evidence, pairs)
+    elif item.endpoint == SLOPE:
+        verdict, sentence, numbers = _judge_growth(item, evidence)
+    elif item.other_run:
+        verdict, sentence, numbers = _judge_elsewhere(item, evidence)
     elif len(item.beginnings) > 1:
         verdict, sentence, numbers = _judge_computes(item, evidence)
     elif len(item.variants) == 1:
@@ -184,6 +200,21 @@ def _judge_record(
         verdict = OPEN
         parts.append(missing)
     return verdict, " ".join(parts), numbers
+
+
+def _judge_elsewhere(item: Item, evidence: Evidence) -> Judgement:
+    """The verdict by another run's models, and what their other endpoint says."""
+    other = evidence.elsewhere
+    if other is None:
+        command = f"make experiments ONLY={item.id}"
+        return OPEN, f"Not measured: no model of the run {item.other_run} is there ({command}).", {}
+    verdict, sentence, numbers = _judge_record(item, _record_of(item, other), other, other.pairs)
+    meaning = replace(item, endpoint=NDCG)
+    record = _record_of(meaning, other)
+    if record.get("seeds") and "undecided" not in record:
+        numbers |= {NDCG: {name: record[name] for name in FIELDS if name in record}}
+        sentence += f" {_what_is_higher(meaning, record, 'the same pairs')}"
+    return verdict, sentence, numbers
 
 
 def _conclusion(item: Item, is_better: bool, record: Mapping[str, Any]) -> str:
@@ -460,6 +491,77 @@ def _too_few(item: Item, records: Sequence[Mapping[str, Any]]) -> str:
     return _few_seeds(item, fewest)
 
 
+# With fewer pairs
+
+
+def _judge_growth(item: Item, evidence: Evidence) -> Judgement:
+    points = evidence.growth.get("points", ())
+    slopes = evidence.growth.get("slopes", ())
+    compared = [
+        record
+        for record in evidence.growth.get("comparisons", ())
+        if record["variants"] == list(item.variants)
+    ]
+    needed = len(item.beginnings) * len(item.variants)
+    if not compared:
+        sentence = f"{len(points)} of {needed} points are there, or no seed has all sizes"
+        return OPEN, f"Not measured: {sentence}; run `make experiments`.", {}
+    records = {record["endpoint"]: record for record in compared}
+    of_recall = records[RSUM]
+    if "undecided" in of_recall:
+        sentence = f"On {evidence.pairs} nothing can be decided: {of_recall['undecided']}."
+        return CANNOT_BE_TOLD, sentence, {}
+    numbers = {name: of_recall[name] for name in FIELDS if name in of_recall}
+    numbers["slopes"] = {f"{record['variant']} {record['endpoint']}": record for record in slopes}
+    sizes = sorted({point["pairs"] for point in points})
+    parts = [_slope(record) for record in slopes]
+    sentence = (
+        f"From {sizes[0]:,} to {sizes[-1]:,} training pairs, tested on {evidence.pairs}, twice as "
+        f"many pairs give, with 95 % intervals: {'; '.join(parts)}. {_slopes_apart(of_recall)}"
+    )
+    verdict = {1: SUPPORTED, -1: NOT_SUPPORTED, 0: OPEN}[_direction(of_recall)]
+    missing = _unequal_at_a_size(points) or _few_seeds(item, of_recall)
+    if verdict != OPEN and missing:
+        return OPEN, f"{sentence} {missing}", numbers
+    return verdict, sentence, numbers
+
+
+def _slope(record: Mapping[str, Any]) -> str:
+    """What twice as many pairs give a variant."""
+    measure = MEASURES[record["endpoint"]]
+    value = measure.text(record["slope"])
+    interval = f"{measure.text(record['low'])} to {measure.text(record['high'])}"
+    return f"{record['variant']} {value} points of {measure.name} ({interval})"
+
+
+def _slopes_apart(record: Mapping[str, Any]) -> str:
+    """Whether one variant's RSUM grows faster."""
+    a, b = record["variants"]
+    measure = MEASURES[RSUM]
+    interval = f"{measure.text(record['low'])} to {measure.text(record['high'])}"
+    outcome = {1: "faster than", -1: "more slowly than", 0: "no faster or slower, as far as shown,"}
+    grows = outcome[_direction(record)]
+    if _direction(record) == 0:
+        grows += " than"
+    return (
+        f"{_of_which_models(record)} RSUM of {a} grows {grows} that of {b} (difference "
+        f"{measure.text(record['difference'])} points a doubling, {interval})."
+    )
+
+
+def _unequal_at_a_size(points: Sequence[Mapping[str, Any]]) -> str:
+    """Why the variants' compute decides nothing; "" if it was equal at each number of pairs."""
+    for pairs in {point["pairs"] for point in points}:
+        own = [point for point in points if point["pairs"] == pairs]
+        counted = [lengths.length_of(point) for point in own if point.get("flops")]
+        if len(counted) < len(own) or not lengths.at_equal_compute(counted):
+            return (
+                "Not all had equal compute, which the experiment asks for, so the question stays "
+                "open."
+            )
+    return ""
+
+
 # Other people's methods
 
 
@@ -523,6 +625,7 @@ def decide(run: str) -> Numbers:
         analyses.compare_endpoints(run)
     if any(folder.glob("*/embeddings-validate.npz")):
         analyses.compare_gaps(run)
+    domain.measure(run)
     inputs = claim_inputs(run)
     file = folder / FILE
     if not results.is_current(file, inputs):
@@ -542,6 +645,8 @@ def claim_inputs(run: str) -> dict[str, str]:
         EFFICIENCY,
         scaling.FILE,
         robustness.FILE,
+        domain.FILE,
+        growth.FILE,
     )
     files = [folder / name for name in names]
     for record in ("history.csv", "training.json"):
@@ -561,13 +666,14 @@ def gather(run: str) -> Evidence:
     efficiency = _loaded(folder / EFFICIENCY)
     scaled = _loaded(folder / scaling.FILE)
     corrupted = _loaded(folder / robustness.FILE)
+    grown = _loaded(folder / growth.FILE)
     trained = {}
     for model in sorted(folder.glob("*-seed*/")):
         length = lengths.of_model(model)
         if length is not None:
             trained[model.name] = length
     return Evidence(
-        pairs=_pairs(comparison or scaled, "test", is_drawn),
+        pairs=_pairs(comparison or scaled or grown, "test", is_drawn),
         validation_pairs=_pairs(gap, "validation", is_drawn),
         is_drawn=is_drawn,
         comparisons=[*comparison.get("values", ()), *_of_hidden_patches(corrupted)],
@@ -575,6 +681,8 @@ def gather(run: str) -> Evidence:
         steps=efficiency["values"]["steps"] if efficiency else (),
         timed=_timed(efficiency),
         computes=scaled["values"]["comparisons"] if scaled else (),
+        growth=grown["values"] if grown else {},
+        elsewhere=_elsewhere(_loaded(folder / domain.FILE)),
         lengths=trained,
     )
 
@@ -587,6 +695,17 @@ def _of_hidden_patches(corrupted: Mapping[str, Any]) -> Iterator[dict[str, Any]]
         endpoint = ENDPOINTS_OF_HIDDEN.get(record["endpoint"])
         if endpoint and record["condition"] == HALF_HIDDEN:
             yield {**record, "endpoint": endpoint}
+
+
+def _elsewhere(found: Mapping[str, Any]) -> Evidence | None:
+    """What the models of another domain say; None if there are none."""
+    if not found:
+        return None
+    pool = found["provenance"]["pool"]
+    pairs = f"{pool:,} test pictures of scanned digits with sentences about them"
+    values = found["values"]
+    trained = {name: lengths.length_of(record) for name, record in values["lengths"].items()}
+    return Evidence(pairs, "", True, comparisons=values["comparisons"], lengths=trained)
 
 
 def _timed(efficiency: Mapping[str, Any]) -> str:

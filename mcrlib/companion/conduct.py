@@ -21,6 +21,7 @@ PROJECT = Path(__file__).resolve().parents[2]  # where the Makefile is
 INTERRUPTED = 130  # exit code after Ctrl-C
 LOCK = "experiments.lock"
 VERDICTS = "12_claims"
+OF_A_RUN = ("DATA", "WEIGHTS")  # variables of the environment that are meant for one run
 
 
 def conduct(run: str, changes: str, only: str = "") -> list[str]:
@@ -53,21 +54,22 @@ def _run(item: Item, run: str, overrides: dict[str, Any]) -> bool:
         variants = " ".join(item.variants)
         seeds = " ".join(map(str, item.seeds))
         embed = ["embed", f"VARIANTS={variants}", f"SEEDS={seeds}"]
-        for beginning in item.beginnings:
-            if not _make(f"{beginning}{run}", embed, overrides):
+        for own in item.runs(run):
+            if not _make(own, embed, experiments.overrides_of(own, run, overrides), run):
                 return False
     names = [VERDICTS] if item.notebook == VERDICTS else [item.notebook, VERDICTS]
-    return all(_make(run, [name], overrides) for name in names)
+    return all(_make(run, [name], overrides, run) for name in names)
 
 
-def _make(run: str, words: list[str], overrides: dict[str, Any]) -> bool:
-    """Whether make succeeded. DATA, WEIGHTS and the like reach it through the environment, and so
-    does SET, whose epochs are multiplied as those of the run."""
+def _make(run: str, words: list[str], overrides: dict[str, Any], asked: str) -> bool:
+    """Whether make succeeded. DATA, WEIGHTS and the like reach it through the environment; the run
+    that was asked about may be another one than that to make, and then they are not for it."""
     environment = dict(os.environ)
     environment.pop("MAKEFLAGS", None)  # of the make above, whose VARIANTS would win
-    if config.multiple_of(run):
-        changes = json.dumps(config.multiplied(overrides, run))
-        environment["SET"] = changes[1:-1]  # SET has no braces around it
+    environment["SET"] = json.dumps(overrides)[1:-1]  # SET has no braces around it
+    if config.preset(run) != config.preset(asked):
+        for name in OF_A_RUN:
+            environment.pop(name, None)
     command = ["make", "--no-print-directory", *words, f"RUN={run}"]
     done = subprocess.run(command, cwd=PROJECT, env=environment)
     return done.returncode == 0

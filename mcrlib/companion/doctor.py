@@ -17,12 +17,6 @@ from mcrlib import config
 DISK_FOR_MIMIC = 26
 DISK_FOR_REHEARSAL = 13  # of MIMIC: saves, and a model of each variant
 DISK_FOR_OTHERS = 1
-DISK_NEEDED = {
-    "mimic": DISK_FOR_MIMIC,
-    "rehearse-mimic": DISK_FOR_REHEARSAL,
-    "half-mimic": DISK_FOR_MIMIC,  # the saves of a training, and a model of each ablation
-    "double-mimic": DISK_FOR_MIMIC,
-}
 SOURCES = {
     "table": "a CSV, TSV, Parquet or JSON-lines file with the columns image and report",
     "openi": "the folder with Open-i's reports and PNG images",
@@ -66,7 +60,7 @@ def obstacle(run: str, data: str, confirm: str, weights: str = "", processes: st
         return f"RUN={own} needs DATA={data} to be {SOURCES[source]}; this path does not exist."
     is_costly = config.preset(run) == "mimic" and not config.is_rehearsal(run)
     if is_costly and confirm != "1":
-        return f"{_cost_of_mimic()}{_other_epochs(run)} Set CONFIRM=1 to start it."
+        return f"{_cost_of_mimic()}{_other_length(run)} Set CONFIRM=1 to start it."
     if weights and not Path(weights).is_dir():
         return (
             f"WEIGHTS={weights} must be the folder with the pretrained encoders, but is no folder."
@@ -89,8 +83,11 @@ def _too_many_processes(processes: int) -> str:
     return ""
 
 
-def _other_epochs(run: str) -> str:
-    """A sentence on the epochs of a half or a double run; "" of others."""
+def _other_length(run: str) -> str:
+    """A sentence on the epochs of a half or a double run, and on fewer pairs; "" of others."""
+    pairs = config.pairs_of(run)
+    if pairs:
+        return f" RUN={run} trains each of its models on {pairs:,} pairs, for as many steps."
     beginning = config.multiple_of(run)
     if not beginning:
         return ""
@@ -119,6 +116,13 @@ def _cost_of_mimic() -> str:
     )
 
 
+def _disk_needed(run: str) -> int:
+    """What a run takes, in GB; one that is named after another has saves and models of its own."""
+    if config.preset(run) != "mimic":
+        return DISK_FOR_OTHERS
+    return DISK_FOR_REHEARSAL if config.is_rehearsal(run) else DISK_FOR_MIMIC
+
+
 def _of_the_machine(run: str) -> str:
     """What this machine lacks for a run, and what to do; "" if it lacks nothing."""
     for name in ("data", "results", "figures"):
@@ -127,7 +131,7 @@ def _of_the_machine(run: str) -> str:
             return f"{folder} is a file where a folder is needed: rename or remove it."
         if not os.access(folder, os.W_OK | os.X_OK):
             return f"{folder} cannot be written to: give yourself the right to write there."
-    needed = DISK_NEEDED.get(run, DISK_FOR_OTHERS)
+    needed = _disk_needed(run)
     free = shutil.disk_usage(config.ROOT).free / 1e9
     if free < needed and not (config.ROOT / "results" / run).is_dir():
         return f"RUN={run} needs {needed} GB, but {config.ROOT} has {free:.1f} GB free: make room."
@@ -186,7 +190,7 @@ def _java() -> list[str]:
 def _data(settings: config.Config, data: str) -> str:
     if data:
         source = data
-    elif settings.source == "phantom":
+    elif settings.source in config.DRAWN_SOURCES:
         source = "made by code"
     else:
         source = "not given: DATA=..."

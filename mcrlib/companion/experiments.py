@@ -11,14 +11,16 @@ the verdicts.
 import difflib
 import hashlib
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from mcrlib.config import DOUBLE, HALF
+from mcrlib.config import DOUBLE, HALF, multiplied, preset
 
 RSUM = "RSUM"
 NDCG = "nDCG@10_without_partner"
 GAP = "distance_of_means"
 RSUM_HIDDEN = "RSUM_half_hidden"
 CHANGE_HIDDEN = "RSUM_change_half_hidden"
+SLOPE = "RSUM by doubling"
 TIME = "time of a step"
 MEMORY = "activations of a step"
 
@@ -30,6 +32,10 @@ SEEDS = (0, 1, 2)
 # Beginnings of the names of the runs that have half, the same and twice the compute of a run.
 COMPUTES = (HALF, "", DOUBLE)
 COMPUTE_VARIANTS = ("mcr", "dual", "clip")
+# Beginnings of the names of the runs with fewer pairs, and of the whole run.
+SIZES = ("pairs-500-", "pairs-1000-", "pairs-2000-", "")
+GROWTH_VARIANTS = ("mcr", "dual")
+OTHER_DOMAIN = "digits"  # a run whose pairs are no radiographs
 BETTER = "Supported if the difference is above 0 with p < 0.05, not supported if it is below."
 SMALLER = "Supported if the difference is below 0 with p < 0.05, not supported if it is above."
 HOLM = " Holm's method corrects p among all comparisons but the two of mcr with dual."
@@ -58,11 +64,18 @@ class Item:
     numbers: str  # their file in results/RUN
     cheaper: str = ""  # variant that takes less compute an epoch, "" if neither clearly does
     beginnings: tuple[str, ...] = ("",)  # of the names of the runs whose models it needs
+    other_run: str = ""  # the run whose models it needs, whatever run is asked about
 
     @property
     def models(self) -> list[str]:
         """The models that the experiment needs, `VARIANT-seedS`."""
         return [f"{variant}-seed{seed}" for seed in self.seeds for variant in self.variants]
+
+    def runs(self, run: str) -> list[str]:
+        """The runs whose models answer it for `run`."""
+        if self.other_run:
+            return [self.other_run]
+        return [f"{beginning}{run}" for beginning in self.beginnings]
 
 
 def _comparison(
@@ -251,6 +264,38 @@ ITEMS = (
         notebook="13_robustness",
         numbers="robustness.json",
     ),
+    Item(
+        id="scale",
+        kind="question",
+        sentence="How does retrieval grow with the number of pairs, and does that of masked "
+        "contrastive reconstruction grow faster than that of the usual framework?",
+        source="notes, limitations: how the comparison depends on the size of the data",
+        variants=GROWTH_VARIANTS,
+        seeds=SEEDS,
+        budget=EQUAL_COMPUTE,
+        endpoint=SLOPE,
+        rule="Supported if the slope of RSUM over log2 of the training pairs is larger for mcr "
+        "with p < 0.05, not supported if it is smaller. All sizes have as many steps and the same "
+        "test pairs. Fewer seeds or unequal compute decide nothing.",
+        notebook="07_ablations",
+        numbers="scale.json",
+        beginnings=SIZES,
+    ),
+    Item(
+        id="domain",
+        kind="question",
+        sentence="Does mapping before aggregation help outside of radiographs?",
+        source="notes, limitations: other modalities and domains were not tried",
+        variants=("mcr", "abm"),
+        seeds=SEEDS,
+        budget=EQUAL_EPOCHS,
+        endpoint=RSUM,
+        rule=f"{BETTER} The pairs are scanned digits and sentences about them (run digits), "
+        f"whatever the run.{HOLM}{BUDGET}",
+        notebook="12_claims",
+        numbers="domain.json",
+        other_run=OTHER_DOMAIN,
+    ),
 )
 
 
@@ -263,6 +308,13 @@ def chosen(only: str = "") -> list[Item]:
             hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(by_id)}."
             raise ValueError(f"There is no experiment {name!r}; {hint}")
     return [by_id[name] for name in only.split() or by_id]
+
+
+def overrides_of(run: str, asked: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The settings for the models of `run`, if those for the run `asked` about are `overrides`."""
+    if preset(run) != preset(asked):
+        return {}  # they were not meant for another run
+    return multiplied(overrides, run)
 
 
 def digest() -> str:

@@ -54,9 +54,9 @@ def _check_is_drawn(run: str) -> None:
         raise ValueError("RUN=reference is published already; publish a demo run.")
     if config.is_rehearsal(run):
         raise ValueError(f"RUN={run} is a rehearsal, whose numbers are no results: publish a run.")
-    multiple = config.multiple_of(run).rstrip("-")
-    if multiple:
-        raise ValueError(f"RUN={run} is a {multiple} run: publish RUN={config.preset(run)}.")
+    beginning = config.beginning_of(run).rstrip("-")
+    if beginning:
+        raise ValueError(f"RUN={run} is a {beginning} run: publish RUN={config.preset(run)}.")
     _check_source(run, config.load(run).source)
     data_file = config.ROOT / "results" / run / "data.json"
     dataset = results.load(data_file)["values"]["dataset"]
@@ -64,7 +64,8 @@ def _check_is_drawn(run: str) -> None:
 
 
 def _check_source(run: str, source: str) -> None:
-    if source not in config.DRAWN_SOURCES:
+    # Other drawn pairs are of no patient either, but the reference is the demo's domain.
+    if source != "phantom":
         raise ValueError(
             f"RUN={run} is not made of phantoms, but of the source {source!r}: it is never "
             "published."
@@ -96,6 +97,8 @@ def _records(folder: Path) -> list[Path]:
         *folder.glob("compute.json"),  # drawn beside them
         *folder.glob("grounding.json"),  # made from the models themselves
         *folder.glob("robustness.json"),  # and after `make robustness`
+        *folder.glob("domain.json"),  # of the run digits
+        *folder.glob("scale.json"),  # of runs with fewer pairs
         *folder.glob("*/training.json"),
         *folder.glob("*/history.csv"),
         *folder.glob(f"*/{probe_files.FILE}"),

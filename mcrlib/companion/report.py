@@ -28,7 +28,7 @@ NUMBERS = {
     "11_relevance": ("relevance.json", "probes.json"),
     "10_grounding": ("grounding.json",),
     "13_robustness": ("robustness.json",),
-    "07_ablations": ("ablations.json", "compute.json"),
+    "07_ablations": ("ablations.json", "compute.json", "scale.json"),
     "05_modality_gap": ("modality_gap.json",),
     "06_top3": ("top3.json",),
     "08_efficiency": ("efficiency.json",),

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from mcrlib import config, results
-from mcrlib.companion import analyses, claims, experiments, robustness, scaling
+from mcrlib.companion import (
+    analyses,
+    claims,
+    domain,
+    experiments,
+    growth,
+    robustness,
+    scaling,
+)
 from mcrlib.companion.experiments import Item
 from mcrlib.training.finished import check_finished
 
@@ -26,6 +34,8 @@ INPUTS = {
     analyses.GAP_COMPARISON: analyses.gap_comparison_inputs,
     scaling.FILE: scaling.scaling_inputs,
     robustness.FILE: robustness.inputs,
+    domain.FILE: domain.domain_inputs,
+    growth.FILE: growth.growth_inputs,
 }
 
 
@@ -59,29 +69,30 @@ class _Look:
         if self._has_numbers_alone(item):
             return State(CURRENT)
         missing = []
-        for beginning in item.beginnings:
+        runs = item.runs(self.run)
+        for run in runs:
             for name in item.models:
                 try:
-                    is_whole = self._is_whole(f"{beginning}{self.run}", name)
+                    is_whole = self._is_whole(run, name)
                 except ValueError as error:
                     advice = f"what it says, then {self._experiments(item)}"
                     return State(STALE, str(error), advice)
                 if not is_whole:
-                    missing.append(f"{beginning}{self.run}/{name}" if beginning else name)
+                    missing.append(name if run == self.run else f"{run}/{name}")
         if missing:
-            needed = len(item.beginnings) * len(item.models)
+            needed = len(runs) * len(item.models)
             count = f"{len(missing)} of {needed} models: {', '.join(missing)}"
             return State(MISSING, count, self._experiments(item))
         return State(CURRENT)
 
     def _has_numbers_alone(self, item: Item) -> bool:
         """Whether a copy holds an item's numbers without all of its models."""
-        return self.run == NEVER_TRAINED and len(item.beginnings) > 1
+        return self.run == NEVER_TRAINED and item.runs(self.run) != [self.run]
 
     def _is_whole(self, run: str, name: str) -> bool:
         """Whether a model is trained and embedded. Raises ValueError if it is out of date."""
         variant, _, seed = name.partition("-seed")
-        overrides = config.multiplied(self.overrides, run)
+        overrides = experiments.overrides_of(run, self.run, self.overrides)
         settings = config.load(run, variant, int(seed), **overrides)
         if self.run != NEVER_TRAINED:
             check_finished(settings, results.dataset_hash(run))

@@ -86,7 +86,10 @@ class SplitPairs(torch.utils.data.Dataset):
         self.images_file = dataset.folder / IMAGES_FILE
         self._images: np.ndarray | None = None  # the file's content, once this process has used it
         self.rows = dataset.indices(split)
+        if split == "train":
+            self.rows = dataset.training_rows(config.train_pairs)
         self.pair_ids = PackedTexts.of(dataset.frame["pair_id"].iloc[self.rows])
+        # Of the whole split: fewer pairs are its first ones.
         self.tokens = cached_tokens(dataset, split, tokenizer, config.max_tokens)
 
     def __len__(self) -> int:

@@ -66,6 +66,19 @@ class Dataset:
             raise ValueError(f"There is no split {split!r}; there are {', '.join(SPLITS)}.")
         return np.flatnonzero(self.frame["split"] == split)
 
+    def training_rows(self, pairs: int = 0) -> np.ndarray:
+        """Rows of the first `pairs` training pairs, int64 `[pairs]`; of all of them if that is 0.
+
+        Raises ValueError if there are not as many.
+        """
+        rows = self.indices("train")
+        if pairs > len(rows):
+            raise ValueError(
+                f"There are {len(rows):,} training pairs in {self.folder}, fewer than the "
+                f"{pairs:,} asked for: name a smaller number."
+            )
+        return rows[:pairs] if pairs else rows
+
 
 def open_dataset(folder: Path | str) -> Dataset:
     """Open the prepared data in `folder`.

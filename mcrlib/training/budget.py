@@ -33,6 +33,8 @@ class Budget:
     steps: int  # in all
     epoch_steps: int  # of a whole epoch
     flops_a_step: int
+    # Epochs of so few pairs that take as many steps as one of the whole split.
+    epochs_of_all: float = 1.0
 
     @property
     def epochs(self) -> float:
@@ -61,14 +63,21 @@ class Budget:
 
 
 def of_training(
-    config: Config, lengths: Sequence[int], words: int, bert: "BertConfig", epoch_steps: int
+    config: Config,
+    lengths: Sequence[int],
+    words: int,
+    bert: "BertConfig",
+    epoch_steps: int,
+    steps_of_all: int = 0,
 ) -> Budget:
     """The budget of a training with `epoch_steps` steps a whole epoch.
 
-    `lengths` are those of the training reports in tokens, `words` is the size of the vocabulary,
-    and `bert` the report encoder's sizes.
+    With fewer pairs than the split has, `steps_of_all` are those of an epoch of the whole split,
+    by which the settings count. `lengths` are those of all training reports in tokens, `words` is
+    the size of the vocabulary, and `bert` the report encoder's sizes.
     """
-    steps = config.epochs * epoch_steps
+    steps_of_all = steps_of_all or epoch_steps
+    steps = config.epochs * steps_of_all
     flops = _flops_a_step(config, lengths, words, bert)
     if config.compute:
         of_mcr = flops
@@ -76,7 +85,7 @@ def of_training(
         if method != config:
             of_mcr = _flops_a_step(method, lengths, words, bert)
         steps = config.compute * steps * of_mcr / flops
-    return Budget(max(1, round(steps)), epoch_steps, flops)
+    return Budget(max(1, round(steps)), epoch_steps, flops, steps_of_all / epoch_steps)
 
 
 def read(folder: Path) -> Budget | None:

@@ -301,7 +301,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         is_last = row["epoch"] == self.budget.last_epoch
-        if is_last or row["epoch"] % self.config.validate_every == 0:
+        if is_last or self._is_validated(row["epoch"]):
             row[recall_name(self.k)] = validate(self.model, self.dataset, self.k)
         history = self.position.history
         table = pd.DataFrame(history).to_csv(index=False)
@@ -309,6 +309,12 @@ class Trainer:
         self.saves.save(self.position)
         pairs = len(self.order) * self.config.batch_size
         print(_epoch_line(history, pairs, self.pool, self.budget), flush=True)
+
+    def _is_validated(self, epoch: int) -> bool:
+        """Whether validation is due after an epoch. Epochs of fewer pairs are shorter, so as many
+        more lie between."""
+        every = self.config.validate_every * self.budget.epochs_of_all
+        return epoch // every > (epoch - 1) // every
 
     def _finish(self) -> None:
         if self.accelerator.is_main_process:
@@ -355,7 +361,7 @@ def _accelerator(config: Config) -> Accelerator:
 
 def _new_model(config: Config, dataset: Dataset) -> MCR:
     """An untrained model; a small run's vocabulary is learned from the training reports."""
-    training_rows = dataset.indices("train")
+    training_rows = dataset.training_rows(config.train_pairs)
     reports = dataset.frame["report"].iloc[training_rows].tolist()
     tokenizer = pretrained.load_tokenizer(config, reports)
     vit = pretrained.load_vit(config)
@@ -416,11 +422,18 @@ def _batches(
 
 def _budget(model: MCR, batches: _Batches) -> Budget:
     """How long the model's training is; the order must still have its whole epochs."""
-    tokens = batches.pairs.tokens
+    config = model.config
+    tokens = batches.pairs.tokens  # of the whole split
+    of_all = EpochOrder(len(tokens), config.batch_size, config.seed, config.epoch_steps)
     lengths = [tokens.length(row) for row in range(len(tokens))]
     words = len(model.tokenizer)
     return budget.of_training(
-        model.config, lengths, words, model.bert_config, epoch_steps=len(batches.order)
+        config,
+        lengths,
+        words,
+        model.bert_config,
+        epoch_steps=len(batches.order),
+        steps_of_all=len(of_all),
     )
 
 

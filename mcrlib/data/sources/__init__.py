@@ -10,6 +10,7 @@ from types import ModuleType
 # Name in the settings -> module in this folder.
 MODULES = {
     "phantom": "phantom",
+    "digits": "digits",
     "table": "table",
     "openi": "openi",
     "mimic": "mimic_cxr",
