@@ -34,6 +34,7 @@ from mcrlib import config as settings
 from mcrlib import distributed, losses, pretrained
 from mcrlib.arguments import is_list, is_whole
 from mcrlib.data import batches, images
+from mcrlib.explain import Explanation, explain_pair
 from mcrlib.masking import gather_patches
 from mcrlib.modules import Head, ImageDecoder, ImageEncoder, ReportEncoder
 from mcrlib.packing import Packing
@@ -215,14 +216,11 @@ class MCR(nn.Module):
         _check_batch_size(batch_size)
         pictures = _list_of_pictures(pictures)
         self.eval()
-        device = self.log_scale.device
         rows = [torch.empty(0, self.config.embed_dim)]  # the result without pictures
         for start in range(0, len(pictures), batch_size):
             chosen = pictures[start : start + batch_size]
-            squares = [_read_square(picture, self.config.cache_size) for picture in chosen]
-            stacked = torch.from_numpy(np.stack(squares))
-            pixels = batches.to_pixels(stacked, self.config.image_size)
-            embedded = self.project_images(pixels.to(device))
+            pixels = self._pixels(chosen)
+            embedded = self.project_images(pixels)
             rows.append(embedded.float().cpu())
         return torch.cat(rows)
 
@@ -247,6 +245,44 @@ class MCR(nn.Module):
             embedded = self.project_reports(tokens.to(device), present.to(device))
             rows[chosen] = embedded.float().cpu()
         return rows
+
+    def explain(self, image: Picture, report: str, method: str | None = None) -> Explanation:
+        """Which patches of a radiograph and which words of a report make up their cosine.
+
+        `method` is "exact" or "occlusion". By default it is "exact", if the model maps local
+        features before it aggregates them: `.score` is the cosine, `.patches [side, side]` holds
+        what each patch contributes to it, `.words` each word (text, characters, share), and
+        `.matrix [1+n, T]` each pair of an image token and a report token, with [CLS] and [SEP] in
+        rows and columns of their own. The matrix sums to the score, and so do the patches with the
+        row of [CLS]. Contributions are signed, and their absolute values can sum to several times
+        the score. They are those of output tokens, which have seen the whole picture or report, so
+        they do not prove that a patch or word is the cause.
+
+        Models that aggregate first (variant `abm`) have "occlusion" only, which all models have:
+        the fall of the score if a patch is set to the picture's mean grey, or a word to [MASK].
+        There is no matrix then, and the falls do not sum to the score. `.method` says which it was.
+
+        Words after `max_tokens` are not explained. Leaves the model in evaluation mode. Raises
+        ValueError for what is not one radiograph or not one text, for an empty text, and for a
+        method that the model does not have.
+        """
+        pictures = _list_of_pictures(image)
+        if len(pictures) != 1:
+            raise ValueError(f"explain takes one radiograph: got {len(pictures)}.")
+        if not isinstance(report, str):
+            kind = type(report).__name__
+            raise ValueError(f"explain takes one report, a text: got a {kind}.")
+        (text,) = _list_of_texts(report)
+        self.eval()
+        (pixels,) = self._pixels(pictures)
+        return explain_pair(self, pixels, text, method)
+
+    def _pixels(self, pictures: Sequence[Picture]) -> Tensor:
+        """Encoder input `[B, 1, H, W]`, on the model's device. Raises ValueError."""
+        squares = [_read_square(picture, self.config.cache_size) for picture in pictures]
+        stacked = torch.from_numpy(np.stack(squares))
+        pixels = batches.to_pixels(stacked, self.config.image_size)
+        return pixels.to(self.log_scale.device)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write weights (safetensors), both configurations and the tokenizer into `folder`."""
@@ -404,7 +440,7 @@ def _check_batch_size(batch_size: int) -> None:
 def _list_of_texts(texts: Iterable[str] | str) -> list[str]:
     """The reports as a list; ValueError for what is no text."""
     if isinstance(texts, str):
-        return [texts]
+        texts = [texts]
     if not is_list(texts):
         kind = type(texts).__name__
         raise ValueError(f"embed_reports takes a list of texts: got a {kind}.")
@@ -428,7 +464,9 @@ def _list_of_pictures(pictures: Iterable[Picture] | Picture) -> Sequence[Picture
         return _split_pictures(pictures)
     if not is_list(pictures):
         kind = type(pictures).__name__
-        raise ValueError(f"embed_images takes a list of paths, PIL images or arrays: got a {kind}.")
+        raise ValueError(
+            f"Radiographs are given as a list of paths, PIL images or arrays: got a {kind}."
+        )
     return list(pictures)
 
 
@@ -444,7 +482,7 @@ def _split_pictures(array: np.ndarray) -> Sequence[np.ndarray]:
     if array.ndim == 4 and array.shape[1] == 1:
         return array[:, 0]
     raise ValueError(
-        "embed_images takes arrays [H, W], [N, H, W] or [N, 1, H, W] of grey radiographs: got the "
+        "An array must be [H, W], [N, H, W] or [N, 1, H, W] of grey radiographs: got the "
         f"shape {list(array.shape)}."
     )
 

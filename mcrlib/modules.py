@@ -134,6 +134,23 @@ class Head(nn.Module):
             aligned = self.map(aggregated)
         return F.normalize(aligned.float(), dim=-1)
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether a row is the sum of what each local feature contributes to it."""
+        return self.map_first and self.aggregate.is_weighted_sum
+
+    def contributions(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
+        """Parts `[B, L, E]` of the unit rows, one a token; their sum over the tokens is `forward`.
+
+        A token's part is its mapped feature times its weight in the aggregation, over the length of
+        the aggregated row; 0 at padding. Only if `adds_up`.
+        """
+        mapped = self.map_each(tokens, present)
+        weighted = self.aggregate.weights(mapped, present) * mapped
+        aligned = weighted.float().sum(dim=1, keepdim=True)
+        length = aligned.norm(dim=-1, keepdim=True)
+        return weighted.float() / length.clamp(min=1e-12)  # `normalize` has the same bound
+
     def map_each(
         self, tokens: Tensor, present: Tensor | None, packing: Packing | None = None
     ) -> Tensor:
@@ -163,9 +180,24 @@ class Aggregation(nn.Module):
         """`[B, D]` of `tokens [B, L, D]`; `present [B, L]` is false at padding."""
         if self.how == "max":
             return _hide_padding(tokens, present).amax(dim=1)
+        return (self.weights(tokens, present) * tokens).sum(dim=1)
+
+    @property
+    def is_weighted_sum(self) -> bool:
+        """Whether `weights` are those of this aggregation."""
+        return self.how in ("attention", "mean", "max")
+
+    def weights(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
+        """`[B, L, D]`, the weight of each token in each dimension, 0 at padding.
+
+        The sum of `weights * tokens` over the tokens is what `forward` returns. Of tokens that
+        share a maximum, the first has its weight.
+        """
+        if self.how == "max":
+            winners = _hide_padding(tokens, present).argmax(dim=1, keepdim=True)
+            return torch.zeros_like(tokens).scatter(1, winners, 1.0)
         scores = self._scores(tokens)
-        weights = _hide_padding(scores, present).softmax(dim=1)
-        return (weights * tokens).sum(dim=1)
+        return _hide_padding(scores, present).softmax(dim=1)
 
     def _scores(self, tokens: Tensor) -> Tensor:
         if self.how == "attention":

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "mcrlib"
 LAYERS = (
     ("arguments", "files", "locks", "config"),
     ("masking", "packing", "data"),
-    ("losses", "distributed", "modules", "weight_files", "pretrained", "model"),
+    ("losses", "distributed", "modules", "explain", "weight_files", "pretrained", "model"),
     ("evaluation",),
     ("provenance", "results"),
     ("training",),

@@ -332,10 +332,12 @@ def _curve(wrong: Tensor, order: Tensor) -> dict[str, list[float]]:
 def _by_draw(measures: Mapping[Any, Share | Statistic], weights: Tensor) -> Tensor:
     """Values of the measures for weights [draws, N]: double [draws, measures], NaN if undefined."""
     shares = [measure for measure in measures.values() if isinstance(measure, Share)]
-    double_weights = weights.double()
-    gained = double_weights @ torch.stack([share.gained for share in shares], 1)
-    possible = double_weights @ torch.stack([share.possible for share in shares], 1)
-    columns_of_shares = iter((gained / possible).T)
+    columns_of_shares = iter(())
+    if shares:
+        double_weights = weights.double()
+        gained = double_weights @ torch.stack([share.gained for share in shares], 1)
+        possible = double_weights @ torch.stack([share.possible for share in shares], 1)
+        columns_of_shares = iter((gained / possible).T)
     columns = []
     for measure in measures.values():
         if isinstance(measure, Share):

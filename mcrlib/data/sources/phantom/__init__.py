@@ -10,12 +10,14 @@ each finding that is zero outside the finding's place. Removing a finding change
     devices    the kinds of support device
     labels     every finding by its label, and a random choice of them
     wording    reports
+    edits      minimal pairs: the same with one thing changed
 
 A label is "finding|side|zone|severity"; of a support device the type stands for the severity.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,10 +25,10 @@ from mcrlib.config import Config
 from mcrlib.data.schema import SPLITS, Row
 from mcrlib.data.sources.phantom import wording
 from mcrlib.data.sources.phantom.anatomy import Anatomy, Seed, normal_anatomy
-from mcrlib.data.sources.phantom.labels import KINDS, LABELS, choose
+from mcrlib.data.sources.phantom.labels import KINDS, LABELS, Finding, choose
 from mcrlib.data.sources.phantom.shapes import Field
 
-__all__ = ["KINDS", "LABELS", "draw", "place", "rows"]
+__all__ = ["KINDS", "LABELS", "DrawnPair", "draw", "pairs", "place", "rows"]
 
 NORMAL_SHARE = 0.28  # of a split's pairs have no finding
 FINDING_COUNTS = (1, 1, 1, 2, 2, 2, 2, 3, 3, 4)  # of the other pairs, all equally likely
@@ -65,10 +67,30 @@ def _mark(anatomy: Anatomy, label: str) -> Field:
     return LABELS[label].attenuation(anatomy)
 
 
-def rows(config: Config) -> Iterator[Row]:
-    """Drawn pairs, `config.sizes` of them in train, validate and test, one image a study and one to
-    three studies a patient; the same for the same `sizes`, `cache_size` and `data_seed`."""
-    for split_number, split in enumerate(SPLITS):
+class DrawnPair(NamedTuple):
+    """A patient's study before it is drawn and written."""
+
+    pair_id: str
+    split: str
+    number: int  # in its split, from 0
+    patient: int
+    study: int  # of the patient, from 0
+    view: str
+    seed: tuple[int, ...]  # of the patient
+    findings: list[Finding]
+    draft: wording.Draft
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of its findings."""
+        return [finding.label for finding in self.findings]
+
+
+def pairs(config: Config, splits: Sequence[str] = SPLITS) -> Iterator[DrawnPair]:
+    """The pairs of some splits, `config.sizes` of them in train, validate and test, one image a
+    study and one to three studies a patient; the same for the same `sizes` and `data_seed`."""
+    for split in splits:
+        split_number = SPLITS.index(split)
         count = config.sizes[split_number]
         rng = np.random.default_rng([config.data_seed, 1, split_number])
         is_normal = rng.permutation(count) < round(NORMAL_SHARE * count)
@@ -80,19 +102,32 @@ def rows(config: Config) -> Iterator[Row]:
             findings = []
             if not is_normal[number]:
                 findings = choose(pair_rng, int(pair_rng.choice(FINDING_COUNTS)))
-            labels = [finding.label for finding in findings]
             view = VIEWS[pair_rng.integers(len(VIEWS))]
-            seed = (config.data_seed, 3, split_number, patient)
             first = patients.index(patient)  # the patient's other pairs follow it
-            study = number - first
-            yield Row(
+            yield DrawnPair(
                 pair_id=f"{split}-{number:05d}",
-                patient_id=f"{split}-patient-{patient:05d}",
-                study_id=f"{split}-study-{number:05d}",
                 split=split,
+                number=number,
+                patient=patient,
+                study=number - first,
                 view=view,
-                source="phantom",
-                text=wording.report(pair_rng, findings),
-                labels=labels,
-                image=partial(draw, seed, labels, config.cache_size, view, study),
+                seed=(config.data_seed, 3, split_number, patient),
+                findings=findings,
+                draft=wording.draft(pair_rng, findings),
             )
+
+
+def rows(config: Config) -> Iterator[Row]:
+    """The pairs as rows of a manifest, their pictures `config.cache_size` pixels wide."""
+    for pair in pairs(config):
+        yield Row(
+            pair_id=pair.pair_id,
+            patient_id=f"{pair.split}-patient-{pair.patient:05d}",
+            study_id=f"{pair.split}-study-{pair.number:05d}",
+            split=pair.split,
+            view=pair.view,
+            source="phantom",
+            text=pair.draft.text,
+            labels=pair.labels,
+            image=partial(draw, pair.seed, pair.labels, config.cache_size, pair.view, pair.study),
+        )

@@ -5,7 +5,7 @@ order, and each is chosen from several wordings.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -129,90 +129,177 @@ NORMAL_STATEMENTS = (
 )
 
 
+class Phrase(NamedTuple):
+    """A finding in words, and the choices that made them."""
+
+    finding: Finding
+    zone_name: str
+    severity_name: str  # "" if the severity is not said
+    template: str
+
+    @property
+    def words(self) -> str:
+        """The finding without frame, such as "a small left pleural effusion"."""
+        finding = self.finding
+        filled = self.template.format(
+            side=finding.side,
+            zone=finding.zone,
+            where=f"{finding.side} {self.zone_name}",
+            severity=self.severity_name,
+        )
+        words = " ".join(filled.split())
+        if self.is_plural and filled.startswith(" "):
+            # Without its severity, "emphysematous changes" keeps the space in front and so gets no
+            # capital. That is a flaw, kept so that the published data set does not change.
+            words = f" {words}"
+        return words
+
+    @property
+    def bare_words(self) -> str:
+        """The words without their article."""
+        return self.words.removeprefix("a ").removeprefix("an ")
+
+    @property
+    def is_plural(self) -> bool:
+        """Whether the verb must be "are"."""
+        return self.template in self.finding.kind.plural_phrases
+
+
+class Statement(NamedTuple):
+    """What a report says of one finding."""
+
+    description: Phrase  # in FINDINGS, with its severity
+    frame: str  # the sentence around it
+    conclusion: Phrase  # in IMPRESSION, with its severity half of the time
+    is_denied: bool = False  # the report says that the finding is not there
+
+    @property
+    def finding(self) -> Finding:
+        """The finding that it is about."""
+        return self.description.finding
+
+    @property
+    def sentence(self) -> str:
+        """Its sentence in FINDINGS, without a capital."""
+        words = self.description.words
+        if self.is_denied:
+            words = f"no {self.description.bare_words.strip()}"
+        verb = "are" if self.description.is_plural else "is"
+        return self.frame.format(words=words, verb=verb)
+
+    @property
+    def impression(self) -> str:
+        """Its sentence in IMPRESSION: the finding in short, without article and verb."""
+        words = self.conclusion.bare_words
+        if self.is_denied:
+            words = f"no {words.strip()}"
+        return f"{words}."
+
+
+class Draft(NamedTuple):
+    """A report before it is written out: statements on findings and other sentences, in order."""
+
+    findings: tuple[Statement | str, ...]
+    impression: tuple[Statement | str, ...]
+
+    @property
+    def text(self) -> str:
+        """The report, each sentence with a capital."""
+        findings = [_in_findings(part) for part in self.findings]
+        impression = [_in_impression(part) for part in self.impression]
+        return f"FINDINGS: {_capitalised(findings)}\n\nIMPRESSION: {_capitalised(impression)}"
+
+
 def report(rng: np.random.Generator, findings: list[Finding]) -> str:
     """A report with FINDINGS and IMPRESSION that is true of a picture with these findings."""
+    return draft(rng, findings).text
+
+
+def draft(rng: np.random.Generator, findings: list[Finding]) -> Draft:
+    """The draft of `report`'s text."""
     if not findings and rng.random() < HABIT_SHARE:
         habit = int(HABITS * rng.random() ** 2)
         rng = np.random.default_rng(habit)
-    sentences = []
-    impressions = []
-    for finding in findings:
-        sentences.append(_description(rng, finding))
-        impressions.append(_impression(rng, finding))
-    sentences += _normal_sentences(rng, findings)
+    statements = [statement(rng, finding) for finding in findings]
+    sentences = statements + _normal_sentences(rng, findings)
     if rng.random() < FILLER_SHARE:
-        sentences.append(_pick(rng, FILLERS))
-    if not impressions:
-        impressions.append(_pick(rng, NORMAL_IMPRESSIONS))
-    findings_section = _shuffled(rng, sentences)
-    impression_section = _shuffled(rng, impressions)
-    return f"FINDINGS: {findings_section}\n\nIMPRESSION: {impression_section}"
+        sentences.append(pick(rng, FILLERS))
+    impressions = statements or [pick(rng, NORMAL_IMPRESSIONS)]
+    return Draft(_shuffled(rng, sentences), _shuffled(rng, impressions))
 
 
-def _description(rng, finding):
-    """A sentence that states the finding and its severity."""
-    phrase = _phrase(rng, finding, with_severity=True)
-    frame = _pick(rng, FRAMES)
-    return frame.format(words=phrase.words, verb=phrase.verb)
-
-
-def _impression(rng, finding):
-    """The finding in short: without article and verb, and with its severity half of the time."""
-    with_severity = rng.random() < SEVERITY_SHARE
-    phrase = _phrase(rng, finding, with_severity)
-    words = phrase.words.removeprefix("a ").removeprefix("an ")
-    return f"{words}."
-
-
-class _Phrase(NamedTuple):
-    """A finding in words, and the verb that agrees with them."""
-
-    words: str
-    verb: str  # is or are
+def statement(rng: np.random.Generator, finding: Finding) -> Statement:
+    """What a report says of a finding, in random words."""
+    description = _phrase(rng, finding, with_severity=True)
+    frame = pick(rng, FRAMES)
+    with_severity = bool(rng.random() < SEVERITY_SHARE)
+    conclusion = _phrase(rng, finding, with_severity)
+    return Statement(description, frame, conclusion)
 
 
 def _phrase(rng, finding, with_severity):
     kind = finding.kind
-    zone_name = _pick(rng, ZONE_NAMES[finding.zone])
-    severity_names = SEVERITY_NAMES.get(finding.severity, (finding.severity,))
-    severity_name = _pick(rng, severity_names)
-    template = _pick(rng, kind.phrases + kind.plural_phrases)
-    filled = template.format(
-        side=finding.side,
-        zone=finding.zone,
-        where=f"{finding.side} {zone_name}",
-        severity=severity_name if with_severity else "",
-    )
-    words = " ".join(filled.split())
-    if template not in kind.plural_phrases:
-        return _Phrase(words, verb="is")
-    if filled.startswith(" "):
-        # Without its severity, "emphysematous changes" keeps the space in front and so gets no
-        # capital. That is a flaw, kept so that the published data set does not change.
-        words = f" {words}"
-    return _Phrase(words, verb="are")
+    zone_name = pick(rng, ZONE_NAMES[finding.zone])
+    severity_name = pick(rng, severity_names(finding))
+    template = pick(rng, kind.phrases + kind.plural_phrases)
+    if not with_severity:
+        severity_name = ""
+    return Phrase(finding, zone_name, severity_name, template)
+
+
+def severity_names(finding: Finding) -> tuple[str, ...]:
+    """What a finding's severity may be called."""
+    return SEVERITY_NAMES.get(finding.severity, (finding.severity,))
+
+
+def normal_statement(sentence: str) -> NormalStatement | None:
+    """The normal statement of which a sentence is a wording, if it is one."""
+    for normal in NORMAL_STATEMENTS:
+        if sentence in normal.wordings:
+            return normal
+    return None
+
+
+def normal_wordings(findings: list[Finding]) -> dict[str, list[str]]:
+    """Topic -> what may be said of it if a picture has these findings; no topic without any."""
+    names = {finding.kind.name for finding in findings}
+    wordings_by_topic = {}
+    for normal in NORMAL_STATEMENTS:
+        if names.isdisjoint(normal.contradicted_by):
+            wordings = wordings_by_topic.setdefault(normal.topic, [])
+            wordings.extend(normal.wordings)
+    return wordings_by_topic
 
 
 def _normal_sentences(rng, findings):
     """Sentences on topics that the findings leave normal; more findings leave room for fewer."""
-    names = {finding.kind.name for finding in findings}
-    wordings_by_topic = {}
-    for statement in NORMAL_STATEMENTS:
-        if names.isdisjoint(statement.contradicted_by):
-            wordings = wordings_by_topic.setdefault(statement.topic, [])
-            wordings.extend(statement.wordings)
+    wordings_by_topic = normal_wordings(findings)
     topics = rng.permutation(sorted(wordings_by_topic))
     count = max(1, STATEMENTS - len(findings))
-    return [_pick(rng, wordings_by_topic[topic]) for topic in topics[:count]]
+    return [pick(rng, wordings_by_topic[topic]) for topic in topics[:count]]
 
 
-def _pick(rng, choices: Sequence[str]) -> str:
+def pick(rng: np.random.Generator, choices: Sequence) -> Any:
+    """One of the choices, all equally likely."""
     return choices[rng.integers(len(choices))]
 
 
 def _shuffled(rng, sentences):
-    """The sentences in random order, each with a capital."""
-    capitalised = []
-    for sentence in rng.permutation(sentences).tolist():
-        capitalised.append(sentence[0].upper() + sentence[1:])
-    return " ".join(capitalised)
+    order = rng.permutation(len(sentences))
+    return tuple(sentences[place] for place in order)
+
+
+def _in_findings(part):
+    if isinstance(part, Statement):
+        return part.sentence
+    return part
+
+
+def _in_impression(part):
+    if isinstance(part, Statement):
+        return part.impression
+    return part
+
+
+def _capitalised(sentences):
+    return " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
