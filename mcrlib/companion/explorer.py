@@ -24,6 +24,7 @@ from mcrlib.data import images
 from mcrlib.data.dataset import Dataset
 from mcrlib.evaluation import attributes, findings, nearest, retrieval
 from mcrlib.evaluation.attributes import Attribute, Attributes
+from mcrlib.evaluation.finding_rules import NO_FINDING
 from mcrlib.evaluation.nearest import Rows
 
 IMAGE_TO_REPORT = "image_to_report"
@@ -67,6 +68,8 @@ class Filters:
         """Whether a pair with these attributes and this view may be a hit."""
         if self.view and view != self.view:
             return False
+        if self.finding == NO_FINDING:
+            return not own
         if self.finding and self.side:
             return Attribute(self.finding, "side", self.side) in own
         if self.finding:
@@ -468,28 +471,34 @@ def compare(
     second first. The first `COMPARED` pairs of a larger split are ranked, among all of it. Raises
     ValueError or FileNotFoundError with a sentence.
     """
-    _check_comparison(variants, direction, order)
-    table = None
-    for variant in variants:
-        pool = open_pool(run, variant, seed, split)
-        if table is None:
-            table = pool.frame[["pair_id", "report", "view"]].head(COMPARED).copy()
-        table[variant] = _ranks(pool, direction, len(table))
-    return _sorted(table, variants, order, k)
-
-
-def _check_comparison(variants: Sequence[str], direction: str, order: str) -> None:
     if isinstance(variants, str) or not variants:
         raise ValueError('variants is a list of names, such as ["mcr", "dual"].')
+    pools = [open_pool(run, variant, seed, split) for variant in variants]
+    table = rank_table(pools, direction, order, k)
+    return table.rename(columns={pool.name: pool.variant for pool in pools})
+
+
+ORDERS = ("manifest", "worst", "disagreement")
+
+
+def rank_table(
+    pools: Sequence[Pool],
+    direction: str = IMAGE_TO_REPORT,
+    order: str = "manifest",
+    k: int = 1,
+) -> pd.DataFrame:
+    """`compare` of open pools of one split; the columns of ranks have their models' names."""
     if direction not in DIRECTIONS:
         raise ValueError(f"direction is one of {', '.join(DIRECTIONS)}: got {direction!r}.")
     if order not in ORDERS:
         raise ValueError(f"order is one of {', '.join(ORDERS)}: got {order!r}.")
-    if order == "disagreement" and len(variants) < 2:
-        raise ValueError("A disagreement takes two variants: name a second one.")
-
-
-ORDERS = ("manifest", "worst", "disagreement")
+    if order == "disagreement" and len(pools) < 2:
+        raise ValueError("A disagreement takes two models: choose a second one.")
+    table = pools[0].frame[["pair_id", "report", "view"]].head(COMPARED).copy()
+    names = [pool.name for pool in pools]
+    for pool in pools:
+        table[pool.name] = _ranks(pool, direction, len(table))
+    return _sorted(table, names, order, k)
 
 
 def _ranks(pool: Pool, direction: str, queries: int) -> np.ndarray:
@@ -501,16 +510,26 @@ def _ranks(pool: Pool, direction: str, queries: int) -> np.ndarray:
     return retrieval.ranks(rows, candidates, asked, everything)
 
 
-def _sorted(table: pd.DataFrame, variants: Sequence[str], order: str, k: int) -> pd.DataFrame:
+def _sorted(table: pd.DataFrame, names: Sequence[str], order: str, k: int) -> pd.DataFrame:
     if order == "worst":
-        return table.sort_values(variants[0], ascending=False, kind="stable")
+        return table.sort_values(names[0], ascending=False, kind="stable")
     if order == "disagreement":
-        first, second = variants[:2]
+        first, second = names[:2]
         is_told_apart = (table[first] <= k) & (table[second] > k)
         keys = table.assign(told_apart=is_told_apart)
         keys = keys.sort_values(["told_apart", second], ascending=False, kind="stable")
         return keys.drop(columns="told_apart")
     return table
+
+
+def finding_names(pool: Pool) -> list[str]:
+    """Findings to filter by: those of drawn pairs' labels, or all that reports are read for."""
+    if pool.dataset.info["source"] not in config.DRAWN_SOURCES:
+        return list(findings.FINDINGS)
+    names = {NO_FINDING}
+    for pair in range(min(COMPARED, len(pool))):
+        names.update(one.finding for one in pool.attributes(pair))
+    return sorted(names)
 
 
 # Showing

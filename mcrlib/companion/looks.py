@@ -22,6 +22,7 @@ THUMBNAIL = 64  # pixels of a picture on the map of a split
 MAPPED = 500  # pairs on the map at most
 METHODS = ("PCA", "t-SNE")
 TOLD = 160  # characters of a report that are shown beside a point
+LISTED = 50  # rows of the table, and pairs to ask with
 
 
 def opacity(share: float) -> float:
@@ -29,14 +30,14 @@ def opacity(share: float) -> float:
     return STRONGEST * min(abs(share) / FULL_SHARE, 1.0)
 
 
-def heat(picture: np.ndarray, shares: np.ndarray) -> np.ndarray:
+def heat(picture: np.ndarray, shares: np.ndarray, pixels: int = HEAT_SIDE) -> np.ndarray:
     """A radiograph, uint8 `[S, S]`, under its patches' shares of the cosine, `[side, side]`.
 
-    uint8 `[HEAT_SIDE, HEAT_SIDE, 3]`: orange patches raise the score, blue ones lower it.
+    uint8 `[pixels, pixels, 3]`: orange patches raise the score, blue ones lower it.
     """
-    size = (HEAT_SIDE, HEAT_SIDE)
+    size = (pixels, pixels)
     grey = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
-    patch_of_pixel = np.arange(HEAT_SIDE) * len(shares) // HEAT_SIDE
+    patch_of_pixel = np.arange(pixels) * len(shares) // pixels
     large = shares[np.ix_(patch_of_pixel, patch_of_pixel)]
     strength = STRONGEST * np.clip(np.abs(large) / FULL_SHARE, 0, 1)
     colour = np.where(large[..., None] >= 0, FOR, AGAINST)
@@ -52,11 +53,18 @@ def css_colour(share: float) -> str:
 
 def picture_html(picture: np.ndarray, alternative: str, css_class: str) -> str:
     """An `img` with the picture inside; `alternative` is escaped."""
-    encoded = base64.b64encode(png(picture)).decode()
-    return (
-        f'<img class="{css_class}" alt="{html.escape(alternative)}" '
-        f'src="data:image/png;base64,{encoded}">'
-    )
+    return f'<img class="{css_class}" alt="{html.escape(alternative)}" src="{_url(picture)}">'
+
+
+def _url(picture: np.ndarray) -> str:
+    """The picture as an address that needs no other file."""
+    return f"data:image/png;base64,{base64.b64encode(png(picture)).decode()}"
+
+
+def thumbnail_url(pool: Pool, pair: int) -> str:
+    """The small radiograph of a pair, as an address that needs no other file."""
+    small = Image.fromarray(pool.picture(pair)).resize((THUMBNAIL, THUMBNAIL))
+    return _url(np.asarray(small))
 
 
 def most_telling(shares: np.ndarray, most: int = 3) -> str:
@@ -69,10 +77,10 @@ def most_telling(shares: np.ndarray, most: int = 3) -> str:
     return "; ".join(told)
 
 
-def heat_html(picture: np.ndarray, shares: np.ndarray, about: str) -> str:
+def heat_html(picture: np.ndarray, shares: np.ndarray, about: str, pixels: int = HEAT_SIDE) -> str:
     """The heat map with an alternative text that names the strongest patches."""
     alternative = f"{about}. Strongest patches: {most_telling(shares)}"
-    return picture_html(heat(picture, shares), alternative, "mcr-heat")
+    return picture_html(heat(picture, shares, pixels), alternative, "mcr-heat")
 
 
 # The map of a split
@@ -162,8 +170,8 @@ def _point_html(pool: Pool, row: object, finding: str) -> str:
         kind += " mcr-point-has"
     thumbnail = ""
     if row.half == "image":
-        small = Image.fromarray(pool.picture(row.pair)).resize((THUMBNAIL, THUMBNAIL))
-        thumbnail = picture_html(np.asarray(small), f"Radiograph {row.pair_id}", "mcr-thumbnail")
+        alternative = html.escape(f"Radiograph {row.pair_id}")
+        thumbnail = f'<img alt="{alternative}" src="{thumbnail_url(pool, row.pair)}">'
     place = f"left:{100 * row.x:.2f}%;top:{100 * (1 - row.y):.2f}%"
     return (
         f'<div class="mcr-point {kind}" style="{place}"><div class="mcr-tip">{thumbnail}'
@@ -187,7 +195,7 @@ def _lines_html(table: pd.DataFrame) -> str:
     )
 
 
-def table_html(points: pd.DataFrame, most: int = 50) -> str:
+def table_html(points: pd.DataFrame, most: int = LISTED) -> str:
     """Pairs of a map as a table, at most `most` rows; all text is escaped."""
     pairs = points.drop_duplicates("pair")
     rows = ""
