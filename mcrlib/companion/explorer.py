@@ -195,7 +195,10 @@ def _open_pool(run: str, name: str, split: str, stamps: tuple) -> Pool:
     frame = dataset.frame.iloc[rows].reset_index(drop=True)
     embedded = results.map_embeddings(file, frame["pair_id"])
     checkpoint = folder / "checkpoint" / "final"
-    model = MCR.from_pretrained(checkpoint) if checkpoint.is_dir() else None
+    model = None
+    if checkpoint.is_dir():
+        model = MCR.from_pretrained(checkpoint)
+        model.embed_reports(["chest"])  # so that the first question need not set up PyTorch
     return Pool(
         run=run,
         name=name,

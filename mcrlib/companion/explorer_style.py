@@ -5,15 +5,18 @@ STYLE = """<style>
 .mcr-explorer { color: var(--jp-ui-font-color1, #111); }
 .mcr-explorer h3 { margin: 12px 0 4px; font-size: 1.1em; }
 .mcr-explorer p, .mcr-explorer li { line-height: 1.45; }
-.mcr-explorer .widget-html-content, .mcr-explorer .jupyter-widgets { white-space: normal; }
+.mcr-explorer .widget-html-content { line-height: 1.45; }
 .mcr-explorer button:focus-visible, .mcr-explorer select:focus-visible,
 .mcr-explorer input:focus-visible, .mcr-explorer textarea:focus-visible,
 .mcr-explorer img:focus-visible { outline: 3px solid var(--jp-brand-color1, #1976d2); }
+.mcr-explorer .mcr-whole, .mcr-explorer .mcr-search { align-self: flex-start; }
 .mcr-row { display: flex; flex-flow: row wrap; gap: 6px 14px; align-items: flex-end; }
 .mcr-status { font-weight: bold; min-height: 1.5em; margin: 4px 0; }
 .mcr-answers { display: flex; flex-flow: row wrap; gap: 16px; align-items: flex-start; }
 .mcr-hits { flex: 1 1 420px; min-width: 300px; }
-.mcr-hit { border: 1px solid var(--jp-border-color1, #888); padding: 6px; margin: 4px 0; }
+.mcr-cards { display: flex; flex-flow: row wrap; gap: 8px; align-items: stretch; }
+.mcr-hit { border: 1px solid var(--jp-border-color1, #888); padding: 6px; margin: 0;
+  flex: 1 1 240px; max-width: 420px; min-width: 220px; }
 .mcr-hit-true { border: 3px solid #2e9e44; }
 .mcr-hit .mcr-picture, .mcr-asked .mcr-picture { max-width: 100%; }
 .mcr-notes { margin: 4px 0; padding-left: 20px; }
@@ -43,6 +46,9 @@ STYLE = """<style>
 .mcr-point-has { background: #e66100; }
 .mcr-tip { display: none; position: absolute; left: 10px; top: 10px; width: 230px; padding: 6px;
   background: white; color: black; border: 1px solid #333; pointer-events: none; }
+.mcr-tip img { display: block; }
+.mcr-tip-left { left: auto; right: 10px; }
+.mcr-tip-up { top: auto; bottom: 10px; }
 .mcr-point:hover { z-index: 9; }
 .mcr-point:hover .mcr-tip { display: block; }
 .mcr-table { border-collapse: collapse; max-width: 760px; }

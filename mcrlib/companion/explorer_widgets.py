@@ -78,7 +78,8 @@ class HitList(widgets.VBox):
     def __init__(self, answer: Answer, choose: Callable[[Answer, dict], Callable]):
         """`choose(answer, hit)` makes the handler of a hit's button."""
         title = f"{answer.pool.name}, {answer.pool.split} split, {len(answer.pool):,} candidates"
-        parts = [widgets.HTML(f"<b>{html.escape(title)}</b>{explorer.notes_html([answer])}")]
+        about = widgets.HTML(f"<b>{html.escape(title)}</b>{explorer.notes_html([answer])}")
+        cards = []
         for hit in answer.hits:
             look = button(
                 "What did the model look at?",
@@ -90,8 +91,10 @@ class HitList(widgets.VBox):
             card.add_class("mcr-hit")
             if hit["positive"]:
                 card.add_class("mcr-hit-true")
-            parts.append(card)
-        super().__init__(parts)
+            cards.append(card)
+        self.cards = widgets.Box(cards)
+        self.cards.add_class("mcr-cards")
+        super().__init__([about, self.cards])
         self.add_class("mcr-hits")
 
     def _card(self, answer: Answer, hit: dict) -> str:

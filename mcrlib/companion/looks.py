@@ -2,6 +2,7 @@
 
 import base64
 import html
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,18 +54,21 @@ def css_colour(share: float) -> str:
 
 def picture_html(picture: np.ndarray, alternative: str, css_class: str) -> str:
     """An `img` with the picture inside; `alternative` is escaped."""
-    return f'<img class="{css_class}" alt="{html.escape(alternative)}" src="{_url(picture)}">'
+    address = _url(png(picture), "png")
+    return f'<img class="{css_class}" alt="{html.escape(alternative)}" src="{address}">'
 
 
-def _url(picture: np.ndarray) -> str:
-    """The picture as an address that needs no other file."""
-    return f"data:image/png;base64,{base64.b64encode(png(picture)).decode()}"
+def _url(content: bytes, kind: str) -> str:
+    """A picture's file as an address that needs no other file."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def thumbnail_url(pool: Pool, pair: int) -> str:
-    """The small radiograph of a pair, as an address that needs no other file."""
+    """The small radiograph of a pair, as an address of about one KB."""
     small = Image.fromarray(pool.picture(pair)).resize((THUMBNAIL, THUMBNAIL))
-    return _url(np.asarray(small))
+    buffer = io.BytesIO()
+    small.save(buffer, "jpeg", quality=70)
+    return _url(buffer.getvalue(), "jpeg")
 
 
 def most_telling(shares: np.ndarray, most: int = 3) -> str:
@@ -168,14 +172,18 @@ def _point_html(pool: Pool, row: object, finding: str) -> str:
     kind = f"mcr-point-{row.half}"
     if finding in row.findings:
         kind += " mcr-point-has"
-    thumbnail = ""
-    if row.half == "image":
-        alternative = html.escape(f"Radiograph {row.pair_id}")
-        thumbnail = f'<img alt="{alternative}" src="{thumbnail_url(pool, row.pair)}">'
+    tip = "mcr-tip"
+    if row.x > 0.5:
+        tip += " mcr-tip-left"  # so that it does not leave the map
+    if row.y < 0.5:
+        tip += " mcr-tip-up"
+    alternative = html.escape(f"Radiograph {row.pair_id}")
+    thumbnail = f'<img alt="{alternative}" src="{thumbnail_url(pool, row.pair)}">'
     place = f"left:{100 * row.x:.2f}%;top:{100 * (1 - row.y):.2f}%"
+    told = f"<b>{html.escape(row.pair_id)}</b> {html.escape(shortened(row.report))}"
     return (
-        f'<div class="mcr-point {kind}" style="{place}"><div class="mcr-tip">{thumbnail}'
-        f"<b>{html.escape(row.pair_id)}</b> {html.escape(shortened(row.report))}</div></div>"
+        f'<div class="mcr-point {kind}" style="{place}">'
+        f'<div class="{tip}">{thumbnail}{told}</div></div>'
     )
 
 

@@ -15,7 +15,7 @@ from mcrlib.companion.parts import LABELLED, button, choice, heading, row, text_
 HAS_LASSO = importlib.util.find_spec("jscatter") is not None  # the extra `explore`
 OTHER = "other"  # points without the chosen finding
 WITHOUT_LASSO = (
-    "The two sliders choose a part of the map. A lasso comes with the extra `explore`: "
+    "The four edges, from 0 to 1, choose a part of the map. A lasso comes with the extra explore: "
     "pip install jupyter-scatter."
 )
 
@@ -36,8 +36,12 @@ class SplitMap(widgets.VBox):
         )
         self.lines.add_class("mcr-map-lines")
         self.draw_button = button("Draw the map", "mcr-map-draw", "Draw the map of the split")
-        self.across = self._range("Left to right", "mcr-map-across")
-        self.up = self._range("Bottom to top", "mcr-map-up")
+        self.edges = {
+            "left": self._edge("Left edge", 0.0, "mcr-map-left"),
+            "right": self._edge("right edge", 1.0, "mcr-map-right"),
+            "bottom": self._edge("bottom edge", 0.0, "mcr-map-bottom"),
+            "top": self._edge("top edge", 1.0, "mcr-map-top"),
+        }
         self.picture = widgets.Box()
         self.chosen = widgets.HTML()
         self.chosen.add_class("mcr-scroll")
@@ -47,7 +51,7 @@ class SplitMap(widgets.VBox):
         columns.add_class("mcr-map-columns")
         hint = widgets.HTML("" if HAS_LASSO else text_html(WITHOUT_LASSO))
         self.body = widgets.VBox(
-            [row(self.across, self.up), hint, columns, row(self.pairs, self.ask_button)]
+            [row(*self.edges.values()), hint, columns, row(self.pairs, self.ask_button)]
         )
         self.body.layout.display = "none"
         controls = row(self.method, self.finding, self.lines, self.draw_button)
@@ -57,14 +61,15 @@ class SplitMap(widgets.VBox):
         self.ask_button.on_click(guard(lambda: ask(self.pairs.value)))
         self.finding.observe(guard(self._repaint), "value")
         self.lines.observe(guard(self._repaint), "value")
-        for slider in (self.across, self.up):
-            slider.observe(guard(self._choose_by_sliders), "value")
+        for edge in self.edges.values():
+            edge.observe(guard(self._choose_by_edges), "value")
 
-    def _range(self, label: str, css_class: str) -> widgets.FloatRangeSlider:
-        limits = {"value": (0.0, 1.0), "min": 0.0, "max": 1.0, "step": 0.01}
-        slider = widgets.FloatRangeSlider(description=label, readout=False, **limits, **LABELLED)
-        slider.add_class(css_class)
-        return slider
+    def _edge(self, label: str, value: float, css_class: str) -> widgets.BoundedFloatText:
+        limits = {"value": value, "min": 0.0, "max": 1.0, "step": 0.05}
+        edge = widgets.BoundedFloatText(description=label, **limits, **LABELLED)
+        edge.layout.width = "150px"
+        edge.add_class(css_class)
+        return edge
 
     def draw(self) -> None:
         """Project the split and show all of its pairs."""
@@ -73,8 +78,8 @@ class SplitMap(widgets.VBox):
         self.table = pd.DataFrame()  # nothing to repaint while the controls change
         names = looks.frequent_findings(table)
         self.finding.options = names
-        self.across.value = (0.0, 1.0)
-        self.up.value = (0.0, 1.0)
+        for name, edge in self.edges.items():
+            edge.value = float(name in ("right", "top"))
         self.table = table
         self._repaint()
         self._list(table)
@@ -95,9 +100,14 @@ class SplitMap(widgets.VBox):
             )
         self.picture.children = (drawn,)
 
-    def _choose_by_sliders(self) -> None:
-        if len(self.table):
-            self._list(looks.chosen_points(self.table, self.across.value, self.up.value))
+    def _choose_by_edges(self) -> None:
+        """List the points of a rectangle: what a lasso does, for the keyboard."""
+        if len(self.table) == 0:
+            return
+        edge = {name: box.value for name, box in self.edges.items()}
+        across = (edge["left"], edge["right"])
+        up = (edge["bottom"], edge["top"])
+        self._list(looks.chosen_points(self.table, across, up))
 
     def _choose_by_lasso(self) -> None:
         """List the points within a lasso, or all if there are none."""
@@ -108,7 +118,9 @@ class SplitMap(widgets.VBox):
     def _list(self, points: pd.DataFrame) -> None:
         """Fill the table, and the list of pairs to ask with."""
         self.chosen.value = looks.table_html(points)
-        self.pairs.options = points["pair_id"].drop_duplicates().head(looks.LISTED).tolist()
+        names = points["pair_id"].drop_duplicates().head(looks.LISTED).tolist()
+        self.pairs.options = names
+        self.pairs.value = names[0] if names else None
 
 
 def _scatter(pool: Pool, table: pd.DataFrame, finding: str, lines: bool) -> Any:
