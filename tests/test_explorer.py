@@ -7,11 +7,12 @@ import re
 import numpy as np
 import pydicom
 import pytest
+from exploring import home_with_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mcrlib import config, results
+from mcrlib import results
 from mcrlib.companion import explorer, familiarity, looks
 from mcrlib.companion.explorer import Filters, Pair
 from mcrlib.evaluation import nearest, retrieval
@@ -19,36 +20,8 @@ from mcrlib.evaluation import nearest, retrieval
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, dataset, smoke, tokenizer):
-    """A home with the smoke run's pairs, two untrained models of ours and a method of a user's."""
-    root = tmp_path_factory.mktemp("explored")
-    (root / "data").mkdir()
-    (root / "data" / "smoke").symlink_to(dataset.folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "ROOT", root)
-        for seed, name in enumerate(("mcr-seed0", "dual-seed0")):
-            model = _model(smoke.replace(variant=name.partition("-")[0]), tokenizer, seed)
-            folder = root / "results" / "smoke" / name
-            model.save_pretrained(folder / "checkpoint" / "final")
-            for split in ("validate", "test"):
-                rows = dataset.indices(split)
-                image = model.embed_images(list(dataset.images[rows]))
-                report = model.embed_reports(dataset.frame["report"].iloc[rows].tolist())
-                ids = dataset.frame["pair_id"].iloc[rows]
-                results.save_embeddings(folder / f"embeddings-{split}.npz", image, report, ids)
-        theirs = root / "results" / "smoke" / "theirs-seed0" / "embeddings-test.npz"
-        results.save_embeddings(theirs, image, report, ids)
+    with home_with_models(tmp_path_factory.mktemp("explored"), dataset, smoke, tokenizer) as root:
         yield root
-
-
-def _model(settings_, tokenizer, seed):
-    import torch
-
-    from mcrlib import pretrained
-    from mcrlib.model import MCR
-
-    torch.manual_seed(seed)
-    language_model = pretrained.load_language_model(settings_, len(tokenizer))
-    return MCR(settings_, tokenizer, pretrained.load_vit(settings_), language_model).eval()
 
 
 @pytest.fixture

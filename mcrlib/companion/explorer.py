@@ -339,9 +339,11 @@ def _of_pair(pool: Pool, question: Pair) -> _Question:
     pair = pool.number_of(question.pair_id)
     if question.half not in ("image", "report"):
         raise ValueError(f"The half of a pair is image or report: got {question.half!r}.")
-    is_image = question.half == "image"
+    direction = REPORT_TO_IMAGE
+    if question.half == "image":
+        direction = IMAGE_TO_REPORT
     return _Question(
-        direction=IMAGE_TO_REPORT if is_image else REPORT_TO_IMAGE,
+        direction=direction,
         report=pool.frame["report"].iloc[pair],
         picture=pool.picture(pair),
         pair_id=question.pair_id,
@@ -357,6 +359,7 @@ def _of_text(pool: Pool, text: str) -> _Question:
             f"The text has {len(text):,} characters; a question may have {LONGEST_TEXT:,}."
         )
     model = _model_of(pool)
+    text = text.encode(errors="replace").decode()  # half a surrogate pair is no text
     notes = familiarity.about_text(text, model.tokenizer, model.config.max_tokens, pool.familiar)
     return _Question(REPORT_TO_IMAGE, report=text, notes=tuple(notes))
 
@@ -397,7 +400,9 @@ def _constant(content: bytes) -> Any:
 
 def _grey(picture: Image.Image) -> np.ndarray:
     """`[H, W]`; PIL's modes `I` and `I;16` are grey already and have more than eight bits."""
-    return np.asarray(picture if picture.mode.startswith("I") else picture.convert("L"))
+    if not picture.mode.startswith("I"):
+        picture = picture.convert("L")
+    return np.asarray(picture)
 
 
 def _model_of(pool: Pool) -> MCR:
@@ -548,7 +553,9 @@ def spans(answer: Answer, hit: dict) -> list[tuple[int, int, str]]:
         return findings.highlights(answer.report, hit["report"])
     marked = []
     for start, end, kind in findings.highlights(hit["report"], hit["report"]):
-        marked.append((start, end, "denied" if kind == "denied" else "own"))
+        if kind != "denied":
+            kind = "own"
+        marked.append((start, end, kind))
     return marked
 
 
@@ -577,12 +584,12 @@ def show(answers: Answer | Sequence[Answer], words: int = 80) -> str:
         "hits": hits,
     }
 
-    def marked(query: str, report: str) -> list[tuple[int, int, str]]:
+    def _marked(query: str, report: str) -> list[tuple[int, int, str]]:
         if report in marks:
             return marks[report]
         return findings.highlights(query, report)
 
-    return notes_html(answers) + sheets.top3_html([record], pictures, marked, words)
+    return notes_html(answers) + sheets.top3_html([record], pictures, _marked, words)
 
 
 def _check_one_question(answers: Sequence[Answer]) -> None:

@@ -228,7 +228,7 @@ class Explorer(widgets.VBox):
     def guarded(self, action: Callable) -> Callable:
         """A handler of events that runs `action` and says in the page what went wrong."""
 
-        def handle(_: Any = None) -> None:
+        def _handle(_: Any = None) -> None:
             try:
                 action()
             except (ValueError, OSError) as error:
@@ -237,7 +237,7 @@ class Explorer(widgets.VBox):
                 kind = type(error).__name__
                 self.say(f"This could not be done ({kind}: {error}). Please report it.")
 
-        return handle
+        return _handle
 
     def say(self, sentence: str) -> None:
         """Show a sentence, which screen readers read out."""

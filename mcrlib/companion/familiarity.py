@@ -112,19 +112,13 @@ def about_text(text: str, tokenizer: BertTokenizer, max_tokens: int, known: Fami
         sentences.append(f"The tokenizer does not know {_listed(unknown)}.")
     if unsaid:
         sentences.append(f"No training report has {_listed(unsaid)}: the model guesses.")
-    tokens = _count_tokens(tokenizer, text)
+    tokens = len(tokenizer.backend_tokenizer.encode(text).ids)  # with [CLS] and [SEP]
     if tokens > max_tokens:
         sentences.append(
             f"The text has {tokens:,} tokens, and the model reads the first {max_tokens}: "
             "the rest was cut."
         )
     return sentences
-
-
-def _count_tokens(tokenizer: BertTokenizer, text: str) -> int:
-    """Tokens of the whole text, with [CLS] and [SEP]."""
-    clean = text.encode(errors="replace").decode()  # half a surrogate pair is no text
-    return len(tokenizer.backend_tokenizer.encode(clean).ids)
 
 
 def _listed(words: list[str]) -> str:

@@ -1,6 +1,7 @@
 """The explorer's panel that shows what a model looked at (ours)."""
 
 import html
+from collections.abc import Callable
 
 import ipywidgets as widgets
 import numpy as np
@@ -150,13 +151,13 @@ class Look(widgets.VBox):
             words.append(made)
         self.words.children = words
 
-    def guard(self, action, number):
+    def guard(self, action: Callable[[int], None], number: int) -> Callable:
         """A handler of clicks that says in the panel what went wrong."""
 
-        def handle(_):
+        def _handle(_: widgets.Button) -> None:
             try:
                 action(number)
             except ValueError as error:
                 self._say(str(error))
 
-        return handle
+        return _handle

@@ -22,6 +22,7 @@ HEAT_SIDE = 448  # pixels of a heat map
 THUMBNAIL = 64  # pixels of a picture on the map of a split
 MAPPED = 500  # pairs on the map at most
 METHODS = ("PCA", "t-SNE")
+SMALLEST_EXTENT = 1e-12  # of a map; equal points stay where they are
 TOLD = 160  # characters of a report that are shown beside a point
 LISTED = 50  # rows of the table, and pairs to ask with
 
@@ -60,7 +61,8 @@ def picture_html(picture: np.ndarray, alternative: str, css_class: str) -> str:
 
 def _url(content: bytes, kind: str) -> str:
     """A picture's file as an address that needs no other file."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    encoded = base64.b64encode(content).decode()
+    return f"data:image/{kind};base64,{encoded}"
 
 
 def thumbnail_url(pool: Pool, pair: int) -> str:
@@ -103,12 +105,13 @@ def split_map(pool: Pool, method: str = "PCA", most: int = MAPPED) -> pd.DataFra
     pairs = np.arange(min(most, len(pool)))
     if len(pairs) < 3:
         raise ValueError(f"A map takes at least three pairs, and this split has {len(pairs)}.")
-    rows = np.concatenate([pool.embedded["image"].take(pairs), pool.embedded["report"].take(pairs)])
+    images = pool.embedded["image"].take(pairs)
+    reports = pool.embedded["report"].take(pairs)
+    rows = np.concatenate([images, reports])
     points = project(rows) if method == "t-SNE" else _main_directions(rows)
-    low = points.min(axis=0)
-    extent = np.maximum(np.ptp(points, axis=0), 1e-12)
-    points = (points - low) / extent
-    table = pd.DataFrame({"x": points[:, 0], "y": points[:, 1]})
+    points = points - points.min(axis=0)
+    points /= np.maximum(points.max(axis=0), SMALLEST_EXTENT)
+    table = pd.DataFrame(points, columns=["x", "y"])
     table["half"] = np.repeat(["image", "report"], len(pairs))
     table["pair"] = np.tile(pairs, 2)
     for name in ("pair_id", "view", "report"):
@@ -193,10 +196,9 @@ def _lines_html(table: pd.DataFrame) -> str:
     reports = table[table["half"] == "report"]
     drawn = ""
     for one, other in zip(images.itertuples(), reports.itertuples(), strict=True):
-        drawn += (
-            f'<line x1="{one.x:.4f}" y1="{1 - one.y:.4f}" '
-            f'x2="{other.x:.4f}" y2="{1 - other.y:.4f}"/>'
-        )
+        start = f'x1="{one.x:.4f}" y1="{1 - one.y:.4f}"'
+        end = f'x2="{other.x:.4f}" y2="{1 - other.y:.4f}"'
+        drawn += f"<line {start} {end}/>"
     return (
         '<svg class="mcr-lines" viewBox="0 0 1 1" preserveAspectRatio="none" '
         f'aria-hidden="true">{drawn}</svg>'
@@ -209,18 +211,23 @@ def table_html(points: pd.DataFrame, most: int = LISTED) -> str:
     rows = ""
     for row in pairs.head(most).itertuples():
         names = ", ".join(sorted(row.findings))
-        cells = [row.pair_id, row.view, names, shortened(row.report)]
-        rows += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        rows += _row_html([row.pair_id, row.view, names, shortened(row.report)])
     shown = min(most, len(pairs))
-    caption = f"{shown:,} of {len(pairs):,} chosen pairs"
-    heads = "".join(f'<th scope="col">{name}</th>' for name in TABLE_HEADS)
-    return (
-        f'<table class="mcr-table"><caption>{caption}</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    )
+    caption = f"<caption>{shown:,} of {len(pairs):,} chosen pairs</caption>"
+    return f'<table class="mcr-table">{caption}{TABLE_HEAD}<tbody>{rows}</tbody></table>'
 
 
-TABLE_HEADS = ("Pair", "View", "Findings", "Report")
+def _row_html(cells: Sequence[str]) -> str:
+    row = ""
+    for cell in cells:
+        row += f"<td>{html.escape(cell)}</td>"
+    return f"<tr>{row}</tr>"
+
+
+TABLE_HEAD = (
+    '<thead><tr><th scope="col">Pair</th><th scope="col">View</th>'
+    '<th scope="col">Findings</th><th scope="col">Report</th></tr></thead>'
+)
 
 
 def shortened(text: str) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mcrlib.companion import looks
 from mcrlib.companion.explorer import Pool
-from mcrlib.companion.parts import LABELLED, button, choice, heading, row, text_html
+from mcrlib.companion.parts import LABELLED, button, choice, close_all, heading, row, text_html
 
 HAS_LASSO = importlib.util.find_spec("jscatter") is not None  # the extra `explore`
 OTHER = "other"  # points without the chosen finding
@@ -49,7 +49,9 @@ class SplitMap(widgets.VBox):
         self.ask_button = button("Ask with this pair", "mcr-map-ask", "Ask with the table's pair")
         columns = widgets.Box([self.picture, self.chosen])
         columns.add_class("mcr-map-columns")
-        hint = widgets.HTML("" if HAS_LASSO else text_html(WITHOUT_LASSO))
+        hint = widgets.HTML()
+        if not HAS_LASSO:
+            hint.value = text_html(WITHOUT_LASSO)
         self.body = widgets.VBox(
             [row(*self.edges.values()), hint, columns, row(self.pairs, self.ask_button)]
         )
@@ -89,8 +91,7 @@ class SplitMap(widgets.VBox):
         """Draw the points anew, where a map has been asked for."""
         if len(self.table) == 0:
             return
-        for old in self.picture.children:
-            old.close()
+        close_all(self.picture)
         if HAS_LASSO:
             drawn = _scatter(self.pool, self.table, self.finding.value, self.lines.value)
             drawn.observe(self.guard(self._choose_by_lasso), "selection")
@@ -113,7 +114,10 @@ class SplitMap(widgets.VBox):
         """List the points within a lasso, or all if there are none."""
         (drawn,) = self.picture.children
         points = np.asarray(drawn.selection, dtype=np.int64)
-        self._list(self.table.iloc[points] if len(points) else self.table)
+        chosen = self.table
+        if len(points):
+            chosen = self.table.iloc[points]
+        self._list(chosen)
 
     def _list(self, points: pd.DataFrame) -> None:
         """Fill the table, and the list of pairs to ask with."""

@@ -50,4 +50,7 @@ def close_all(box: widgets.Box) -> None:
     for child in children:
         if isinstance(child, widgets.Box):
             close_all(child)
+        for part in ("layout", "style"):  # widgets of their own
+            if child.has_trait(part):
+                getattr(child, part).close()
         child.close()
