@@ -100,7 +100,7 @@ env: $(ENV) ## the environment: .venv from requirements.lock, unless one is acti
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed as `python3`; this one is " + sys.version.split()[0])'
 	python3 -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,openi,peers]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,openi,peers,explore]'
 	@$(STRIP_OUTPUTS)
 	touch $@
 
@@ -192,9 +192,13 @@ check: $(ENV) ## style of code and notebooks, declared dependencies, no outputs 
 	$(PYTHON) -m deptry .
 	$(PYTHON) -m nbstripout --verify notebooks/*.ipynb
 
+# An upload of 20 MB is one message, of which the server takes 10 MB by default.
+LARGEST_MESSAGE := 134217728
+
 lab: $(ENV) ## JupyterLab in notebooks/
 	@$(STRIP_OUTPUTS)
-	$(PYTHON) -m jupyterlab --notebook-dir=.
+	$(PYTHON) -m jupyterlab --notebook-dir=. \
+	    --ServerApp.tornado_settings="{'websocket_max_message_size': $(LARGEST_MESSAGE)}"
 
 clean: ## remove what RUN, its rehearsal and its ablations made: data, results, figures (never the reference)
 	@test "$$RUN" != reference || { echo "The reference is committed; it is not removed."; exit 1; }

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
@@ -16,9 +16,13 @@ from numpy.lib import format as npy
 from mcrlib import config
 from mcrlib.arguments import is_list
 from mcrlib.data.dataset import Dataset, open_dataset
+from mcrlib.data.packed import map_array
 from mcrlib.evaluation.seeds import by_variant
 from mcrlib.files import DATASET_FILE, HASHES_FILE, MANIFEST_FILE, sha256, write
 from mcrlib.provenance import environment, peak_memory
+
+if TYPE_CHECKING:
+    from mcrlib.evaluation.nearest import Rows
 
 EMBEDDING_ARRAYS = ("image", "report", "pair_id")  # in each embeddings file
 MADE_FROM = "made_from"  # and in ours a fourth: JSON, hashes of what they were made from
@@ -26,8 +30,8 @@ PEER = "peer"  # in MADE_FROM: the name that `make peer` gave to other people's 
 BASELINE_FOLDER = "tfidf-seed0"  # of the linear baseline, in results/RUN
 WEIGHTS = config.TRAINED_MODEL / "model.safetensors"  # in a model's folder
 SHIPPED_MODEL = "model"  # the trained model in half precision, in folders of the reference
-LARGEST_EMBEDDINGS = 4 * 1024**3  # bytes of the arrays of one file, uncompressed
 SHORTEST_ROW = 1e-12  # a row of this length or less has no direction
+LARGEST_EMBEDDINGS = 4 * 1024**3  # bytes of the arrays of one file, uncompressed
 
 # What NumPy and zipfile raise if an archive of arrays is damaged or none.
 UNREADABLE = (
@@ -316,17 +320,46 @@ def load_embeddings(
     and if a row has no direction: length zero, or one that is too large for float32.
     """
     stored = _read_arrays(config.project_path(path), EMBEDDING_ARRAYS)
-    stored_ids = stored["pair_id"].tolist()
+    order = _order_of(path, stored["pair_id"].tolist(), pair_id)
+    image = _unit_rows(path, "image", stored)[order]
+    report = _unit_rows(path, "report", stored)[order]
+    return image, report
+
+
+def _order_of(path: str | Path, stored_ids: list[str], pair_id: Sequence[str] | None) -> np.ndarray:
+    """The stored row of each of `pair_id`. Raises ValueError if the pairs are not the same."""
     row_of = {name: row for row, name in enumerate(stored_ids)}
     if pair_id is None:
         pair_id = stored_ids
     has_duplicates = len(row_of) < len(stored_ids)
     if has_duplicates or set(row_of) != set(pair_id):
         raise ValueError(f"{path} holds other pairs than the data set: embed its pairs anew.")
-    order = [row_of[name] for name in pair_id]
-    image = _unit_rows(path, "image", stored)[order]
-    report = _unit_rows(path, "report", stored)[order]
-    return image, report
+    return np.array([row_of[name] for name in pair_id], dtype=np.int64)
+
+
+def map_embeddings(path: str | Path, pair_id: Sequence[str]) -> dict[str, "Rows"]:
+    """`image` and `report` of an embeddings file as rows that stay on disk, in the order of
+    `pair_id [N]`; for large pools, of which one query at a time is asked.
+
+    Raises ValueError and FileNotFoundError as `load_embeddings` does. The rows of a compressed
+    archive cannot stay on disk and are read into memory.
+    """
+    from mcrlib.evaluation import nearest  # imported lazily: slow, and not needed for redrawing
+
+    file = config.project_path(path)
+    stored = _read_arrays(file, ("pair_id",))
+    order = _order_of(path, stored["pair_id"].tolist(), pair_id)
+    mapped = {}
+    for name in ("image", "report"):
+        try:
+            matrix = map_array(file, name)
+        except ValueError:
+            matrix = _read_arrays(file, (name,))[name]
+        try:
+            mapped[name] = nearest.rows_of(matrix, order, SHORTEST_ROW)
+        except ValueError as error:
+            raise ValueError(f"{path}: {name!r}: {error}; embed its pairs anew.") from None
+    return mapped
 
 
 def _unit_rows(path: str | Path, name: str, stored: dict[str, np.ndarray]) -> np.ndarray:

@@ -101,6 +101,7 @@ class Cell(NamedTuple):
     title: str
     segments: list[Segment]
     picture: np.ndarray | None = None  # uint8 [S, S]
+    alternative: str = "chest radiograph"  # the picture in words
 
 
 class Row(NamedTuple):
@@ -154,6 +155,28 @@ def top3_html(
             table += f"{hit_tag}{_cell_html(cell)}"
     legend = _cell_html(Cell(title="", segments=_legend(words)))
     return f'{ENLARGE}<table style="background:white;color:black">{table}</table>{legend}'
+
+
+def card(
+    title: str,
+    report: str,
+    spans: Iterable[tuple[int, int, str]] = (),
+    picture: np.ndarray | None = None,
+    alternative: str = "chest radiograph",
+    words: int = 80,
+) -> str:
+    """One cell of `top3_html` alone: a title, a picture with `alternative` text, and the report.
+
+    `spans` are what to mark in the report: tuples (start, end, kind of MARKS). All text is escaped.
+    Raises ValueError for a span that does not fit the report.
+    """
+    segments = _segments(report, _named(spans), words)
+    return _cell_html(Cell(title, segments, picture, alternative))
+
+
+def legend_html() -> str:
+    """What the colours of marked text mean."""
+    return _cell_html(Cell(title="", segments=_meanings()))
 
 
 @styled
@@ -246,13 +269,19 @@ def _words_under_picture(words: int) -> int:
     return words // 3
 
 
-def _legend(words: int) -> list[Segment]:
-    """What the marks and symbols mean, each mark in its own colour."""
+def _meanings() -> list[Segment]:
+    """What each mark means, in its own colour."""
     segments = []
     for kind, mark in MARKS.items():
         if mark.meaning:
             segments.append(Segment(mark.meaning, kind))
             segments.append(Segment("   ", None))
+    return segments
+
+
+def _legend(words: int) -> list[Segment]:
+    """What the marks and symbols mean."""
+    segments = _meanings()
     fewer = _words_under_picture(words)
     symbols = (
         "The numbers are a hit's rank (#) and cosine; ✓ is the true partner. Reports are cut (…) "
@@ -454,7 +483,7 @@ def _cell_html(cell: Cell) -> str:
     title = html.escape(cell.title)
     picture = ""
     if cell.picture is not None:
-        picture = _picture_html(cell.picture)
+        picture = _picture_html(cell.picture, cell.alternative)
     text = ""
     for segment in cell.segments:
         mark = MARKS[segment.kind]
@@ -465,6 +494,8 @@ def _cell_html(cell: Cell) -> str:
 def _style(mark: Mark) -> str:
     """A mark as a style sheet says it."""
     style = f"background:{mark.background};font-style:{mark.slant}"
+    if mark.background != "none":
+        style += ";color:black"  # on a light ground, whatever the theme
     if mark.frame != "none":
         style += f";outline:1px solid {mark.frame}"
     if mark.line != "none":
@@ -472,12 +503,12 @@ def _style(mark: Mark) -> str:
     return style
 
 
-def _picture_html(picture: np.ndarray) -> str:
+def _picture_html(picture: np.ndarray, alternative: str) -> str:
     """The picture as PNG inside the page, so that the HTML needs no other file."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "png")
     encoded = base64.b64encode(buffer.getvalue()).decode()
     return (
-        f'<img class="mcr-picture" width="170" tabindex="0" alt="image" '
+        f'<img class="mcr-picture" width="170" tabindex="0" alt="{html.escape(alternative)}" '
         f'src="data:image/png;base64,{encoded}"><br>'
     )

@@ -21,7 +21,13 @@ def declared() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     names = list(project["dependencies"])
-    for extra in ("dev", "bench", "openi", "peers"):  # `dicom` is GPL-licensed and left to the user
+    for extra in (
+        "dev",
+        "bench",
+        "openi",
+        "peers",
+        "explore",
+    ):  # `dicom` is GPL-licensed and left to the user
         names += extras[extra]
     return [Requirement(name) for name in names]
 

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mcrlib import config, plots, results, tables
-from mcrlib.companion import analyses, captions
+from mcrlib.companion import analyses, captions, explorer
 from mcrlib.companion.compare import compare, main
-from mcrlib.companion.top3 import Question, ask, find_top3
+from mcrlib.companion.top3 import Question, find_top3
 from mcrlib.evaluation import findings, retrieval
 from mcrlib.evaluation.seeds import by_variant, over_seeds
 from mcrlib.files import sha256, write
@@ -235,7 +235,7 @@ def test_embeddings_of_other_reports_are_refused_in_every_analysis(
         lambda: analyses.measure_gaps("smoke"),
         lambda: find_top3("smoke"),
         lambda: find_top3("smoke", Question(seed=3)),
-        lambda: ask(None, "smoke", file, "effusion?"),
+        lambda: explorer.search("effusion?", run="smoke"),
     ]
     for use in uses:
         with pytest.raises(ValueError, match=r"made from other images or reports .* `make embed"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mcrlib import config, results
 from mcrlib.companion.analyses import Numbers
-from mcrlib.config import DRAWN_SOURCES, VARIANTS
+from mcrlib.config import VARIANTS
 from mcrlib.evaluation.seeds import by_variant, over_seeds
 from mcrlib.files import sha256
 
@@ -67,7 +67,7 @@ def _obstacle(run: str, boxes: str) -> str:
         return (
             f"There is no trained model in results/{run} to ask where the findings are: {command}."
         )
-    if not boxes and results.dataset_info(run).get("source") not in DRAWN_SOURCES:
+    if not boxes and results.dataset_info(run).get("source") != "phantom":
         return (
             f"It is not known where the findings in the pictures of the run {run} are: give boxes, "
             f"`make 10_grounding RUN={run} BOXES=boxes.csv`."

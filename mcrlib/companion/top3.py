@@ -1,11 +1,10 @@
-"""Queries with their best hits: Figure 5, and questions of the reader's own."""
+"""Queries with their best hits: Figure 5, and other queries of the test split."""
 
 import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -242,9 +241,9 @@ def top_hits(
 
 
 def _hit_records(
-    frame: pd.DataFrame, rows: np.ndarray, scores: np.ndarray, query: int | None
+    frame: pd.DataFrame, rows: np.ndarray, scores: np.ndarray, query: int
 ) -> list[dict]:
-    """Hits of one query, best first; `query` is its own row, None for a question of the reader."""
+    """Hits of one query, best first; `query` is its own row."""
     records = []
     for place, row in enumerate(rows.tolist()):
         record = {
@@ -256,30 +255,3 @@ def _hit_records(
         }
         records.append(record)
     return records
-
-
-def ask(model: Any, run: str, embeddings: Path, question: str, top: int = 3) -> TopHits:
-    """The `top` radiographs of the test split nearest to a question, with their reports.
-
-    `embeddings` is the model's file for the test split, so that only the question is encoded.
-    """
-    dataset = results.dataset_of_run(run)
-    rows = dataset.indices("test")
-    test = dataset.frame.iloc[rows].reset_index(drop=True)
-    results.refuse_stale(embeddings, run)
-    image, _ = results.load_embeddings(embeddings, test["pair_id"])
-    question_row = model.embed_reports([question]).numpy()[0]
-    cosines = image @ question_row
-    best = np.argsort(-cosines)[:top]
-    hits = _hit_records(test, best, cosines[best], query=None)
-    variant = embeddings.parent.name.partition("-seed")[0]
-    record = {
-        "direction": "report_to_image",
-        "pair_id": "",
-        "report": question,
-        "hits": {variant: hits},
-    }
-    pictures = {}
-    for row in best:
-        pictures[test["pair_id"].iloc[row]] = dataset.images[rows[row]]
-    return TopHits([record], pictures, embeddings.parent.name, len(test), rule="a question")

@@ -57,7 +57,7 @@ def read(source: Source, size: int) -> np.ndarray:
     the file's name. `size` is in pixels, from 1 to 4,096.
     """
     _check_size(size)
-    content = _content(source)
+    content = content_of(source)
     try:
         with warnings.catch_warnings(action="ignore"):  # faults that matter raise an error
             grey = _grey(content, size)
@@ -84,8 +84,8 @@ def _check_size(size: int) -> None:
         raise ValueError(f"size must be a whole number from 1 to {MAX_SIDE:,}, not {size!r}")
 
 
-def _content(source: Source) -> bytes | np.ndarray:
-    """The file's bytes, or the array."""
+def content_of(source: Source) -> bytes | np.ndarray:
+    """The file's bytes, or the array. Raises ValueError with a sentence, as `read` does."""
     if isinstance(source, np.ndarray):
         return source
     try:

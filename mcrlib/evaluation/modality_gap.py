@@ -20,13 +20,14 @@ def measure_gap(image: np.ndarray, report: np.ndarray, seed: int = 0) -> dict:
         raise ValueError(f"The modality gap takes at least ten pairs, not {len(image)}.")
     rows = np.concatenate([image, report])
     rows = rows.astype(np.float64)
-    points = _map(rows, seed)
+    points = project(rows, seed)
     numbers = gap_numbers(image, report, seed)
     return {"tsne": points.tolist(), "numbers": numbers}
 
 
-def _map(rows: np.ndarray, seed: int) -> np.ndarray:
-    """t-SNE of rows [N, E]: points [N, 2]. Equal rows, which have no map, are all at the origin."""
+def project(rows: np.ndarray, seed: int = 0) -> np.ndarray:
+    """t-SNE of rows [N, E]: points [N, 2], the same for the same seed. Equal rows, which have no
+    map, are all at the origin."""
     if np.ptp(rows, axis=0).max() < SMALLEST_SPREAD:  # scikit-learn would crash
         return np.zeros((len(rows), 2))
     # t-SNE needs fewer neighbours than rows: small pools get less than scikit-learn's default, 30.

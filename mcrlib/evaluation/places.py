@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray as Array
 
-from mcrlib.config import DRAWN_SOURCES, Config
+from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
 from mcrlib.data.sources import phantom
 from mcrlib.data.sources.phantom.wording import Statement
@@ -52,7 +52,7 @@ def pairs_of(dataset: Dataset, split: str) -> Pairs:
 
 def is_drawn(dataset: Dataset) -> bool:
     """Whether the pictures know where their findings are."""
-    return dataset.info["source"] in DRAWN_SOURCES
+    return dataset.info["source"] == "phantom"
 
 
 # Drawn pictures

@@ -1,0 +1,59 @@
+"""The look of the explorer's widgets in both themes of JupyterLab (ours)."""
+
+# Colours come from JupyterLab's theme; the second value of each is for pages without one.
+STYLE = """<style>
+.mcr-explorer { color: var(--jp-ui-font-color1, #111); }
+.mcr-explorer h3 { margin: 12px 0 4px; font-size: 1.1em; }
+.mcr-explorer p, .mcr-explorer li { line-height: 1.45; }
+.mcr-explorer .widget-html-content { line-height: 1.45; }
+.mcr-explorer button:focus-visible, .mcr-explorer select:focus-visible,
+.mcr-explorer input:focus-visible, .mcr-explorer textarea:focus-visible,
+.mcr-explorer img:focus-visible { outline: 3px solid var(--jp-brand-color1, #1976d2); }
+.mcr-explorer .mcr-whole, .mcr-explorer .mcr-search { align-self: flex-start; }
+.mcr-row { display: flex; flex-flow: row wrap; gap: 6px 14px; align-items: flex-end; }
+.mcr-status { font-weight: bold; min-height: 1.5em; margin: 4px 0; }
+.mcr-answers { display: flex; flex-flow: row wrap; gap: 16px; align-items: flex-start; }
+.mcr-hits { flex: 1 1 420px; min-width: 300px; }
+.mcr-cards { display: flex; flex-flow: row wrap; gap: 8px; align-items: stretch; }
+.mcr-hit { border: 1px solid var(--jp-border-color1, #888); padding: 6px; margin: 0;
+  flex: 1 1 240px; max-width: 420px; min-width: 220px; }
+.mcr-hit-true { border: 3px solid #2e9e44; }
+.mcr-hit .mcr-picture, .mcr-asked .mcr-picture { max-width: 100%; }
+.mcr-notes { margin: 4px 0; padding-left: 20px; }
+.mcr-look-columns { display: flex; flex-flow: row wrap; gap: 16px; align-items: flex-start; }
+.mcr-look-picture { position: relative; width: 448px; height: 448px; flex: 0 0 auto; }
+.mcr-look-picture > * { position: absolute; inset: 0; margin: 0; }
+.mcr-heat { width: 448px; height: 448px; max-width: none; display: block; }
+.mcr-patches { display: grid; gap: 0; }
+.mcr-patches .mcr-patch { background: transparent; width: 100%; height: 100%; min-width: 0;
+  margin: 0; padding: 0; font-size: 0; border: 0; box-shadow: none; }
+.mcr-patches .mcr-patch:hover { outline: 1px solid #ffbf00; outline-offset: -1px; }
+.mcr-patches .mcr-patch:focus { outline: 3px solid #ffbf00; outline-offset: -3px; }
+.mcr-words { display: flex; flex-flow: row wrap; gap: 3px; flex: 1 1 320px; max-width: 640px; }
+.mcr-words .mcr-word { width: auto; min-width: 0; height: auto; margin: 0; padding: 1px 5px;
+  line-height: 1.5; color: var(--jp-ui-font-color1, #111); }
+.mcr-scale { display: inline-block; width: 200px; height: 12px; vertical-align: middle;
+  background: linear-gradient(to right, rgb(0 90 220 / 65%), rgb(0 90 220 / 0%) 50%,
+  rgb(230 97 0 / 0%) 50%, rgb(230 97 0 / 65%)); border: 1px solid var(--jp-border-color1, #888); }
+.mcr-map-columns { display: flex; flex-flow: row wrap; gap: 16px; align-items: flex-start; }
+.mcr-map { position: relative; width: 620px; height: 460px; max-width: 100%; margin: 8px;
+  border: 1px solid var(--jp-border-color1, #888); }
+.mcr-lines { position: absolute; inset: 0; width: 100%; height: 100%; }
+.mcr-lines line { stroke: var(--jp-ui-font-color2, #777); stroke-width: 0.0006; opacity: 0.5; }
+.mcr-point { position: absolute; width: 8px; height: 8px; margin: -4px 0 0 -4px;
+  background: #8aa; border: 1px solid #333; }
+.mcr-point-image { border-radius: 50%; }
+.mcr-point-has { background: #e66100; }
+.mcr-tip { display: none; position: absolute; left: 10px; top: 10px; width: 230px; padding: 6px;
+  background: white; color: black; border: 1px solid #333; pointer-events: none; }
+.mcr-tip img { display: block; }
+.mcr-tip-left { left: auto; right: 10px; }
+.mcr-tip-up { top: auto; bottom: 10px; }
+.mcr-point:hover { z-index: 9; }
+.mcr-point:hover .mcr-tip { display: block; }
+.mcr-table { border-collapse: collapse; max-width: 760px; }
+.mcr-table caption { text-align: left; font-weight: bold; }
+.mcr-table th, .mcr-table td { text-align: left; vertical-align: top; padding: 2px 6px;
+  border-bottom: 1px solid var(--jp-border-color2, #bbb); }
+.mcr-scroll { max-height: 460px; overflow: auto; flex: 1 1 420px; }
+</style>"""
