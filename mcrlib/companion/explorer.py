@@ -20,13 +20,14 @@ from PIL import Image
 from mcrlib import MCR, config, results, sheets
 from mcrlib.companion import familiarity
 from mcrlib.companion.familiarity import Familiar
-from mcrlib.data import images
+from mcrlib.data import images, prepare
 from mcrlib.data.dataset import Dataset
 from mcrlib.evaluation import attributes, findings, nearest, retrieval
 from mcrlib.evaluation.attributes import Attribute, Attributes
 from mcrlib.evaluation.finding_rules import NO_FINDING
 from mcrlib.evaluation.nearest import Rows
 
+REFERENCE = "reference"
 IMAGE_TO_REPORT = "image_to_report"
 REPORT_TO_IMAGE = "report_to_image"
 DIRECTIONS = (IMAGE_TO_REPORT, REPORT_TO_IMAGE)
@@ -159,6 +160,17 @@ def runs() -> list[str]:
     return found
 
 
+def trained_or_reference(run: str) -> str:
+    """The run itself; for `demo` in a checkout where nothing is trained yet, the `reference`, whose
+    models come with the checkout. Draws the reference's pairs if they are not there (10 seconds).
+    """
+    if run == "demo" and not models(run):
+        run = REFERENCE
+    if run == REFERENCE:
+        prepare.build(config.load(run))
+    return run
+
+
 def open_pool(run: str, variant: str = "mcr", seed: int = 0, split: str = "test") -> Pool:
     """The pairs of a split as a model sees them; kept open until a file of them changes.
 
@@ -173,9 +185,11 @@ def open_pool(run: str, variant: str = "mcr", seed: int = 0, split: str = "test"
             f"VARIANTS={variant} SEEDS={seed}` does it."
         )
     dataset = config.data_folder(run) / "dataset.json"
-    weights = folder / "checkpoint" / "final" / "model.safetensors"
-    stamps = tuple(_stamp(path) for path in (file, dataset, weights))
-    return _open_pool(run, name, split, stamps)
+    stamps = [_stamp(file), _stamp(dataset)]
+    trained = results.model_folder(folder)
+    if trained is not None:
+        stamps.append(_stamp(trained / "model.safetensors"))
+    return _open_pool(run, name, split, tuple(stamps))
 
 
 def _stamp(file: Path) -> tuple[str, int]:
@@ -194,10 +208,10 @@ def _open_pool(run: str, name: str, split: str, stamps: tuple) -> Pool:
         raise ValueError(f"The {split} split has no pairs: there is nothing to search.")
     frame = dataset.frame.iloc[rows].reset_index(drop=True)
     embedded = results.map_embeddings(file, frame["pair_id"])
-    checkpoint = folder / "checkpoint" / "final"
+    trained = results.model_folder(folder)
     model = None
-    if checkpoint.is_dir():
-        model = MCR.from_pretrained(checkpoint)
+    if trained is not None:
+        model = MCR.from_pretrained(trained)
         model.embed_reports(["chest"])  # so that the first question need not set up PyTorch
     return Pool(
         run=run,
