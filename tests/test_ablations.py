@@ -75,7 +75,8 @@ def test_a_half_run_has_half_of_the_epochs_and_everything_else_of_the_run():
         assert other.epochs == 2 * whole.epochs
     assert config.load("half-demo", epochs=3).epochs == 3
     rehearsal = config.load("rehearse-half-demo")
-    assert (rehearsal.epochs, rehearsal.sample) == (5, config.REHEARSED_PAIRS)
+    assert rehearsal.epochs == config.load("half-demo").epochs
+    assert rehearsal.sample == config.REHEARSED_PAIRS
     assert rehearsal.data_folder.name == "rehearse-half-demo"
 
 
