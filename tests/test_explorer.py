@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mcrlib import results
+from mcrlib import config, results
 from mcrlib.companion import explorer, familiarity, looks
 from mcrlib.companion.explorer import Filters, Pair
 from mcrlib.evaluation import nearest, retrieval
@@ -122,6 +122,19 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(place):
 
 
 # Filters
+
+
+def test_before_anything_is_trained_the_demo_is_the_reference(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    settings = config.load("reference", sizes=(40, 12, 12))
+    monkeypatch.setattr(config, "load", lambda run: settings.replace(run=run))
+    assert explorer.trained_or_reference("smoke") == "smoke"
+    assert explorer.trained_or_reference("demo") == "reference"
+    assert len(results.dataset_of_run("reference").frame) == 64
+    rows = np.eye(3)
+    file = tmp_path / "results" / "demo" / "mcr-seed0" / "embeddings-test.npz"
+    results.save_embeddings(file, rows, rows, ["a", "b", "c"])
+    assert explorer.trained_or_reference("demo") == "demo"
 
 
 def test_filters_keep_what_fits_and_the_ranks_of_the_whole_pool(pool):
