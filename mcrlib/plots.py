@@ -1001,15 +1001,14 @@ def robustness(conditions: Sequence[Mapping], measured: Mapping[str, Mapping]) -
     blocks = math.ceil(len(corruptions) / columns)
     figure = Figure((FULL, (1.2 + 7.6 * blocks) / CM_PER_INCH), layout="constrained")
     panels = figure.subplots(2 * blocks, columns, squeeze=False)
-    for axes in panels.flat:
-        axes.set_visible(False)
+    unused = set(panels.flat)
     for place, corruption in enumerate(corruptions):
         block, column = divmod(place, columns)
         strengths = [unchanged]
         strengths += [condition for condition in others if condition["corruption"] == corruption]
         own = panels[2 * block : 2 * block + 2, column]
+        unused -= set(own)
         for axes, measure in zip(own, ("RSUM", "RSUM_kept"), strict=True):
-            axes.set_visible(True)
             _draw_strengths(axes, strengths, measured, measure, look)
         own[0].set_title(corruption)
         own[0].tick_params("x", labelbottom=False)
@@ -1017,10 +1016,12 @@ def robustness(conditions: Sequence[Mapping], measured: Mapping[str, Mapping]) -
             own[0].set_ylabel("RSUM (%)")
             own[1].set_ylabel("RSUM kept (%)")
     for rows in (panels[::2], panels[1::2]):
-        shown = [axes for axes in rows.flat if axes.get_visible()]
+        shown = [axes for axes in rows.flat if axes not in unused]
         top = max(axes.get_ylim()[1] for axes in shown)
         for axes in shown:
             axes.set_ylim(0, top)
+    for axes in unused:
+        axes.remove()
     handles = []
     for name in look:
         label = one_line(name, LONGEST_NAME)

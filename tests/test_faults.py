@@ -213,6 +213,7 @@ def cluster(tmp_path):
     return submit
 
 
+@pytest.mark.whole
 def test_the_slurm_example_trains_requeues_after_its_signal_and_ends(dataset, cluster):
     """Two processes with gloo; its weights are those of one process, up to rounding."""
     settings = small(650, epochs=8)

@@ -239,7 +239,10 @@ def test_a_measure_is_the_mean_over_findings_and_resamples_patients(cases):
 # The notebook's numbers, tables and figure
 
 
-def test_a_run_without_models_or_places_says_what_to_do(home, dataset):
+def test_a_run_without_models_or_places_says_what_to_do(dataset, monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "smoke").symlink_to(dataset.folder)
     with pytest.raises(NothingToAsk, match=r"no trained model in results/smoke.*`make train"):
         measure_grounding("smoke")
     with pytest.raises(NothingToAsk, match="`make 10_grounding RUN=demo`, then `make publish`"):

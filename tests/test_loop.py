@@ -218,6 +218,7 @@ def test_a_lost_history_of_a_finished_model_is_one_sentence(settings, dataset):
             loop.train(settings, dataset)
 
 
+@pytest.mark.whole
 def test_a_second_training_of_the_same_model_is_refused_and_the_first_goes_on(settings, dataset):
     """And after the first was killed, the next one resumes."""
     words = ["run=smoke", f"seed={settings.seed}", "epochs=500", "validate_every=500"]

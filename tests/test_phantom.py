@@ -249,7 +249,9 @@ def test_an_oracle_that_knows_only_the_labels_has_the_expected_recall(demo):
 @settings(max_examples=25, deadline=None)
 @given(number=st.integers(0, 499), size=st.sampled_from([64, 96, 160]))
 def test_removing_a_finding_visibly_changes_its_place_and_nothing_else(demo, number, size):
-    seed, labels, _, view, study = demo[number].image.args
+    seed, labels, _ = demo[number].image.args
+    view = demo[number].view
+    study = demo[number].image.keywords["study"]
     whole = phantom.draw(seed, labels, size, view, study).astype(int)
     assert np.array_equal(whole, phantom.draw(seed, labels[::-1], size, view, study))
     for label in labels:

@@ -21,7 +21,7 @@ def small_bert():
 
 @pytest.fixture
 def settings():
-    return config.load("demo")
+    return config.load("demo", patch_size=16)
 
 
 def test_a_pretrained_report_encoder_is_loaded_from_a_folder(settings, small_bert):

@@ -47,13 +47,13 @@ def build(path, **overrides):
 
 
 def save(path, rows):
-    frame = pd.DataFrame(rows)
-    if path.suffix == ".parquet":
-        frame.to_parquet(path)
-    elif path.suffix == ".jsonl":
+    if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path)
     else:
-        frame.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+        separator = "\t" if path.suffix == ".tsv" else ","
+        pd.DataFrame(rows).to_csv(path, index=False, sep=separator)
     return path
 
 

@@ -75,6 +75,7 @@ def test_recomputing_changes_no_weight_name_and_no_embedding(build, dataset, tmp
     assert torch.equal(again.embed_reports(texts), plain.embed_reports(texts))
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(shutil.which("g++") is None, reason="a compiler for C++ is needed")
 @pytest.mark.parametrize("level", ["none", "selective"])
 def test_compiling_changes_neither_loss_nor_gradient_nor_dropout(build, tmp_path, level):
