@@ -24,6 +24,7 @@ ROOT = Path(os.environ.get("MCR_HOME", Path(__file__).resolve().parents[1]))
 # Their pairs are made by code, with labels that say what is in the picture, and are of no patient;
 # the data of all other sources is of patients.
 DRAWN_SOURCES = ("phantom", "digits")
+REFERENCE = "reference"  # the committed copy of a demo run: numbers, without most models
 TRAINED_MODEL = Path("checkpoint") / "final"  # in a model's folder, once it is finished
 PLAIN = "MCR_PLAIN"  # set this variable to get plain log lines instead of progress bars
 REHEARSAL = "rehearse-"  # begins the name of a run that tries out the run named after it
@@ -372,7 +373,7 @@ RUNS = MappingProxyType({
         vision_width=64, vision_depth=2, text_width=64, embed_dim=64, batch_size=32,
     ),
     "demo": _DEMO,
-    "reference": _DEMO.replace(run="reference"),
+    REFERENCE: _DEMO.replace(run=REFERENCE),
     # Sentences about pictures of scanned digits: another domain, in a minute a model.
     "digits": _SMALL.replace(
         run="digits", source="digits", sizes=(2500, 500, 500), max_tokens=64, patch_size=12,
@@ -465,7 +466,7 @@ def data_folder(run: str) -> Path:
     or fewer pairs those of its preset, and `reference` those of the `demo` run that it is a copy
     of."""
     own = run if is_rehearsal(run) else preset(run)
-    return ROOT / "data" / ("demo" if own == "reference" else own)
+    return ROOT / "data" / ("demo" if own == REFERENCE else own)
 
 
 def load(run: str, variant: str = "mcr", seed: int = 0, **overrides: Any) -> Config:

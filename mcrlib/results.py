@@ -176,7 +176,7 @@ def dataset_hash(run: str) -> str | None:
 
     None if neither is there, and for the reference, whose pairs are a demo run's.
     """
-    if run == "reference":
+    if run == config.REFERENCE:
         return None
     known = dataset_info(run).get("dataset_sha256")
     return str(known)[:16] if known else None

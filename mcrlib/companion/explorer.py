@@ -27,7 +27,6 @@ from mcrlib.evaluation.attributes import Attribute, Attributes
 from mcrlib.evaluation.finding_rules import NO_FINDING
 from mcrlib.evaluation.nearest import Rows
 
-REFERENCE = "reference"
 IMAGE_TO_REPORT = "image_to_report"
 REPORT_TO_IMAGE = "report_to_image"
 DIRECTIONS = (IMAGE_TO_REPORT, REPORT_TO_IMAGE)
@@ -165,8 +164,8 @@ def trained_or_reference(run: str) -> str:
     models come with the checkout. Draws the reference's pairs if they are not there (10 seconds).
     """
     if run == "demo" and not models(run):
-        run = REFERENCE
-    if run == REFERENCE:
+        run = config.REFERENCE
+    if run == config.REFERENCE:
         prepare.build(config.load(run))
     return run
 

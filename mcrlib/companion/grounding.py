@@ -62,7 +62,7 @@ def _obstacle(run: str, boxes: str) -> str:
     """Why nothing can be asked, and what to do, in a sentence; "" if something can."""
     if not trained_models(run):
         command = f"run `make train RUN={run}`"
-        if run == "reference":
+        if run == config.REFERENCE:
             command = "run `make 10_grounding RUN=demo`, then `make publish`"
         return (
             f"There is no trained model in results/{run} to ask where the findings are: {command}."

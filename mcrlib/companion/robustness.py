@@ -51,12 +51,12 @@ def measure(run: str, draws: int = DRAWS) -> Numbers:
 
 def has_models(run: str) -> bool:
     """Whether a run has models to measure; the reference is a copy that measures nothing."""
-    return run != "reference" and bool(model_files(run))
+    return run != config.REFERENCE and bool(model_files(run))
 
 
 def _command(run: str) -> str:
     """How to get what is missing."""
-    if run == "reference":
+    if run == config.REFERENCE:
         return "run `make robustness RUN=demo`, then `make publish`"
     return f"run `make train RUN={run}` first"
 
