@@ -23,6 +23,7 @@ from mcrlib.companion import lengths, siblings
 from mcrlib.companion.analyses import Numbers, pair_attributes
 from mcrlib.companion.experiments import NDCG, RSUM
 from mcrlib.companion.lengths import Length
+from mcrlib.evaluation.seeds import variant_and_seed
 from mcrlib.tables import Ablation
 from mcrlib.training.finished import INPUTS
 
@@ -166,7 +167,7 @@ def _measure_models(
     wanted = variants(run)
     measured = {}
     for file in results.embedding_files(f"{config.HALF}{run}").values():
-        variant, seed = siblings.variant_and_seed(file.parent.name)
+        variant, seed = variant_and_seed(file.parent.name)
         if variant in wanted:
             image, report = results.load_embeddings(file, pair_id)
             measured.setdefault(variant, {})[seed] = endpoints.by_pair(image, report, attributes)

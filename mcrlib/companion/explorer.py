@@ -26,6 +26,7 @@ from mcrlib.evaluation import attributes, findings, nearest, retrieval
 from mcrlib.evaluation.attributes import Attribute, Attributes
 from mcrlib.evaluation.finding_rules import NO_FINDING
 from mcrlib.evaluation.nearest import Rows
+from mcrlib.evaluation.seeds import variant_and_seed
 
 IMAGE_TO_REPORT = "image_to_report"
 REPORT_TO_IMAGE = "report_to_image"
@@ -101,7 +102,7 @@ class Pool:
     @property
     def variant(self) -> str:
         """The model's name without its seed."""
-        return self.name.partition("-seed")[0]
+        return variant_and_seed(self.name)[0]
 
     def picture(self, pair: int) -> np.ndarray:
         """The radiograph of a pair, uint8 `[S, S]`."""

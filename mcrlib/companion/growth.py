@@ -18,6 +18,7 @@ from mcrlib.companion import lengths, siblings
 from mcrlib.companion.analyses import Numbers, pair_attributes
 from mcrlib.companion.experiments import GROWTH_VARIANTS, NDCG, RSUM, SIZES
 from mcrlib.companion.lengths import Length
+from mcrlib.evaluation.seeds import variant_and_seed
 from mcrlib.files import sha256
 
 FILE = "scale.json"
@@ -118,7 +119,7 @@ def _values(run: str, variant: str, pair_id: pd.Series, attributes: list) -> Val
 
     values = {}
     for name, file in siblings.embedded(run, [variant]).items():
-        _, seed = siblings.variant_and_seed(name)
+        _, seed = variant_and_seed(name)
         image, report = results.load_embeddings(file, pair_id)
         values[seed] = endpoints.by_pair(image, report, attributes)
     return values
@@ -187,15 +188,12 @@ def _comparisons(
     """The first variant's slopes with those of each other, of the seeds that both have."""
     from mcrlib.evaluation import endpoints, retrieval
 
-    first, *others = GROWTH_VARIANTS
-    for other in others:
-        if first not in by_variant or other not in by_variant:
-            continue
-        seeds = [seed for seed in by_variant[first] if seed in by_variant[other]]
-        if not seeds:
-            continue
-        for endpoint in ENDPOINTS:
-            of_first = np.stack([by_variant[first][seed][endpoint] for seed in seeds])
-            of_other = np.stack([by_variant[other][seed][endpoint] for seed in seeds])
-            pairing = retrieval.Pairing(first, other, seeds, of_first, of_other)
-            yield endpoints.compare(endpoint, pairing, patients, draws)
+    for endpoint in ENDPOINTS:
+        slopes = {}
+        for variant, by_seed in by_variant.items():
+            for seed, own in by_seed.items():
+                slopes[f"{variant}-seed{seed}"] = own[endpoint]
+        pairings = retrieval.pairings(slopes) if slopes else []
+        for pairing in pairings:
+            if pairing.seeds:
+                yield endpoints.compare(endpoint, pairing, patients, draws)

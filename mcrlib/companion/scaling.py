@@ -17,6 +17,7 @@ from mcrlib.companion import lengths, siblings
 from mcrlib.companion.analyses import Numbers
 from mcrlib.companion.experiments import COMPUTE_VARIANTS, COMPUTES, RSUM
 from mcrlib.companion.lengths import Length
+from mcrlib.evaluation.seeds import variant_and_seed
 from mcrlib.files import sha256
 
 FILE = "compute.json"
@@ -37,12 +38,12 @@ class _Model:
     @property
     def variant(self) -> str:
         """Its name before the seed."""
-        return siblings.variant_and_seed(self.name)[0]
+        return variant_and_seed(self.name)[0]
 
     @property
     def seed(self) -> str:
         """The digits of its seed."""
-        return siblings.variant_and_seed(self.name)[1]
+        return variant_and_seed(self.name)[1]
 
 
 def measure(run: str, draws: int = DRAWS) -> Numbers:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mcrlib import config, results
+from mcrlib.evaluation.seeds import variant_and_seed
 from mcrlib.files import sha256
 
 
@@ -24,12 +25,6 @@ def embedded(run: str, variants: Sequence[str]) -> dict[str, Path]:
         if variant in variants:
             files[name] = file
     return files
-
-
-def variant_and_seed(model: str) -> tuple[str, str]:
-    """The two parts of a model's name, `VARIANT-seedS`."""
-    variant, _, seed = model.rpartition("-seed")
-    return variant, seed
 
 
 def inputs(

@@ -21,6 +21,7 @@ from mcrlib.companion import (
     scaling,
 )
 from mcrlib.companion.experiments import Item
+from mcrlib.evaluation.seeds import variant_and_seed
 from mcrlib.training.finished import check_finished
 
 CURRENT = "current"
@@ -90,7 +91,7 @@ class _Look:
 
     def _is_whole(self, run: str, name: str) -> bool:
         """Whether a model is trained and embedded. Raises ValueError if it is out of date."""
-        variant, _, seed = name.partition("-seed")
+        variant, seed = variant_and_seed(name)
         overrides = experiments.overrides_of(run, self.run, self.overrides)
         settings = config.load(run, variant, int(seed), **overrides)
         if self.run != config.REFERENCE:
