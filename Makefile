@@ -76,6 +76,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  RUN=smoke|demo|digits|table|openi|mimic|reference   VARIANTS='mcr abm dual'   SEEDS='0 1'"
+	@echo "  RUN=half-demo and double-demo have half and twice the compute, pairs-500-demo its first 500 training pairs"
 	@echo "  DATA=file or folder   WEIGHTS=folder with the pretrained encoders   PROCESSES=GPUs to share   SET='epochs: 3, lr: 1e-4'"
 	@echo "  STYLE=icml2024 or another venue of tueplots, for figures of its width and font"
 
@@ -200,7 +201,7 @@ lab: $(ENV) ## JupyterLab in notebooks/
 	$(PYTHON) -m jupyterlab --notebook-dir=. \
 	    --ServerApp.tornado_settings="{'websocket_max_message_size': $(LARGEST_MESSAGE)}"
 
-clean: ## remove what RUN, its rehearsal and its ablations made: data, results, figures (never the reference)
+clean: ## remove data, results and figures of RUN, of its rehearsal, and of half-RUN and the like (never the reference)
 	@test "$$RUN" != reference || { echo "The reference is committed; it is not removed."; exit 1; }
 	rm -rf "data/$$RUN" "results/$$RUN" "figures/$$RUN"
 	rm -rf "data/rehearse-$$RUN" "results/rehearse-$$RUN" "figures/rehearse-$$RUN"

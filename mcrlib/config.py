@@ -24,16 +24,16 @@ ROOT = Path(os.environ.get("MCR_HOME", Path(__file__).resolve().parents[1]))
 # Their pairs are made by code, with labels that say what is in the picture, and are of no patient;
 # the data of all other sources is of patients.
 DRAWN_SOURCES = ("phantom", "digits")
+REFERENCE = "reference"  # the committed copy of a demo run: numbers, without most models
 TRAINED_MODEL = Path("checkpoint") / "final"  # in a model's folder, once it is finished
 PLAIN = "MCR_PLAIN"  # set this variable to get plain log lines instead of progress bars
 REHEARSAL = "rehearse-"  # begins the name of a run that tries out the run named after it
 REHEARSED_PAIRS = 600
-# Beginnings of the names of runs that have so many times the epochs of the run named after it, and
-# hence of its compute.
+# `half-RUN` has half of the epochs of RUN, and hence of its compute; `double-RUN` has twice that.
 HALF = "half-"
 DOUBLE = "double-"
 MULTIPLES = MappingProxyType({HALF: 0.5, DOUBLE: 2})
-# Beginning of the names of runs that train on the first so many pairs of the run named after it.
+# `pairs-500-RUN` trains on the first 500 training pairs of RUN.
 FEWER_PAIRS = re.compile(r"pairs-([1-9][0-9]*)-")
 
 
@@ -178,7 +178,7 @@ class TrainingSettings(_Settings):
     """How the model is trained."""
 
     batch_size: AtLeastOne = 256
-    # A broken number, such as 9.6, ends in mid-epoch, and so does the schedule.
+    # A fraction, such as 9.6, ends in mid-epoch, and so does the schedule.
     epochs: Annotated[int | float, Field(ge=1), BeforeValidator(_whole_to_int)] = 50
     # Operations of the whole training, as a multiple of what `mcr` takes for `epochs` epochs, so
     # that variants are compared at equal compute; 0 trains `epochs` epochs whatever they take.
@@ -372,7 +372,7 @@ RUNS = MappingProxyType({
         vision_width=64, vision_depth=2, text_width=64, embed_dim=64, batch_size=32,
     ),
     "demo": _DEMO,
-    "reference": _DEMO.replace(run="reference"),
+    REFERENCE: _DEMO.replace(run=REFERENCE),
     # Sentences about pictures of scanned digits: another domain, in a minute a model.
     "digits": _SMALL.replace(
         run="digits", source="digits", sizes=(2500, 500, 500), max_tokens=64, patch_size=12,
@@ -441,7 +441,7 @@ def pairs_of(run: str) -> int:
 
 
 def beginning_of(run: str) -> str:
-    """What stands before the preset in a run's name, such as `half-` or `pairs-500-`; or ""."""
+    """What precedes the preset in a run's name, such as `half-` or `pairs-500-`; "" if nothing."""
     fewer = FEWER_PAIRS.match(rehearsed(run))
     return fewer[0] if fewer else multiple_of(run)
 
@@ -461,11 +461,10 @@ def multiplied(settings: dict[str, Any], run: str) -> dict[str, Any]:
 
 
 def data_folder(run: str) -> Path:
-    """The prepared pairs of a run: a rehearsal has its own, a run with other epochs
-    or fewer pairs those of its preset, and `reference` those of the `demo` run that it is a copy
-    of."""
+    """The prepared pairs of a run. A rehearsal has its own, a run with other epochs or fewer pairs
+    those of its preset, and `reference`, a copy of a `demo` run, those of `demo`."""
     own = run if is_rehearsal(run) else preset(run)
-    return ROOT / "data" / ("demo" if own == "reference" else own)
+    return ROOT / "data" / ("demo" if own == REFERENCE else own)
 
 
 def load(run: str, variant: str = "mcr", seed: int = 0, **overrides: Any) -> Config:
@@ -473,9 +472,8 @@ def load(run: str, variant: str = "mcr", seed: int = 0, **overrides: Any) -> Con
 
     `rehearse-RUN` is the run RUN on a sample of its pairs; `half-RUN` and `double-RUN` have half
     and twice its epochs, and so of its compute; `pairs-500-RUN` has its first 500 training pairs,
-    and as many steps. `overrides` are taken as they are. Raises
-    ValueError for an unknown run, variant or setting, for a value of the wrong type, and for a
-    value out of range.
+    and as many steps. `overrides` are not multiplied. Raises ValueError for an unknown run, variant
+    or setting, for a value of the wrong type, and for a value out of range.
     """
     settings = RUNS[_known(preset(run), RUNS, "run")].model_dump() | {"run": run}
     if is_rehearsal(run):

@@ -251,6 +251,29 @@ def text_width(text: str, size: float) -> float:
     return width
 
 
+def _handles(look: Mapping[str, Mapping[str, Any]], **line: Any) -> list[Line2D]:
+    """An entry of a legend for each variant of `looks`."""
+    handles = []
+    for name, of_variant in look.items():
+        label = one_line(name, LONGEST_NAME)
+        handles.append(Line2D([], [], label=label, **line, **of_variant))
+    return handles
+
+
+def _in_percent(blocks: Iterable[Mapping[str, float | None]]) -> tuple[np.ndarray, np.ndarray]:
+    """The values [n] of blocks in %, and how far their intervals reach down and up, [2, n]."""
+    table = pd.DataFrame(blocks, columns=["value", "low", "high"]).astype(float)
+    percent = 100 * table
+    down = percent["value"] - percent["low"]
+    up = percent["high"] - percent["value"]
+    return percent["value"].to_numpy(), np.array([down, up]).clip(min=0)
+
+
+def _places_of(count: int) -> np.ndarray:
+    """Numbers [count], one apart and with 0 in their middle."""
+    return np.arange(count) - (count - 1) / 2
+
+
 def _add_legend(figure: Figure, handles: Sequence[Artist]) -> None:
     """One legend under all panels, in rows of about equal length that fit the figure's width."""
     page_width = POINTS_PER_INCH * figure.get_figwidth()
@@ -665,11 +688,8 @@ def probe_accuracy(measured: Mapping[str, Mapping]) -> Figure:
         axes.set_yticks(range(len(labels)), labels)
         axes.set(title=tables.DIRECTION_LABELS[direction], ylim=(len(labels) - 0.5, -0.5))
     panels[-1, 0].set(xlabel="pairs told right (%)", xlim=(0, 100))
-    handles = []
-    for name in look:
-        handles.append(Line2D([], [], ls="", label=one_line(name, LONGEST_NAME), **look[name]))
-    handles.append(Line2D([], [], color="0.3", ls=":", label="chance"))
-    _add_legend(figure, handles)
+    chance = Line2D([], [], color="0.3", ls=":", label="chance")
+    _add_legend(figure, [*_handles(look, ls=""), chance])
     return figure
 
 
@@ -681,15 +701,12 @@ def _draw_dots(
 ) -> None:
     """One row a change, in it one dot a variant with its whiskers, one below the other."""
     step = 0.7 / len(look)
-    for place, name in enumerate(look):
-        shift = (place - (len(look) - 1) / 2) * step
+    for name, shift in zip(look, step * _places_of(len(look)), strict=True):
         for row, change in enumerate(changes):
             block = blocks_of[name].get(change)
             if block is None or block["value"] is None:
                 continue
-            value = 100 * block["value"]
-            reach = [value - 100 * block["low"], 100 * block["high"] - value]
-            whiskers = np.clip(reach, 0, None)[:, None]
+            value, whiskers = _in_percent([block])
             axes.errorbar(value, row + shift, xerr=whiskers, ls="", clip_on=False, **look[name])
     axes.axvline(50, color="0.3", ls=":", zorder=1)
     axes.grid(True, axis="x")
@@ -735,23 +752,19 @@ def rsum_by_cost(points: Sequence[Mapping[str, Any]]) -> Figure:
     if table.empty:
         raise ValueError("There is no model whose compute was counted: train one first.")
     table = table.sort_values("times", kind="stable")
-    percent = 100 * table[["value", "low", "high"]]
-    table["rsum"] = percent["value"]
-    table["down"] = (percent["value"] - percent["low"]).clip(lower=0)
-    table["up"] = (percent["high"] - percent["value"]).clip(lower=0)
     variants = list(dict.fromkeys(point["variant"] for point in points))
     look = looks(variants)
     figure = Figure((FULL, 7 / CM_PER_INCH), layout="constrained")
     over_compute, over_memory = figure.subplots(1, 2, sharey=True)
-    for place, variant in enumerate(variants):
+    for variant, beside in zip(variants, APART ** _places_of(len(variants)), strict=True):
         line = table[table["variant"] == variant]
-        beside = APART ** (place - (len(variants) - 1) / 2)
         flops = beside * line["flops"]
-        whiskers = line[["down", "up"]].to_numpy().T
+        rsum, whiskers = _in_percent(line.to_dict("records"))
         colour = look[variant]["color"]
-        over_compute.errorbar(flops, line["rsum"], whiskers, color=colour, capsize=2, ls="")
-        _draw_cost(over_compute, line, flops, look[variant])
-        _draw_cost(over_memory, line, line["memory_gb"], look[variant])
+        over_compute.errorbar(flops, rsum, whiskers, color=colour, capsize=2, ls="")
+        sizes = 14 * line["times"]  # square points
+        _draw_cost(over_compute, flops, rsum, sizes, look[variant])
+        _draw_cost(over_memory, line["memory_gb"], rsum, sizes, look[variant])
     over_compute.set_xscale("log")
     marks = table.loc[table["variant"] == variants[0], "flops"].tolist()
     over_compute.set_xticks(marks, [operations(flops) for flops in marks])
@@ -759,11 +772,7 @@ def rsum_by_cost(points: Sequence[Mapping[str, Any]]) -> Figure:
     over_compute.set(xlabel="compute of training", ylabel="RSUM (%)")
     over_memory.set(xlabel="peak memory of training (GB)", xlim=(0, None))
     over_memory.locator_params("x", nbins=5)
-    handles = []
-    for variant in variants:
-        label = one_line(variant, LONGEST_NAME)
-        handles.append(Line2D([], [], label=label, **look[variant]))
-    _add_legend(figure, handles)
+    _add_legend(figure, _handles(look))
     return figure
 
 
@@ -786,26 +795,21 @@ def growth(
     sizes = sorted({point["pairs"] for point in points})
     figure = Figure((FULL, 7 / CM_PER_INCH), layout="constrained")
     panels = figure.subplots(1, len(names))
-    for axes, (endpoint, label) in zip(panels, names.items(), strict=True):
-        for place, variant in enumerate(variants):
-            own = [point for point in points if point["variant"] == variant]
-            own = [point for point in own if point[endpoint] is not None]
-            if own:
-                beside = APART ** (place - (len(variants) - 1) / 2)
-                _draw_growth(axes, own, endpoint, beside, look[variant])
+    for axes, endpoint in zip(panels, names, strict=True):
+        measured = [point for point in points if point[endpoint] is not None]
+        for variant, beside in zip(variants, APART ** _places_of(len(variants)), strict=True):
+            own = [point for point in measured if point["variant"] == variant]
+            _draw_growth(axes, own, endpoint, beside, look[variant])
         for record in slopes:
+            variant = record["variant"]
             if record["endpoint"] == endpoint:
-                own = [point for point in points if point["variant"] == record["variant"]]
-                _draw_slope(axes, own, record, look[record["variant"]]["color"])
+                own = [point for point in points if point["variant"] == variant]
+                _draw_slope(axes, own, record, look[variant]["color"])
         axes.set_xscale("log", base=2)
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.set_xticks([], minor=True)
-        axes.set(xlabel="training pairs", ylabel=f"{label} (%)")
-    handles = []
-    for variant in variants:
-        label = one_line(variant, LONGEST_NAME)
-        handles.append(Line2D([], [], label=label, **look[variant]))
-    _add_legend(figure, handles)
+        axes.set(xlabel="training pairs", ylabel=f"{names[endpoint]} (%)")
+    _add_legend(figure, _handles(look))
     return figure
 
 
@@ -814,13 +818,9 @@ def _draw_growth(
 ) -> None:
     """One variant's values with their intervals, moved sideways by the factor `beside`."""
     pairs = [beside * point["pairs"] for point in points]
-    blocks = pd.DataFrame([point[endpoint] for point in points])
-    percent = 100 * blocks[["value", "low", "high"]]
-    down = (percent["value"] - percent["low"]).clip(lower=0)
-    up = (percent["high"] - percent["value"]).clip(lower=0)
-    color = look["color"]
-    axes.errorbar(pairs, percent["value"], [down, up], color=color, capsize=2, ls="")
-    axes.scatter(pairs, percent["value"], 14, zorder=3, **look)
+    values, whiskers = _in_percent([point[endpoint] for point in points])
+    axes.errorbar(pairs, values, whiskers, color=look["color"], capsize=2, ls="")
+    axes.scatter(pairs, values, 14, zorder=3, **look)
 
 
 def _draw_slope(axes: Axes, points: Sequence[Mapping], record: Mapping, color: Any) -> None:
@@ -832,11 +832,12 @@ def _draw_slope(axes: Axes, points: Sequence[Mapping], record: Mapping, color: A
     axes.plot(pairs, line, color=color, lw=1)
 
 
-def _draw_cost(axes: Axes, line: pd.DataFrame, cost: pd.Series, look: Mapping[str, Any]) -> None:
+def _draw_cost(
+    axes: Axes, cost: pd.Series, rsum: np.ndarray, sizes: pd.Series, look: Mapping[str, Any]
+) -> None:
     """A line through one variant's values over what they cost; markers grow with the compute."""
-    axes.plot(cost, line["rsum"], color=look["color"])
-    areas = 14 * line["times"]  # square points
-    axes.scatter(cost, line["rsum"], areas, zorder=3, **look)
+    axes.plot(cost, rsum, color=look["color"])
+    axes.scatter(cost, rsum, sizes, zorder=3, **look)
 
 
 # How a difference between two models is drawn, by its verdict.
@@ -1022,11 +1023,7 @@ def robustness(conditions: Sequence[Mapping], measured: Mapping[str, Mapping]) -
             axes.set_ylim(0, top)
     for axes in unused:
         axes.remove()
-    handles = []
-    for name in look:
-        label = one_line(name, LONGEST_NAME)
-        handles.append(Line2D([], [], label=label, **look[name]))
-    _add_legend(figure, handles)
+    _add_legend(figure, _handles(look))
     return figure
 
 
@@ -1039,16 +1036,11 @@ def _draw_strengths(
 ) -> None:
     """One line a variant over the strengths of a corruption, a little apart so that all show."""
     places = np.arange(len(strengths))
-    for number, name in enumerate(measured):
+    offsets = 0.36 * _places_of(len(measured)) / max(3, len(measured))
+    for name, offset in zip(measured, offsets, strict=True):
         cells = [measured[name][condition["name"]][measure] for condition in strengths]
-        table = pd.DataFrame(cells, columns=["value", "low", "high"]).astype(float)
-        percent = 100 * table
-        down = percent["value"] - percent["low"]
-        up = percent["high"] - percent["value"]
-        whiskers = [down.clip(lower=0), up.clip(lower=0)]
-        middle = (len(measured) - 1) / 2
-        offset = 0.36 * (number - middle) / max(3, len(measured))
-        axes.errorbar(places + offset, percent["value"], whiskers, elinewidth=0.6, **look[name])
+        values, whiskers = _in_percent(cells)
+        axes.errorbar(places + offset, values, whiskers, elinewidth=0.6, **look[name])
     labels = ["none", *(condition["label"] or "other" for condition in strengths[1:])]
     axes.set_xticks(places, labels)
     axes.set_xlim(-0.4, len(strengths) - 0.6)

@@ -17,7 +17,7 @@ from mcrlib import config
 from mcrlib.arguments import is_list
 from mcrlib.data.dataset import Dataset, open_dataset
 from mcrlib.data.packed import map_array
-from mcrlib.evaluation.seeds import by_variant
+from mcrlib.evaluation.seeds import by_variant, variant_and_seed
 from mcrlib.files import DATASET_FILE, HASHES_FILE, MANIFEST_FILE, sha256, write
 from mcrlib.provenance import environment, peak_memory
 
@@ -133,6 +133,22 @@ def embedding_files(run: str, split: str = "test") -> dict[str, Path]:
     return result
 
 
+def trained_folders(run: str) -> dict[str, Path]:
+    """Folders of the models of our variants that are trained in a run, by name, `VARIANT-seedS`, in
+    the order of VARIANTS and seeds.
+
+    Other people's methods and the linear baseline, which have embeddings only, are not among them.
+    """
+    order = list(config.VARIANTS)
+    found = []
+    for file in (config.ROOT / "results" / run).glob(f"*-seed*/{WEIGHTS}"):
+        folder = file.parents[2]
+        variant, seed = variant_and_seed(folder.name)
+        if variant in order and seed.isdecimal():
+            found.append((order.index(variant), int(seed), folder))
+    return {folder.name: folder for _, _, folder in sorted(found)}
+
+
 def dataset_of_run(run: str) -> Dataset:
     """The prepared pairs that the embeddings of a run belong to.
 
@@ -176,7 +192,7 @@ def dataset_hash(run: str) -> str | None:
 
     None if neither is there, and for the reference, whose pairs are a demo run's.
     """
-    if run == "reference":
+    if run == config.REFERENCE:
         return None
     known = dataset_info(run).get("dataset_sha256")
     return str(known)[:16] if known else None

@@ -12,6 +12,7 @@ from pandas.io.formats.style import Styler
 
 from mcrlib import latex
 from mcrlib.evaluation.chance import tells
+from mcrlib.evaluation.seeds import variant_and_seed
 from mcrlib.files import write
 from mcrlib.results import rehearsal_mark
 from mcrlib.training.budget import operations
@@ -667,7 +668,7 @@ def agreement_table(agreement: Mapping[str, Mapping]) -> pd.DataFrame:
     columns = {}
     support = {}
     for model, directions in agreement.items():
-        variant = model.partition("-seed")[0]
+        variant, _ = variant_and_seed(model)
         for direction, result in directions.items():
             scores = {"micro": result["micro"], "macro": result["macro"]}
             for finding, cells in result["findings"].items():

@@ -51,6 +51,10 @@ def test_a_card_says_what_was_measured_and_what_the_model_is_not_for(trained, bu
     assert "Test split, 500 pairs" in text
     cells = " | ".join(["50.0 (46.0 to 54.0)"] * 3)
     assert f"| Reports for a radiograph | {cells} |" in text
+    # With several seeds, each model's card has its own numbers.
+    others = numbers | {"image_to_report": measured(0.1)}
+    results.save(trained / "retrieval.json", {"mcr-seed0": numbers, "mcr-seed1": others})
+    assert hub.card(settings, "demo", "mcr-seed0") == text
     assert "no patient's data" in text and "drawings only" in text
     of_patients = hub.card(settings.replace(source="openi"), "demo", "mcr-seed0")
     assert "`openi`, which are patients' data" in of_patients and "drawings" not in of_patients

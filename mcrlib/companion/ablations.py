@@ -19,10 +19,11 @@ import numpy as np
 import pandas as pd
 
 from mcrlib import config, results
-from mcrlib.companion import lengths
+from mcrlib.companion import lengths, siblings
 from mcrlib.companion.analyses import Numbers, pair_attributes
 from mcrlib.companion.experiments import NDCG, RSUM
 from mcrlib.companion.lengths import Length
+from mcrlib.evaluation.seeds import variant_and_seed
 from mcrlib.tables import Ablation
 from mcrlib.training.finished import INPUTS
 
@@ -95,16 +96,7 @@ def variants(run: str) -> list[str]:
 def missing(run: str, compared: Numbers) -> str:
     """Which models are not there yet, and how to train them, in a sentence; "" if all are."""
     absent = [name for name in variants(run) if name not in compared.values]
-    if not absent:
-        return ""
-    return f"Not there yet are {', '.join(absent)}: {_command(run)}."
-
-
-def _command(run: str) -> str:
-    """How to get what is missing."""
-    if run == "reference":
-        return "run `make ablations RUN=demo`, then `make publish`"
-    return f"run `make ablations RUN={run}`"
+    return siblings.how_to_get(run, absent, "ablations")
 
 
 def mask_shares(run: str) -> dict[str, dict[float, str]]:
@@ -143,7 +135,7 @@ def compare(run: str, draws: int = 10_000) -> Numbers:
     elif not file.is_file():
         raise FileNotFoundError(
             f"There is no embedded {BASELINE} in results/{half}, with which each ablation is "
-            f"compared: {_command(run)}."
+            f"compared: {siblings.command(run, 'ablations')}."
         )
     return Numbers.load(file)
 
@@ -175,7 +167,7 @@ def _measure_models(
     wanted = variants(run)
     measured = {}
     for file in results.embedding_files(f"{config.HALF}{run}").values():
-        variant, _, seed = file.parent.name.rpartition("-seed")
+        variant, seed = variant_and_seed(file.parent.name)
         if variant in wanted:
             image, report = results.load_embeddings(file, pair_id)
             measured.setdefault(variant, {})[seed] = endpoints.by_pair(image, report, attributes)
@@ -245,8 +237,8 @@ def main(arguments: list[str]) -> str | int:
     Returns the exit code, or the sentence to exit with.
     """
     run, *chosen = arguments
-    if run == "reference" or config.beginning_of(run):
-        trained = "demo" if run == "reference" else config.preset(run)
+    if run == config.REFERENCE or config.beginning_of(run):
+        trained = "demo" if run == config.REFERENCE else config.preset(run)
         return f"RUN={run} has no ablations of its own to train: use RUN={trained}."
     try:
         names = variants(run)

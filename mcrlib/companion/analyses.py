@@ -18,7 +18,7 @@ from mcrlib.companion import peers, probe_files
 from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
 from mcrlib.evaluation.chance import telling_k
-from mcrlib.evaluation.seeds import by_variant, over_seeds
+from mcrlib.evaluation.seeds import by_variant, over_seeds, variant_and_seed
 from mcrlib.files import sha256
 from mcrlib.training import budget
 from mcrlib.training.history import recall_name, recorded_k
@@ -426,7 +426,7 @@ def compare_gaps(run: str, draws: int = 1000) -> Numbers:
         validate = dataset.frame.iloc[dataset.indices("validate")]
         models = {"mcr": {}, "abm": {}}
         for embeddings in results.embedding_files(run, "validate").values():
-            variant, _, seed = embeddings.parent.name.partition("-seed")
+            variant, seed = variant_and_seed(embeddings.parent.name)
             if variant in models:
                 pairs = results.load_embeddings(embeddings, validate["pair_id"])
                 models[variant][seed] = pairs

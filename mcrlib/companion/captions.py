@@ -6,7 +6,7 @@ The first sentence is short: LaTeX tables have it as their caption and the rest 
 import contextlib
 
 from mcrlib import tables
-from mcrlib.companion import growth, peers
+from mcrlib.companion import growth, peers, scaling
 from mcrlib.companion.analyses import (
     Numbers,
     Relevance,
@@ -18,7 +18,6 @@ from mcrlib.companion.analyses import (
 from mcrlib.companion.experiments import RSUM
 from mcrlib.companion.grounding import Grounding
 from mcrlib.companion.lengths import alike, length_of, trained_alike
-from mcrlib.companion.scaling import absent_points
 from mcrlib.companion.top3 import TopHits
 from mcrlib.config import Config
 from mcrlib.data.dataset import Dataset
@@ -473,16 +472,14 @@ def compute_figure(run: str, measured: Numbers) -> str:
     """Of RSUM over compute and memory."""
     points = measured.values["points"]
     about = measured.provenance
-    seeds = sorted({seed for point in points for seed in point["seeds"]}, key=int)
-    several = "seeds" if len(seeds) > 1 else "seed"
     return (
         "RSUM of the test split over the compute (left) and the peak memory (right) of training. "
         "Compute: floating-point operations of all steps; memory: of the process, or of the GPU's "
         "allocator; larger markers had more compute. Models of equal compute stand a little apart. "
         f"Whiskers (left): 95 % intervals from {about['draws']:,} draws of patients "
         "and, of more than three seeds, of the seeds. "
-        f"{_computes(points)} Run {run}, test pool of {_pairs(about['pool'])}, {several} "
-        f"{', '.join(seeds)}.{_absent(measured)}"
+        f"{_computes(points)} Run {run}, test pool of {_pairs(about['pool'])}, "
+        f"{_seeds_of(points)}.{_not_drawn(measured)}"
     )
 
 
@@ -516,18 +513,15 @@ def _grown(run: str, measured: Numbers) -> str:
     """What the models with fewer pairs have in common, and what twice as many pairs give."""
     about = measured.provenance
     points = measured.values["points"]
-    seeds = sorted({seed for point in points for seed in point["seeds"]}, key=int)
-    several = "seeds" if len(seeds) > 1 else "seed"
     slopes = [_growth(record) for record in measured.values["slopes"]]
     by_twice = f" Twice as many pairs give {'; '.join(slopes)}." if slopes else ""
-    absent = growth.absent_points(measured)
-    not_there = f" Not there: {', '.join(absent)}." if absent else ""
+    not_there = _not_there(growth.absent_points(measured))
     return (
         "The pairs are the first of the same training split, with as many steps for each number."
         f"{by_twice} Intervals: 95 %, from {about['draws']:,} draws of patients and, of more than "
         "three seeds, of the seeds. "
-        f"Run {run}, the same test pool of {_pairs(about['pool'])} for all, {several} "
-        f"{', '.join(seeds)}. Attributes: {about['attributes']}.{not_there}"
+        f"Run {run}, the same test pool of {_pairs(about['pool'])} for all, "
+        f"{_seeds_of(points)}. Attributes: {about['attributes']}.{not_there}"
     )
 
 
@@ -586,12 +580,27 @@ def _computes(points: list[dict]) -> str:
     return " ".join(sentences)
 
 
-def _absent(measured: Numbers) -> str:
-    """Sentences on what the figure does not show; "" if it shows all."""
-    sentences = ""
-    absent = absent_points(measured)
-    if absent:
-        sentences += f" Not there: {', '.join(absent)}."
+def _seeds_of(points: list[dict]) -> str:
+    """The seeds of all points, such as "seeds 0, 1, 2"."""
+    seeds = set()
+    for point in points:
+        seeds |= set(point["seeds"])
+    return _seeds(sorted(seeds, key=int))
+
+
+def _seeds(seeds: list[str]) -> str:
+    noun = "seeds" if len(seeds) > 1 else "seed"
+    return f"{noun} {', '.join(seeds)}"
+
+
+def _not_there(absent: list[str]) -> str:
+    """A sentence on the points that a figure lacks; "" if it has all."""
+    return f" Not there: {', '.join(absent)}." if absent else ""
+
+
+def _not_drawn(measured: Numbers) -> str:
+    """Sentences on what the figure over compute does not show; "" if it shows all."""
+    sentences = _not_there(scaling.absent_points(measured))
     uncounted = measured.values["uncounted"]
     if uncounted:
         sentences += f" Left out, as operations were not counted: {', '.join(uncounted)}."
@@ -609,10 +618,9 @@ def _ablated(run: str, compared: Numbers) -> str:
     if lengths:
         trained = alike(lengths)
     seeds = about["seeds"]
-    several = "seeds" if len(seeds) > 1 else "seed"
     sentences = (
         f"Run {run}, test pool of {_pairs(about['pool'])}, models of {about['models_of']}, "
-        f"{several} {', '.join(seeds)}. {trained}Attributes: {about['attributes']}."
+        f"{_seeds(seeds)}. {trained}Attributes: {about['attributes']}."
     )
     if len(seeds) == 1:
         sentences += (

@@ -19,7 +19,7 @@ from mcrlib.tables import DIRECTION_LABELS
 DEVIATION = "deviation"  # the column of the reference's deviation over seeds
 
 
-def compare(run: str, reference: str = "reference") -> pd.DataFrame:
+def compare(run: str, reference: str = config.REFERENCE) -> pd.DataFrame:
     """Recall@K of a run and of the committed reference run in percent, averaged over seeds; one row
     per model of the run and direction. K is `shared_k`.
 
@@ -46,7 +46,7 @@ def compare(run: str, reference: str = "reference") -> pd.DataFrame:
     return of_run.reset_index()
 
 
-def shared_k(run: str, reference: str = "reference") -> int:
+def shared_k(run: str, reference: str = config.REFERENCE) -> int:
     """The K at which the recalls of both are read, so that it tells something in both pools."""
     pools = [_pool(_evaluated(name)) for name in (run, reference)]
     return telling_k(min(pools))
@@ -111,7 +111,7 @@ def main(run: str) -> None:
             "deviation: of the reference's seeds. A seed more than two of them off the reference "
             "is rarely chance."
         )
-    for name in (run, "reference"):
+    for name in (run, config.REFERENCE):
         print(f"{name}: {trained_alike(name).strip() or 'nothing says how long it was trained.'}")
     print(f"Tables: results/{run}/*.csv, *.tex. Figures: figures/{run}/.")
 

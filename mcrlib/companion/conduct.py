@@ -78,7 +78,7 @@ def _make(run: str, words: list[str], overrides: dict[str, Any], asked: str) -> 
 def main(arguments: list[str]) -> str | int:
     """Run `RUN SET [ONLY]`; returns the exit code, or the sentence to exit with."""
     run, changes, *only = arguments
-    if run == status.NEVER_TRAINED:
+    if run == config.REFERENCE:
         return (
             "RUN=reference is a copy that trains nothing: make experiments RUN=demo, then make "
             "publish."

@@ -49,7 +49,7 @@ def obstacle(run: str, data: str, confirm: str, weights: str = "", processes: st
     for here: the disk, the folders to write to, and the Java that METEOR needs. Raises ValueError
     for an unknown run.
     """
-    if config.preset(run) == "reference":
+    if config.preset(run) == config.REFERENCE:
         return "RUN=reference is a copy that draws and never trains: use RUN=demo."
     own = config.rehearsed(run)
     source = config.load(run).source

@@ -15,7 +15,6 @@ from mcrlib.companion.experiments import OTHER_DOMAIN, chosen
 from mcrlib.files import sha256
 
 FILE = "domain.json"
-COPY = "reference"  # it has the numbers alone
 
 
 def measure(run: str) -> Numbers:
@@ -25,7 +24,7 @@ def measure(run: str) -> Numbers:
     model -> the fields of its `lengths.Length`. Both are empty if there are no models of digits.
     """
     file = config.ROOT / "results" / run / FILE
-    if run == COPY or not _models():
+    if run == config.REFERENCE or not _models():
         return Numbers.load(file) if file.is_file() else Numbers(_nothing(), {})
     inputs = domain_inputs(run)
     if not results.is_current(file, inputs):

@@ -35,7 +35,7 @@ def measure_steps(
     }
     inputs = {name: str(value) for name, value in asked.items()}
     file = config.ROOT / "results" / run / "efficiency.json"
-    if run != "reference" and not results.is_current(file, inputs):
+    if run != config.REFERENCE and not results.is_current(file, inputs):
         started = time.perf_counter()
         steps = []
         for variant in variants:

@@ -26,8 +26,8 @@ from mcrlib.evaluation import attributes, findings, nearest, retrieval
 from mcrlib.evaluation.attributes import Attribute, Attributes
 from mcrlib.evaluation.finding_rules import NO_FINDING
 from mcrlib.evaluation.nearest import Rows
+from mcrlib.evaluation.seeds import variant_and_seed
 
-REFERENCE = "reference"
 IMAGE_TO_REPORT = "image_to_report"
 REPORT_TO_IMAGE = "report_to_image"
 DIRECTIONS = (IMAGE_TO_REPORT, REPORT_TO_IMAGE)
@@ -102,7 +102,7 @@ class Pool:
     @property
     def variant(self) -> str:
         """The model's name without its seed."""
-        return self.name.partition("-seed")[0]
+        return variant_and_seed(self.name)[0]
 
     def picture(self, pair: int) -> np.ndarray:
         """The radiograph of a pair, uint8 `[S, S]`."""
@@ -165,8 +165,8 @@ def trained_or_reference(run: str) -> str:
     models come with the checkout. Draws the reference's pairs if they are not there (10 seconds).
     """
     if run == "demo" and not models(run):
-        run = REFERENCE
-    if run == REFERENCE:
+        run = config.REFERENCE
+    if run == config.REFERENCE:
         prepare.build(config.load(run))
     return run
 

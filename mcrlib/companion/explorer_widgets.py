@@ -23,6 +23,7 @@ from mcrlib.companion.look_widgets import Look
 from mcrlib.companion.map_widgets import SplitMap
 from mcrlib.companion.parts import LABELLED, button, choice, close_all, heading, row, text_html
 from mcrlib.data.schema import SPLITS
+from mcrlib.evaluation.seeds import variant_and_seed
 
 ALL = "all"
 NO_SECOND = "none"
@@ -249,7 +250,7 @@ class Explorer(widgets.VBox):
         return self._pool(self.model.value)
 
     def _pool(self, name: str) -> Pool:
-        variant, _, seed = name.rpartition("-seed")
+        variant, seed = variant_and_seed(name)
         return explorer.open_pool(self.run.value, variant, seed, self.split.value)
 
     def pools(self) -> list[Pool]:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from mcrlib import config, results
 from mcrlib.companion.analyses import Numbers
-from mcrlib.config import VARIANTS
-from mcrlib.evaluation.seeds import by_variant, over_seeds
+from mcrlib.evaluation.seeds import by_variant, over_seeds, variant_and_seed
 from mcrlib.files import sha256
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def _obstacle(run: str, boxes: str) -> str:
     """Why nothing can be asked, and what to do, in a sentence; "" if something can."""
     if not trained_models(run):
         command = f"run `make train RUN={run}`"
-        if run == "reference":
+        if run == config.REFERENCE:
             command = "run `make 10_grounding RUN=demo`, then `make publish`"
         return (
             f"There is no trained model in results/{run} to ask where the findings are: {command}."
@@ -78,15 +77,11 @@ def _obstacle(run: str, boxes: str) -> str:
 def trained_models(run: str) -> dict[str, Path]:
     """Folders of the trained models of a run, by name: the variant, or `VARIANT-seedS` if there are
     several seeds of it."""
-    folder = config.ROOT / "results" / run
-    folders = [file.parents[2] for file in folder.glob(f"*-seed*/{results.WEIGHTS}")]
-    order = [*VARIANTS]
-    known = [folder for folder in folders if _variant(folder) in order]
-    known.sort(key=lambda folder: (order.index(_variant(folder)), _seed(folder)))
     models = {}
-    for same in by_variant({folder.name: folder for folder in known}).values():
+    for same in by_variant(results.trained_folders(run)).values():
         for folder in same:
-            name = folder.name if len(same) > 1 else _variant(folder)
+            variant, _ = variant_and_seed(folder.name)
+            name = folder.name if len(same) > 1 else variant
             models[name] = folder
     return models
 
@@ -94,33 +89,24 @@ def trained_models(run: str) -> dict[str, Path]:
 def left_out(run: str) -> str:
     """Which models cannot be asked, because they are not trained or are no network of ours, in
     sentences; "" if none."""
-    sentences = []
     trained = trained_models(run)
-    variants = {_variant(folder) for folder in trained.values()}
+    if not trained:
+        return ""
+    sentences = []
+    variants = by_variant(trained)
     for variant in COMPARED:
-        if trained and variant not in variants:
+        if variant not in variants:
             sentences.append(
                 f"{variant} is not trained in results/{run} and therefore missing: "
                 f"`make train RUN={run} VARIANTS={variant}` trains it."
             )
     for file in (config.ROOT / "results" / run).glob("*/embeddings-test.npz"):
-        name = file.parent.name
-        if (
-            trained
-            and file.parent not in trained.values()
-            and _variant(file.parent) not in COMPARED
-        ):
-            sentences.append(f"{name} has embeddings but no trained model, so it cannot be asked.")
+        variant, _ = variant_and_seed(file.parent.name)
+        if file.parent not in trained.values() and variant not in COMPARED:
+            sentences.append(
+                f"{file.parent.name} has embeddings but no trained model, so it cannot be asked."
+            )
     return " ".join(sentences)
-
-
-def _variant(folder: Path) -> str:
-    return folder.name.partition("-seed")[0]
-
-
-def _seed(folder: Path) -> int:
-    seed = folder.name.partition("-seed")[2]
-    return int(seed) if seed.isdecimal() else 0
 
 
 def _inputs(run: str, boxes: str) -> dict[str, str]:
@@ -155,7 +141,8 @@ def _compute(run: str, boxes: str, draws: int, inputs: dict[str, str], file: Pat
     measured = {}
     bounds = {}
     for name, folder in trained_models(run).items():
-        settings = config.load(run, _variant(folder), _seed(folder))
+        variant, seed = variant_and_seed(folder.name)
+        settings = config.load(run, variant, int(seed))
         model = load_trained(settings, dataset)
         if not cases:
             cases = _find_cases(pairs, boxes, model.config)

@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 
 from mcrlib import config, results
-from mcrlib.companion import lengths
+from mcrlib.companion import lengths, siblings
 from mcrlib.companion.analyses import Numbers, pair_attributes
 from mcrlib.companion.experiments import GROWTH_VARIANTS, NDCG, RSUM, SIZES
 from mcrlib.companion.lengths import Length
+from mcrlib.evaluation.seeds import variant_and_seed
 from mcrlib.files import sha256
 
 FILE = "scale.json"
 DRAWS = 10_000
-COPY = "reference"  # it has the numbers, but neither pairs nor all of the models
 ENDPOINTS = (RSUM, NDCG)
 
 Values = dict[str, dict[str, np.ndarray]]  # seed -> endpoint -> value of each test pair [N]
@@ -41,7 +41,7 @@ def measure(run: str, draws: int = DRAWS) -> Numbers:
     three seeds, of the seeds; the same patients are drawn at all sizes.
     """
     file = config.ROOT / "results" / run / FILE
-    if run == COPY:
+    if run == config.REFERENCE:
         if file.is_file():
             return Numbers.load(file)
         return Numbers({"points": [], "slopes": [], "comparisons": []}, {})
@@ -54,45 +54,22 @@ def measure(run: str, draws: int = DRAWS) -> Numbers:
 def growth_inputs(
     run: str, draws: int = DRAWS, model_hash: Callable[[Path], str] = sha256
 ) -> dict[str, str]:
-    """What the numbers are made from. `model_hash` and errors are those of
-    `results.input_hashes`; runs without embeddings are left out."""
-    inputs = {"draws": str(draws)}
-    for beginning in SIZES:
-        own = f"{beginning}{run}"
-        for name, file in _embedded(own).items():
-            results.refuse_stale(file, own, model_hash)
-            inputs[f"{own}/{name}"] = sha256(file)[:16]
-            record = file.parent / "training.json"
-            if record.is_file():
-                inputs[f"{own}/{name}/training"] = sha256(record)[:16]
-    dataset = results.dataset_hash(run)
-    if dataset is not None:
-        inputs["dataset"] = dataset
-    return inputs
+    """What the numbers are made from, by `siblings.inputs`."""
+    return siblings.inputs(run, SIZES, GROWTH_VARIANTS, draws, model_hash)
 
 
 def missing(run: str, measured: Numbers) -> str:
     """Which points are not there, and how to get them, in a sentence; "" if all are."""
-    absent = absent_points(measured)
-    if not absent:
-        return ""
-    command = f"run `make experiments RUN={run} ONLY=scale`"
-    if run == COPY:
-        command = "run `make experiments RUN=demo ONLY=scale`, then `make publish`"
-    return f"Not there yet are {', '.join(absent)}: {command}."
+    return siblings.how_to_get(run, absent_points(measured), "experiments", " ONLY=scale")
 
 
 def absent_points(measured: Numbers) -> list[str]:
     """The points that the figure lacks, such as "dual with 500 pairs"."""
-    there = {(point["beginning"], point["variant"]) for point in measured.values["points"]}
-    absent = []
+    places = {}
     for beginning in SIZES:
-        names = [name for name in GROWTH_VARIANTS if (beginning, name) not in there]
         size = config.pairs_of(beginning)
-        how_many = f"{size:,} pairs" if size else "all pairs"
-        if names:
-            absent.append(f"{' and '.join(names)} with {how_many}")
-    return absent
+        places[beginning] = f"with {size:,} pairs" if size else "with all pairs"
+    return siblings.absent(measured.values["points"], "beginning", places, GROWTH_VARIANTS)
 
 
 def slope_weights(pairs: Sequence[int]) -> np.ndarray:
@@ -104,16 +81,6 @@ def slope_weights(pairs: Sequence[int]) -> np.ndarray:
     if spread == 0:
         raise ValueError(f"a slope needs two different numbers of pairs, not {list(pairs)}.")
     return centred / spread
-
-
-def _embedded(run: str) -> dict[str, Path]:
-    """The embeddings of a run's models that are drawn, by their folder."""
-    embedded = {}
-    for file in sorted((config.ROOT / "results" / run).glob("*-seed*/embeddings-test.npz")):
-        name = file.parent.name
-        if name.rpartition("-seed")[0] in GROWTH_VARIANTS:
-            embedded[name] = file
-    return embedded
 
 
 def _compute(run: str, draws: int, inputs: dict[str, str], file: Path) -> None:
@@ -151,11 +118,10 @@ def _values(run: str, variant: str, pair_id: pd.Series, attributes: list) -> Val
     from mcrlib.evaluation import endpoints  # imported lazily: slow
 
     values = {}
-    for name, file in _embedded(run).items():
-        own_variant, _, seed = name.rpartition("-seed")
-        if own_variant == variant:
-            image, report = results.load_embeddings(file, pair_id)
-            values[seed] = endpoints.by_pair(image, report, attributes)
+    for name, file in siblings.embedded(run, [variant]).items():
+        _, seed = variant_and_seed(name)
+        image, report = results.load_embeddings(file, pair_id)
+        values[seed] = endpoints.by_pair(image, report, attributes)
     return values
 
 
@@ -177,22 +143,11 @@ def _point(values: Values, patients: list, draws: int) -> dict[str, Any]:
     record: dict[str, Any] = {"seeds": list(values)}
     for endpoint in ENDPOINTS:
         of_seeds = np.stack([own[endpoint] for own in values.values()])
-        found = _over_nothing(of_seeds, patients, draws)
+        found = siblings.mean_over_pairs(of_seeds, patients, draws)
         if found is not None:
-            found = {"value": found["difference"], "low": found["low"], "high": found["high"]}
+            del found["p"]
         record[endpoint] = found
     return record
-
-
-def _over_nothing(values: np.ndarray, patients: list, draws: int) -> dict[str, Any] | None:
-    """The mean of values [seeds, N] with its interval; None if no pair has a value."""
-    from mcrlib.evaluation import endpoints, retrieval
-
-    if np.isnan(values).all():
-        return None
-    nothing = np.where(np.isnan(values), np.nan, 0.0)
-    few = len(values) <= endpoints.FEW_SEEDS
-    return retrieval.compare_values(values, nothing, patients, draws=draws, resample_seeds=not few)
 
 
 def _slopes_by_pair(by_size: Mapping[int, Values]) -> Values:
@@ -215,16 +170,16 @@ def _slopes(
 ) -> Iterator[dict[str, Any]]:
     """The record of each variant's slopes."""
     for variant, by_seed in by_variant.items():
+        if not by_seed:
+            continue
         for endpoint in ENDPOINTS:
-            if not by_seed:
-                continue
             of_seeds = np.stack([own[endpoint] for own in by_seed.values()])
-            found = _over_nothing(of_seeds, patients, draws)
-            record = {"variant": variant, "endpoint": endpoint, "seeds": list(by_seed)}
-            if found is not None:
-                record |= {"slope": found["difference"]}
-                record |= {name: found[name] for name in ("low", "high", "p")}
-                yield record
+            found = siblings.mean_over_pairs(of_seeds, patients, draws)
+            if found is None:
+                continue
+            about = {"variant": variant, "endpoint": endpoint, "seeds": list(by_seed)}
+            slope = found.pop("value")
+            yield about | {"slope": slope} | found
 
 
 def _comparisons(
@@ -233,15 +188,12 @@ def _comparisons(
     """The first variant's slopes with those of each other, of the seeds that both have."""
     from mcrlib.evaluation import endpoints, retrieval
 
-    first, *others = GROWTH_VARIANTS
-    for other in others:
-        if first not in by_variant or other not in by_variant:
-            continue
-        seeds = [seed for seed in by_variant[first] if seed in by_variant[other]]
-        if not seeds:
-            continue
-        for endpoint in ENDPOINTS:
-            of_first = np.stack([by_variant[first][seed][endpoint] for seed in seeds])
-            of_other = np.stack([by_variant[other][seed][endpoint] for seed in seeds])
-            pairing = retrieval.Pairing(first, other, seeds, of_first, of_other)
-            yield endpoints.compare(endpoint, pairing, patients, draws)
+    for endpoint in ENDPOINTS:
+        slopes = {}
+        for variant, by_seed in by_variant.items():
+            for seed, own in by_seed.items():
+                slopes[f"{variant}-seed{seed}"] = own[endpoint]
+        pairings = retrieval.pairings(slopes) if slopes else []
+        for pairing in pairings:
+            if pairing.seeds:
+                yield endpoints.compare(endpoint, pairing, patients, draws)

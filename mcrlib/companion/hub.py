@@ -34,7 +34,8 @@ def save(model: MCR, folder: Path, run: str, model_name: str, half: bool = False
     Raises FileNotFoundError if that model is not trained.
     """
     text = card(model.config, run, model_name)
-    model.save_pretrained(folder, dtype=torch.float16 if half else None)
+    dtype = torch.float16 if half else None
+    model.save_pretrained(folder, dtype=dtype)
     write(folder / CARD_FILE, text.encode())
 
 
@@ -82,7 +83,7 @@ def card(settings: Config, run: str, model_name: str) -> str:
         "## How it was trained",
         _training(settings, training),
         "## What was measured",
-        _recalls(run, settings.variant),
+        _recalls(run, settings.variant, model_name),
         "## What it is not for",
         _limits(settings),
     ]
@@ -122,46 +123,56 @@ def _usage() -> str:
 def _training(settings: Config, training: dict[str, Any]) -> str:
     values = training["values"]
     provenance = training["provenance"]
+    data = f"pairs of the source `{settings.source}`, which are patients' data"
     if settings.source in DRAWN_SOURCES:
         data = "pairs that are drawn and written by code; no patient's data went into it"
-    else:
-        data = f"pairs of the source `{settings.source}`, which are patients' data"
     image_encoder = settings.vision or "a small ViT, from scratch"
     report_encoder = settings.text or "a small BERT, from scratch"
-    rows = [
-        f"- Data: {data}.",
-        f"- Encoders: {image_encoder}; {report_encoder}.",
-        f"- Best epoch on the validation split: {values['best_epoch']}; seed {settings.seed}.",
-        f"- Time: {values['seconds'] / 60:.0f} minutes on {provenance['device']}.",
-        f"- Code: commit {provenance['git']}.",
-    ]
+    best_epoch = values["best_epoch"]
+    minutes = values["seconds"] / 60
+    told = {
+        "Data": data,
+        "Encoders": f"{image_encoder}; {report_encoder}",
+        "Best epoch on the validation split": f"{best_epoch}; seed {settings.seed}",
+        "Time": f"{minutes:.0f} minutes on {provenance['device']}",
+        "Code": f"commit {provenance['git']}",
+    }
+    rows = [f"- {name}: {value}." for name, value in told.items()]
     return "\n".join(rows)
 
 
-def _recalls(run: str, variant: str) -> str:
-    """Recall@K on the test split with its interval; where there is none yet, how to get it."""
+def _recalls(run: str, variant: str, model_name: str) -> str:
+    """The model's Recall@K on the test split with its interval; without numbers, how to get them.
+
+    The numbers are under the variant's name alone if no other seed of it is embedded.
+    """
     try:
         measured = results.load(config.ROOT / "results" / run / "retrieval.json")["values"]
     except FileNotFoundError:
         measured = {}
-    if variant not in measured:
+    block = measured.get(model_name) or measured.get(variant)
+    if block is None:
         return "Nothing yet on the test split: `make tables` measures it."
-    block = measured[variant]
-    lines = [
-        f"Test split, {block['pool']:,} pairs, all seeds together; 95 % intervals over patients.",
-        "",
-        "| | " + " | ".join(RECALLS) + " |",
-        "|---" * (1 + len(RECALLS)) + "|",
-    ]
+    pool = block["pool"]
+    about = f"Test split, {pool:,} pairs; 95 % intervals over patients."
+    header = ["", *RECALLS]
+    lines = [about, "", _row(header), "|---" * len(header) + "|"]
     for direction, title in DIRECTIONS.items():
-        cells = [_percent(block[direction]["pair"][name]) for name in RECALLS]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+        recalls = block[direction]["pair"]
+        cells = [_percent(recalls[name]) for name in RECALLS]
+        lines.append(_row([title, *cells]))
     return "\n".join(lines)
 
 
+def _row(cells: list[str]) -> str:
+    """A row of a table in Markdown."""
+    filled = [f" {cell} " if cell else " " for cell in cells]
+    return f"|{'|'.join(filled)}|"
+
+
 def _percent(measure: dict[str, float]) -> str:
-    value, low, high = (100 * measure[name] for name in ("value", "low", "high"))
-    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+    percent = {name: 100 * share for name, share in measure.items()}
+    return "{value:.1f} ({low:.1f} to {high:.1f})".format(**percent)
 
 
 def _limits(settings: Config) -> str:

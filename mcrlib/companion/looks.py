@@ -27,9 +27,10 @@ TOLD = 160  # characters of a report that are shown beside a point
 LISTED = 50  # rows of the table, and pairs to ask with
 
 
-def opacity(share: float) -> float:
-    """How strong the colour of a share of the cosine is, from 0 to `STRONGEST`."""
-    return STRONGEST * min(abs(share) / FULL_SHARE, 1.0)
+def opacity(shares: np.ndarray | float) -> np.ndarray:
+    """How strong the colour of each share of the cosine is, from 0 to `STRONGEST`."""
+    of_full = np.abs(shares) / FULL_SHARE
+    return STRONGEST * np.minimum(of_full, 1.0)
 
 
 def heat(picture: np.ndarray, shares: np.ndarray, pixels: int = HEAT_SIDE) -> np.ndarray:
@@ -38,12 +39,14 @@ def heat(picture: np.ndarray, shares: np.ndarray, pixels: int = HEAT_SIDE) -> np
     uint8 `[pixels, pixels, 3]`: orange patches raise the score, blue ones lower it.
     """
     size = (pixels, pixels)
-    grey = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+    resized = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
+    grey = np.asarray(resized)[..., None]
     patch_of_pixel = np.arange(pixels) * len(shares) // pixels
-    large = shares[np.ix_(patch_of_pixel, patch_of_pixel)]
-    strength = STRONGEST * np.clip(np.abs(large) / FULL_SHARE, 0, 1)
-    colour = np.where(large[..., None] >= 0, FOR, AGAINST)
-    mixed = grey[..., None] * (1 - strength[..., None]) + colour * strength[..., None]
+    of_pixels = shares[np.ix_(patch_of_pixel, patch_of_pixel)]
+    share = of_pixels[..., None]
+    strength = opacity(share)
+    colour = np.where(share >= 0, FOR, AGAINST)
+    mixed = grey * (1 - strength) + colour * strength
     return mixed.round().astype(np.uint8)
 
 
@@ -67,7 +70,8 @@ def _url(content: bytes, kind: str) -> str:
 
 def thumbnail_url(pool: Pool, pair: int) -> str:
     """The small radiograph of a pair, as an address of about one KB."""
-    small = Image.fromarray(pool.picture(pair)).resize((THUMBNAIL, THUMBNAIL))
+    picture = Image.fromarray(pool.picture(pair))
+    small = picture.resize((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     small.save(buffer, "jpeg", quality=70)
     return _url(buffer.getvalue(), "jpeg")
@@ -75,11 +79,12 @@ def thumbnail_url(pool: Pool, pair: int) -> str:
 
 def most_telling(shares: np.ndarray, most: int = 3) -> str:
     """The patches with the largest shares, in words, for those who do not see the colours."""
-    side = len(shares)
+    strongest_first = np.argsort(-np.abs(shares), axis=None)
     told = []
-    for patch in np.argsort(-np.abs(shares), axis=None)[:most].tolist():
-        row, column = divmod(patch, side)
-        told.append(f"row {row + 1}, column {column + 1}: {shares[row, column]:+.3f}")
+    for patch in strongest_first[:most].tolist():
+        row, column = divmod(patch, len(shares))
+        share = shares[row, column]
+        told.append(f"row {row + 1}, column {column + 1}: {share:+.3f}")
     return "; ".join(told)
 
 
@@ -102,9 +107,10 @@ def split_map(pool: Pool, method: str = "PCA", most: int = MAPPED) -> pd.DataFra
     """
     if method not in METHODS:
         raise ValueError(f"The method is one of {', '.join(METHODS)}: got {method!r}.")
-    pairs = np.arange(min(most, len(pool)))
-    if len(pairs) < 3:
-        raise ValueError(f"A map takes at least three pairs, and this split has {len(pairs)}.")
+    count = min(most, len(pool))
+    if count < 3:
+        raise ValueError(f"A map takes at least three pairs, and this split has {count}.")
+    pairs = np.arange(count)
     images = pool.embedded["image"].take(pairs)
     reports = pool.embedded["report"].take(pairs)
     rows = np.concatenate([images, reports])
@@ -112,10 +118,11 @@ def split_map(pool: Pool, method: str = "PCA", most: int = MAPPED) -> pd.DataFra
     points = points - points.min(axis=0)
     points /= np.maximum(points.max(axis=0), SMALLEST_EXTENT)
     table = pd.DataFrame(points, columns=["x", "y"])
-    table["half"] = np.repeat(["image", "report"], len(pairs))
+    table["half"] = np.repeat(["image", "report"], count)
     table["pair"] = np.tile(pairs, 2)
+    mapped = pool.frame.iloc[pairs]
     for name in ("pair_id", "view", "report"):
-        table[name] = np.tile(pool.frame[name].iloc[pairs], 2)
+        table[name] = np.tile(mapped[name], 2)
     named = [findings_of(pool, pair) for pair in pairs.tolist()]
     table["findings"] = named * 2
     return table
@@ -128,7 +135,9 @@ def _main_directions(rows: np.ndarray) -> np.ndarray:
     directions = vectors.T[:-3:-1]
     # The sign of a direction is free: its largest number is made positive.
     for direction in directions:
-        direction *= np.sign(direction[np.abs(direction).argmax()]) or 1.0
+        largest = np.abs(direction).argmax()
+        if direction[largest] < 0:
+            direction *= -1
     return centred @ directions.T
 
 
@@ -163,11 +172,12 @@ def map_html(pool: Pool, table: pd.DataFrame, finding: str, lines: bool = True) 
         points += _point_html(pool, row, finding)
     joined = _lines_html(table) if lines else ""
     count = table["pair"].nunique()
-    about = html.escape(
+    about = (
         f"Map of {count} pairs of the {pool.split} split; orange: {finding}. The table has the "
         "same pairs."
     )
-    return f'<div class="mcr-map" role="img" aria-label="{about}">{joined}{points}</div>'
+    label = html.escape(about)
+    return f'<div class="mcr-map" role="img" aria-label="{label}">{joined}{points}</div>'
 
 
 def _point_html(pool: Pool, row: object, finding: str) -> str:
@@ -182,8 +192,12 @@ def _point_html(pool: Pool, row: object, finding: str) -> str:
         tip += " mcr-tip-up"
     alternative = html.escape(f"Radiograph {row.pair_id}")
     thumbnail = f'<img alt="{alternative}" src="{thumbnail_url(pool, row.pair)}">'
-    place = f"left:{100 * row.x:.2f}%;top:{100 * (1 - row.y):.2f}%"
-    told = f"<b>{html.escape(row.pair_id)}</b> {html.escape(shortened(row.report))}"
+    left = 100 * row.x
+    top = 100 * (1 - row.y)
+    place = f"left:{left:.2f}%;top:{top:.2f}%"
+    name = html.escape(row.pair_id)
+    report = html.escape(shortened(row.report))
+    told = f"<b>{name}</b> {report}"
     return (
         f'<div class="mcr-point {kind}" style="{place}">'
         f'<div class="{tip}">{thumbnail}{told}</div></div>'
@@ -196,8 +210,8 @@ def _lines_html(table: pd.DataFrame) -> str:
     reports = table[table["half"] == "report"]
     drawn = ""
     for one, other in zip(images.itertuples(), reports.itertuples(), strict=True):
-        start = f'x1="{one.x:.4f}" y1="{1 - one.y:.4f}"'
-        end = f'x2="{other.x:.4f}" y2="{1 - other.y:.4f}"'
+        start = _line_end(1, one.x, one.y)
+        end = _line_end(2, other.x, other.y)
         drawn += f"<line {start} {end}/>"
     return (
         '<svg class="mcr-lines" viewBox="0 0 1 1" preserveAspectRatio="none" '
@@ -205,15 +219,20 @@ def _lines_html(table: pd.DataFrame) -> str:
     )
 
 
+def _line_end(number: int, x: float, y: float) -> str:
+    """One end of a line as SVG writes it, whose y grows downwards."""
+    return f'x{number}="{x:.4f}" y{number}="{1 - y:.4f}"'
+
+
 def table_html(points: pd.DataFrame, most: int = LISTED) -> str:
     """Pairs of a map as a table, at most `most` rows; all text is escaped."""
     pairs = points.drop_duplicates("pair")
     rows = ""
-    for row in pairs.head(most).itertuples():
+    listed = pairs.head(most)
+    for row in listed.itertuples():
         names = ", ".join(sorted(row.findings))
         rows += _row_html([row.pair_id, row.view, names, shortened(row.report)])
-    shown = min(most, len(pairs))
-    caption = f"<caption>{shown:,} of {len(pairs):,} chosen pairs</caption>"
+    caption = f"<caption>{len(listed):,} of {len(pairs):,} chosen pairs</caption>"
     return f'<table class="mcr-table">{caption}{TABLE_HEAD}<tbody>{rows}</tbody></table>'
 
 

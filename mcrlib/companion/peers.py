@@ -42,7 +42,7 @@ def add(run: str, name: str, weights: str) -> Path:
     from mcrlib.companion import dual_encoders
 
     check_name(name)
-    if run == "reference":
+    if run == config.REFERENCE:
         raise ValueError("RUN=reference is a copy that only draws: use RUN=demo.")
     if not weights:
         raise ValueError("WEIGHTS is not set: give the model's folder or its name on the hub.")

@@ -36,7 +36,7 @@ def publish(run: str) -> None:
     for notebook in notebooks:
         _check_notebook(notebook)
 
-    reference_results = config.ROOT / "results" / "reference"
+    reference_results = config.ROOT / "results" / config.REFERENCE
     for old_folder in reference_results.glob("*/"):
         shutil.rmtree(old_folder)
     for file in [*validate_files.values(), *test_files.values()]:
@@ -46,11 +46,11 @@ def publish(run: str) -> None:
     for name in SHIPPED_MODELS:
         _ship_model(run, name, reference_results / name / results.SHIPPED_MODEL)
     figures = config.ROOT / "figures"
-    _copy_figures(figures / run, figures / "reference")
+    _copy_figures(figures / run, figures / config.REFERENCE)
 
 
 def _check_is_drawn(run: str) -> None:
-    if run == "reference":
+    if run == config.REFERENCE:
         raise ValueError("RUN=reference is published already; publish a demo run.")
     if config.is_rehearsal(run):
         raise ValueError(f"RUN={run} is a rehearsal, whose numbers are no results: publish a run.")

@@ -15,6 +15,7 @@ import pandas as pd
 from mcrlib import config, results
 from mcrlib.companion.analyses import Numbers, is_drawn, pair_attributes
 from mcrlib.data.dataset import Dataset
+from mcrlib.evaluation.seeds import variant_and_seed
 from mcrlib.files import sha256
 
 FILE = "robustness.json"
@@ -51,33 +52,14 @@ def measure(run: str, draws: int = DRAWS) -> Numbers:
 
 def has_models(run: str) -> bool:
     """Whether a run has models to measure; the reference is a copy that measures nothing."""
-    return run != "reference" and bool(model_files(run))
+    return run != config.REFERENCE and bool(results.trained_folders(run))
 
 
 def _command(run: str) -> str:
     """How to get what is missing."""
-    if run == "reference":
+    if run == config.REFERENCE:
         return "run `make robustness RUN=demo`, then `make publish`"
     return f"run `make train RUN={run}` first"
-
-
-def model_files(run: str) -> dict[str, Path]:
-    """The file of each trained model, `VARIANT-seedS`, in the order of VARIANTS and seeds.
-
-    Other people's methods and the linear baseline, which have embeddings only, are not among them.
-    """
-    by_model = {}
-    for file in (config.ROOT / "results" / run).glob(f"*-seed*/{results.WEIGHTS}"):
-        name = file.relative_to(config.ROOT / "results" / run).parts[0]
-        variant, seed = _variant_and_seed(name)
-        if variant in config.VARIANTS:
-            by_model[name] = (list(config.VARIANTS).index(variant), seed, file)
-    return {name: by_model[name][-1] for name in sorted(by_model, key=by_model.get)}
-
-
-def _variant_and_seed(model: str) -> tuple[str, int]:
-    variant, _, seed = model.rpartition("-seed")
-    return variant, int(seed)
 
 
 def inputs(
@@ -90,7 +72,9 @@ def inputs(
     """
     if not has_models(run):
         return Numbers.load(config.ROOT / "results" / run / FILE).provenance["inputs"]
-    made_from = {name: model_hash(file)[:16] for name, file in model_files(run).items()}
+    made_from = {}
+    for name, folder in results.trained_folders(run).items():
+        made_from[name] = model_hash(folder / results.WEIGHTS)[:16]
     made_from["dataset"] = str(results.dataset_hash(run))
     made_from["draws"] = str(draws)
     evaluation = Path(__file__).parents[1] / "evaluation"
@@ -112,7 +96,7 @@ def _compute(run: str, draws: int, made_from: dict[str, str], file: Path) -> Non
     test = dataset.frame.iloc[rows]
     patients = test["patient_id"].tolist()
     attributes, source = pair_attributes(dataset, test)
-    names = list(model_files(run))
+    names = list(results.trained_folders(run))
     first_model = _load(run, names[0], dataset)  # its settings are those that drew the pairs
     others, left_out = other_views(dataset, rows, first_model.config)
     pairs = robustness.Pairs(
@@ -149,8 +133,8 @@ def _load(run: str, model: str, dataset: Dataset) -> Any:
     """A trained model, `VARIANT-seedS`. Raises ValueError if it was trained on other pairs."""
     from mcrlib.training.checkpoint import load_trained
 
-    variant, seed = _variant_and_seed(model)
-    return load_trained(config.load(run, variant, seed), dataset)
+    variant, seed = variant_and_seed(model)
+    return load_trained(config.load(run, variant, int(seed)), dataset)
 
 
 def _group_blocks(

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from mcrlib import config, results
-from mcrlib.companion import lengths
+from mcrlib.companion import lengths, siblings
 from mcrlib.companion.analyses import Numbers
 from mcrlib.companion.experiments import COMPUTE_VARIANTS, COMPUTES, RSUM
 from mcrlib.companion.lengths import Length
+from mcrlib.evaluation.seeds import variant_and_seed
 from mcrlib.files import sha256
 
 FILE = "compute.json"
 DRAWS = 10_000
 BASELINE = "mcr"
-COPY = "reference"  # it has the numbers, but neither pairs nor all of the models
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,13 @@ class _Model:
 
     @property
     def variant(self) -> str:
-        return self.name.rpartition("-seed")[0]
+        """Its name before the seed."""
+        return variant_and_seed(self.name)[0]
 
     @property
     def seed(self) -> str:
-        return self.name.rpartition("-seed")[2]
+        """The digits of its seed."""
+        return variant_and_seed(self.name)[1]
 
 
 def measure(run: str, draws: int = DRAWS) -> Numbers:
@@ -54,7 +56,7 @@ def measure(run: str, draws: int = DRAWS) -> Numbers:
     Models whose operations were not counted are left out, and named in `uncounted`.
     """
     file = config.ROOT / "results" / run / FILE
-    if run == COPY:
+    if run == config.REFERENCE:
         if file.is_file():
             return Numbers.load(file)
         return Numbers({"points": [], "comparisons": [], "uncounted": []}, {})
@@ -67,60 +69,28 @@ def measure(run: str, draws: int = DRAWS) -> Numbers:
 def scaling_inputs(
     run: str, draws: int = DRAWS, model_hash: Callable[[Path], str] = sha256
 ) -> dict[str, str]:
-    """What the numbers are made from. `model_hash` and errors are those of
-    `results.input_hashes`; runs without embeddings are left out."""
-    inputs = {"draws": str(draws)}
-    for beginning in COMPUTES:
-        own = f"{beginning}{run}"
-        for name, file in _embedded(own).items():
-            results.refuse_stale(file, own, model_hash)
-            inputs[f"{own}/{name}"] = sha256(file)[:16]
-            record = file.parent / "training.json"
-            if record.is_file():
-                inputs[f"{own}/{name}/training"] = sha256(record)[:16]
-    dataset = results.dataset_hash(run)
-    if dataset is not None:
-        inputs["dataset"] = dataset
-    return inputs
+    """What the numbers are made from, by `siblings.inputs`."""
+    return siblings.inputs(run, COMPUTES, COMPUTE_VARIANTS, draws, model_hash)
 
 
 def missing(run: str, measured: Numbers) -> str:
     """Which points are not there, and how to get them, in a sentence; "" if all are."""
-    absent = absent_points(measured)
-    if not absent:
-        return ""
-    command = f"run `make experiments RUN={run} ONLY=compute`"
-    if run == COPY:
-        command = "run `make experiments RUN=demo ONLY=compute`, then `make publish`"
-    return f"Not there yet are {', '.join(absent)}: {command}."
+    return siblings.how_to_get(run, absent_points(measured), "experiments", " ONLY=compute")
 
 
 def absent_points(measured: Numbers) -> list[str]:
     """The points that the figure lacks, such as "dual at 0.5 times the compute"."""
-    there = {(point["times"], point["variant"]) for point in measured.values["points"]}
-    absent = []
+    places = {}
     for beginning in COMPUTES:
         times = config.MULTIPLES.get(beginning, 1)
-        names = [name for name in COMPUTE_VARIANTS if (times, name) not in there]
-        if names:
-            absent.append(f"{' and '.join(names)} at {times:g} times the compute")
-    return absent
-
-
-def _embedded(run: str) -> dict[str, Path]:
-    """The embeddings of a run's models that are drawn, by their folder."""
-    embedded = {}
-    for file in sorted((config.ROOT / "results" / run).glob("*-seed*/embeddings-test.npz")):
-        name = file.parent.name
-        if name.rpartition("-seed")[0] in COMPUTE_VARIANTS:
-            embedded[name] = file
-    return embedded
+        places[times] = f"at {times:g} times the compute"
+    return siblings.absent(measured.values["points"], "times", places, COMPUTE_VARIANTS)
 
 
 def _counted(run: str) -> list[_Model]:
     """The models of a run whose operations were counted."""
     models = []
-    for name, file in _embedded(run).items():
+    for name, file in siblings.embedded(run, COMPUTE_VARIANTS).items():
         length = lengths.of_model(file.parent)
         if length is not None and length.flops:
             record = results.load(file.parent / "training.json")
@@ -144,7 +114,9 @@ def _compute(run: str, draws: int, inputs: dict[str, str], file: Path) -> None:
         about = {"run": own, "times": config.MULTIPLES.get(beginning, 1)}
         models = _counted(own)
         names = [model.name for model in models]
-        uncounted += [f"{own}/{name}" for name in _embedded(own) if name not in names]
+        for name in siblings.embedded(own, COMPUTE_VARIANTS):
+            if name not in names:
+                uncounted.append(f"{own}/{name}")
         values = _values(models, test["pair_id"])
         for record in _points(models, values, patients, draws):
             points.append(about | record)
@@ -179,23 +151,15 @@ def _points(
 
 
 def _point(models: Sequence[_Model], values: Values, patients: list, draws: int) -> dict[str, Any]:
-    from mcrlib.evaluation import endpoints, retrieval
-
     of_seeds = np.stack([values[model.name] for model in models])
-    over_nothing = retrieval.compare_values(
-        of_seeds,
-        np.zeros_like(of_seeds),
-        patients,
-        draws=draws,
-        resample_seeds=len(models) > endpoints.FEW_SEEDS,
-    )
+    rsum = siblings.mean_over_pairs(of_seeds, patients, draws)
+    del rsum["p"]
+    length = lengths.mean([model.length for model in models])
     return {
         "variant": models[0].variant,
         "seeds": [model.seed for model in models],
-        "value": over_nothing["a"],
-        "low": over_nothing["low"],
-        "high": over_nothing["high"],
-        **asdict(lengths.mean([model.length for model in models])),
+        **rsum,
+        **asdict(length),
         "seconds": fmean(model.seconds for model in models),
         "memory_gb": fmean(model.memory_gb for model in models),
     }

@@ -21,13 +21,13 @@ from mcrlib.companion import (
     scaling,
 )
 from mcrlib.companion.experiments import Item
+from mcrlib.evaluation.seeds import variant_and_seed
 from mcrlib.training.finished import check_finished
 
 CURRENT = "current"
 STALE = "stale"
 MISSING = "missing"
 EMBEDDED = ("validate", "test")  # splits
-NEVER_TRAINED = "reference"  # a copy of a demo run
 # File of numbers -> what it would be made from now.
 INPUTS = {
     analyses.COMPARISON: analyses.comparison_inputs,
@@ -87,14 +87,14 @@ class _Look:
 
     def _has_numbers_alone(self, item: Item) -> bool:
         """Whether a copy holds an item's numbers without all of its models."""
-        return self.run == NEVER_TRAINED and item.runs(self.run) != [self.run]
+        return self.run == config.REFERENCE and item.runs(self.run) != [self.run]
 
     def _is_whole(self, run: str, name: str) -> bool:
         """Whether a model is trained and embedded. Raises ValueError if it is out of date."""
-        variant, _, seed = name.partition("-seed")
+        variant, seed = variant_and_seed(name)
         overrides = experiments.overrides_of(run, self.run, self.overrides)
         settings = config.load(run, variant, int(seed), **overrides)
-        if self.run != NEVER_TRAINED:
+        if self.run != config.REFERENCE:
             check_finished(settings, results.dataset_hash(run))
         return self._is_embedded(settings.folder, run)
 
@@ -109,7 +109,7 @@ class _Look:
 
     def _experiments(self, item: Item) -> str:
         """The command that makes an item current."""
-        if self.run == NEVER_TRAINED:
+        if self.run == config.REFERENCE:
             return f"make experiments RUN=demo ONLY={item.id}, then make publish"
         return f"make experiments RUN={self.run} ONLY={item.id}"
 

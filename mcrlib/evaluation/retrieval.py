@@ -20,6 +20,7 @@ from torch import Tensor
 from mcrlib.data.reports import same_text
 from mcrlib.evaluation.chance import Ks, chance_recall, check_count, check_ks
 from mcrlib.evaluation.chance import telling_k as telling_k  # part of what this module offers
+from mcrlib.evaluation.seeds import variant_and_seed
 
 TOLERANCE = 1e-6  # padding alone moves a cosine by 3e-8
 DIRECTIONS = ("image_to_report", "report_to_image")
@@ -842,7 +843,7 @@ def _by_variant_and_seed(by_model: Mapping[str, Array]) -> dict[str, dict[str, A
     """{variant: {seed: array}} of {`VARIANT-seedS`: array}."""
     result: dict[str, dict[str, Array]] = {}
     for model, of_model in by_model.items():
-        variant, _, seed = model.partition("-seed")
+        variant, seed = variant_and_seed(model)
         result.setdefault(variant, {})[seed] = of_model
     return result
 

@@ -6,6 +6,13 @@ from typing import Any
 import numpy as np
 
 
+def variant_and_seed(model: str) -> tuple[str, str]:
+    """The variant and the digits of the seed of a model's name, `VARIANT-seedS`; "" for the seed of
+    a name without one."""
+    variant, _, seed = model.partition("-seed")
+    return variant, seed
+
+
 def by_variant(models: Mapping[str, Any]) -> dict[str, list]:
     """Group values by variant: variant -> one value for each seed, in the order given.
 
@@ -13,7 +20,7 @@ def by_variant(models: Mapping[str, Any]) -> dict[str, list]:
     """
     grouped: dict[str, list] = {}
     for model, value in models.items():
-        variant = model.partition("-seed")[0]
+        variant, _ = variant_and_seed(model)
         grouped.setdefault(variant, []).append(value)
     return grouped
 

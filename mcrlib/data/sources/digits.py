@@ -109,9 +109,10 @@ def place(seed: Sequence[int], digit: Digit, size: int) -> tuple[slice, slice]:
     rng = np.random.default_rng([*seed, 2, row, column])
     side = SIZES[digit.severity] * size // PICTURE
     cell = size // len(ZONES)
-    top, left = rng.integers(0, cell - side + 1, 2)
-    top = int(row * cell + top)
-    left = int(column * cell + left)
+    largest_shift = cell - side
+    down, right = rng.integers(0, largest_shift + 1, 2).tolist()
+    top = row * cell + down
+    left = column * cell + right
     return slice(top, top + side), slice(left, left + side)
 
 
@@ -119,12 +120,12 @@ def _enlarged(scan: np.ndarray, side: int) -> np.ndarray:
     """A scan at another size, 0 to 255, int64 [side, side]: bilinear, in whole numbers."""
     # A pixel's centre among those of the scan, in units in which two of these are 2 * side apart.
     unit = 2 * side
-    centres = (2 * np.arange(side) + 1) * SCAN - side
+    pixels = np.arange(side)
+    centres = (2 * pixels + 1) * SCAN - side
     centres = centres.clip(0, (SCAN - 1) * unit)
     before = np.minimum(centres // unit, SCAN - 2)
     beyond = centres - before * unit
     weights = np.zeros((side, SCAN), np.int64)
-    pixels = np.arange(side)
     weights[pixels, before] = unit - beyond
     weights[pixels, before + 1] = beyond
     enlarged = weights @ scan @ weights.T
@@ -140,10 +141,11 @@ def rows(config: Config) -> Iterator[Row]:
             seed = (config.data_seed, 2, split_number, number)
             rng = np.random.default_rng([*seed, 0])
             digits = _choose(rng, by_name)
+            picture = f"{split}-picture-{number:05d}"
             yield Row(
                 pair_id=f"{split}-{number:05d}",
-                patient_id=f"{split}-picture-{number:05d}",
-                study_id=f"{split}-picture-{number:05d}",
+                patient_id=picture,
+                study_id=picture,
                 split=split,
                 view="unstated",
                 source=SOURCE,
@@ -193,11 +195,12 @@ def sentences(rng: np.random.Generator, digits: Sequence[Digit]) -> str:
 
 def _sentence(rng: np.random.Generator, digit: Digit) -> str:
     size = _pick(rng, SIZE_NAMES[digit.severity])
-    article = "an" if digit.name == "eight" and not size else "a"
-    words = f"{article} {size} {digit.name}".split()
+    words = [size, digit.name] if size else [digit.name]
+    article = "an" if words[0] == "eight" else "a"
+    what = " ".join([article, *words])
     where = _pick(rng, PLACE_NAMES[digit.side, digit.zone])
     frame = _pick(rng, FRAMES)
-    sentence = frame.format(what=" ".join(words), where=where)
+    sentence = frame.format(what=what, where=where)
     return sentence[0].upper() + sentence[1:]
 
 
