@@ -9,8 +9,8 @@ sum over tokens t of d_t, so that the cosine is a sum over all of them:
 Contributions are exact and signed; their absolute values can add up to several times the cosine.
 They are those of the encoder's *output* tokens, each of which has seen the whole picture or report:
 a large contribution does not prove that its patch is the cause. *Occlusion* asks that instead: by
-how much does the cosine fall without this patch or word? It is offered for every model, and is all
-there is for those that aggregate first (AbM).
+how much does the cosine fall without this patch or word? Every model can be asked; of models that
+aggregate first (AbM) nothing else is known.
 
 Shapes are named as in `mcrlib.model`.
 """

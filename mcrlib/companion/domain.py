@@ -1,7 +1,7 @@
 """Mapping before or after aggregation on pairs that are no radiographs (ours).
 
-The models are those of the run `digits`, whatever run is asked about: what they show is beside its
-verdicts, and in its copy.
+The models are those of the run `digits`, whatever run is asked about, so that every run's verdicts,
+and the reference, can say what they show.
 """
 
 from collections.abc import Callable

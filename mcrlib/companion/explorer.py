@@ -18,11 +18,11 @@ import pandas as pd
 from PIL import Image
 
 from mcrlib import MCR, config, results, sheets
-from mcrlib.companion import familiarity
+from mcrlib.companion import analyses, familiarity
 from mcrlib.companion.familiarity import Familiar
 from mcrlib.data import images, prepare
 from mcrlib.data.dataset import Dataset
-from mcrlib.evaluation import attributes, findings, nearest, retrieval
+from mcrlib.evaluation import findings, nearest, retrieval
 from mcrlib.evaluation.attributes import Attribute, Attributes
 from mcrlib.evaluation.finding_rules import NO_FINDING
 from mcrlib.evaluation.nearest import Rows
@@ -112,7 +112,7 @@ class Pool:
         """Findings of a pair with their sides: its labels if it is drawn, else its report's."""
         if pair not in self._attributes:
             own = self.frame.iloc[[pair]]
-            (self._attributes[pair],), _ = _pair_attributes(self.dataset, own)
+            (self._attributes[pair],), _ = analyses.pair_attributes(self.dataset, own)
         return self._attributes[pair]
 
     def number_of(self, pair_id: str) -> int:
@@ -245,12 +245,6 @@ def _support(run: str, folder: Path, dataset: Dataset) -> dict[str, float]:
     for direction, hits in retrieval.hits(image, report, 1).items():
         support[direction] = float(np.percentile(hits.cosines, 100 - SUPPORTED))
     return support
-
-
-def _pair_attributes(dataset: Dataset, frame: pd.DataFrame) -> tuple[list[Attributes], str]:
-    if dataset.info["source"] in config.DRAWN_SOURCES:
-        return [attributes.of_labels(labels) for labels in frame["labels"]], "labels"
-    return [attributes.of_text(text) for text in frame["report"]], "reports"
 
 
 # Asking

@@ -17,7 +17,7 @@ from mcrlib.files import write
 from mcrlib.model import MCR
 
 CARD_FILE = "README.md"
-# Their licences allow anybody to pass on what was learned from them; nobody may pass on MIMIC's.
+# Their licences let anybody pass on what was learned from them. That of MIMIC-CXR does not.
 OPEN_SOURCES = (*DRAWN_SOURCES, "openi")
 UPLOADED = ("*.safetensors", "*.json", CARD_FILE)
 RECALLS = ("R@1", "R@5", "R@10")

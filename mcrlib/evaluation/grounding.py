@@ -12,12 +12,12 @@ model has them, and occlusion, which every model has. Measures of a map, by meth
 - `words`: whether, of the report's words, the one with the largest share in what the place
   contributes is among those that name the finding. Chance is their share of the words.
 
-Erasing tests causes, whatever the map. All are falls of the cosine of picture and phrase:
+Erasing tests causes, whatever the map says. By how much does the cosine of picture and phrase fall
 
-- `erased`: when the place is set to the picture's mean grey.
-- `elsewhere`: when the same shape is set to it elsewhere, as far as possible in the lungs.
+- `erased`: when the place is set to the picture's mean grey?
+- `elsewhere`: when the same shape is set to it elsewhere, as far as possible in the lungs?
 - `difference`: the first minus the second.
-- `not_drawn`: when the picture is drawn without the finding; of drawn pictures only.
+- `not_drawn`: when the picture is drawn without the finding? Of drawn pictures only.
 
 Each measure is a block {"value", "low", "high", "left_out", "by_finding"}. The value is the mean
 over findings of the mean over the cases of each, so that rare findings count as much as common
@@ -49,7 +49,7 @@ AUROC = "auroc"
 CONTROL = "control"
 WORDS = "words"
 MAP_MEASURES = (POINTING, AUROC, CONTROL, WORDS)
-ERASURE = "erasure"  # stands beside EXACT and OCCLUSION
+ERASURE = "erasure"  # a third key of the results, after EXACT and OCCLUSION
 ERASED = "erased"
 ELSEWHERE = "elsewhere"
 DIFFERENCE = "difference"

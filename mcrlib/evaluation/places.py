@@ -1,8 +1,8 @@
 """Where findings are: the cases that `grounding` asks about (ours).
 
-Drawn pictures know it. Each finding of a pair is a case; its place is where the picture changes if
-it is drawn without the finding, so that no coordinate is assumed. The phrase is the sentence that
-the report says of it.
+Of drawn pictures it is known. Each finding of a pair is a case; its place is where the picture
+changes if it is drawn without the finding, so that no coordinate is assumed. The phrase is the
+report's sentence about it.
 
 Real pictures need boxes: a CSV with the columns pair_id, phrase, x, y, w, h, as in MS-CXR (Boecking
 et al. 2022); x and y are the upper left corner. With the columns image_width and image_height, all
@@ -33,7 +33,7 @@ OTHER = "Other"  # a phrase in which no finding is read
 
 
 class OtherDrawing(ValueError):
-    """The pictures are not those that these settings and this code draw."""
+    """These settings and this code draw other pictures than those of the data."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,6 @@ def pairs_of(dataset: Dataset, split: str) -> Pairs:
     """The pairs of a split, in the manifest's order."""
     rows = dataset.indices(split)
     return Pairs(dataset.frame.iloc[rows], dataset.images[rows])
-
-
-def is_drawn(dataset: Dataset) -> bool:
-    """Whether the pictures know where their findings are."""
-    return dataset.info["source"] == "phantom"
 
 
 # Drawn pictures

@@ -43,7 +43,7 @@ class Budget:
 
     @property
     def last_epoch(self) -> int:
-        """The number of the last epoch, from 1; it may be a broken one."""
+        """The number of the last epoch, from 1, which may be shorter than the others."""
         return math.ceil(self.epochs)
 
     @property

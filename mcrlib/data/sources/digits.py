@@ -1,9 +1,9 @@
-"""Scanned digits in pictures, with sentences that say what stands where (ours).
+"""Scanned digits in pictures, with sentences that say which digit is where (ours).
 
 A domain without anatomy and without medicine: one to three digits, each in one of nine places and
 of one of three sizes, on noise. Each digit is one of the 1,797 scans of handwriting, 8 x 8 in 17
-grey levels, that scikit-learn brings along (Alpaydin and Kaynak 1998, UCI Machine Learning
-Repository, CC BY 4.0). No scan is in pictures of two splits.
+grey levels, that scikit-learn ships (Alpaydin and Kaynak 1998, UCI Machine Learning Repository,
+CC BY 4.0). No scan is in pictures of two splits.
 
 A label is "digit|side|zone|severity", as phantoms write theirs; the severity is the size, and empty
 for a digit of ordinary size. Left and right are those of the picture.
@@ -30,8 +30,8 @@ WHITE = 16  # the brightest grey level of a scan
 COUNTS = (1, 2, 2, 3, 3)  # digits of a picture, all equally likely
 FIFTHS = {"train": (0, 3), "validate": (3, 4), "test": (4, 5)}  # of all scans, from and up to
 FILLER_SHARE = 0.3  # of the reports have a sentence that says nothing about the digits
-# Of every pair. Where pictures or sentences change, so does the number: prepared data of an earlier
-# one is drawn again.
+# The source of every pair. Raise the number whenever pictures or sentences change: data prepared
+# with an earlier one is then drawn again.
 SOURCE = "digits, drawing 1"
 
 SIZE_NAMES = {"small": ("small", "little", "tiny"), "": ("",), "large": ("large", "big")}
@@ -87,8 +87,8 @@ def scans() -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(seed: Sequence[int], digits: Sequence[Digit], size: int) -> np.ndarray:
-    """The picture uint8 [size, size] with these digits; `seed` seeds the noise, how bright each
-    digit is and where in its place it stands. All arithmetic is in whole numbers, so that the
+    """The picture uint8 [size, size] with these digits. `seed` seeds the noise, each digit's
+    brightness and its shift within its place. All arithmetic is in whole numbers, so that the
     picture is the same on every machine."""
     rng = np.random.default_rng([*seed, 1])
     darkest = rng.integers(0, 50)
@@ -186,7 +186,7 @@ def _choose(rng: np.random.Generator, by_name: dict[str, np.ndarray]) -> list[Di
 
 
 def sentences(rng: np.random.Generator, digits: Sequence[Digit]) -> str:
-    """What stands where, a sentence for each digit, in random order and wording."""
+    """Which digit is where: a sentence for each, in random order and wording."""
     said = [_sentence(rng, digit) for digit in digits]
     if rng.random() < FILLER_SHARE:
         said.append(_pick(rng, FILLERS))
