@@ -29,7 +29,7 @@ pytestmark = pytest.mark.whole  # JupyterLab, its kernel and a browser start
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "of-this-test"
-PATIENCE = 120_000  # milliseconds; a busy machine is slow
+PATIENCE = 240_000  # milliseconds; a busy machine is slow
 TOP = 5  # hits
 CONTROLS = [  # in the order of the Tab key, from the top of the explorer
     "run",

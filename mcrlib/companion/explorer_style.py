@@ -1,10 +1,13 @@
 """The look of the explorer's widgets in both themes of JupyterLab (ours)."""
 
-# Colours come from JupyterLab's theme; the second value of each is for pages without one.
+# Colours come from JupyterLab's theme; the second value of each is for pages without one. Weights,
+# margins and bullets are said anew, since the lasso's map resets those of the whole page.
 STYLE = """<style>
 .mcr-explorer { color: var(--jp-ui-font-color1, #111); }
-.mcr-explorer h3 { margin: 12px 0 4px; font-size: 1.1em; }
+.mcr-explorer h3 { margin: 12px 0 4px; font-size: 1.1em; font-weight: bold; }
 .mcr-explorer p, .mcr-explorer li { line-height: 1.45; }
+.mcr-explorer p { margin: 6px 0; }
+.mcr-explorer .mcr-picture { display: inline; }
 .mcr-explorer .widget-html-content { line-height: 1.45; }
 .mcr-explorer button:focus-visible, .mcr-explorer select:focus-visible,
 .mcr-explorer input:focus-visible, .mcr-explorer textarea:focus-visible,
@@ -24,7 +27,7 @@ d='M5.2 5.9L9 9.7l3.8-3.8 1.2 1.2-5 5-5-5z'/%3E%3C/svg%3E"); }
 .mcr-hit .mcr-hit-look { margin-top: auto; }
 .mcr-hit-true { border: 3px solid #2e9e44; }
 .mcr-hit .mcr-picture, .mcr-asked .mcr-picture { max-width: 100%; }
-.mcr-notes { margin: 4px 0; padding-left: 20px; }
+.mcr-explorer .mcr-notes { margin: 4px 0; padding-left: 20px; list-style: disc; }
 .mcr-look-columns { display: flex; flex-flow: row wrap; gap: 16px; align-items: flex-start; }
 .mcr-look-picture { position: relative; width: 448px; height: 448px; flex: 0 0 auto; }
 .mcr-look-picture > * { position: absolute; inset: 0; margin: 0; }
