@@ -1,25 +1,33 @@
 """The look of the explorer's widgets in both themes of JupyterLab (ours)."""
 
-# Colours come from JupyterLab's theme; the second value of each is for pages without one.
+# Colours come from JupyterLab's theme; the second value of each is for pages without one. Weights,
+# margins and bullets are said anew, since the lasso's map resets those of the whole page.
 STYLE = """<style>
 .mcr-explorer { color: var(--jp-ui-font-color1, #111); }
-.mcr-explorer h3 { margin: 12px 0 4px; font-size: 1.1em; }
+.mcr-explorer h3 { margin: 12px 0 4px; font-size: 1.1em; font-weight: bold; }
 .mcr-explorer p, .mcr-explorer li { line-height: 1.45; }
+.mcr-explorer p { margin: 6px 0; }
+.mcr-explorer .mcr-picture { display: inline; }
 .mcr-explorer .widget-html-content { line-height: 1.45; }
 .mcr-explorer button:focus-visible, .mcr-explorer select:focus-visible,
 .mcr-explorer input:focus-visible, .mcr-explorer textarea:focus-visible,
 .mcr-explorer img:focus-visible { outline: 3px solid var(--jp-brand-color1, #1976d2); }
 .mcr-explorer .mcr-whole, .mcr-explorer .mcr-search { align-self: flex-start; }
+.mcr-explorer select:not([size]) { padding-right: 24px; }
+[data-jp-theme-light="false"] .mcr-explorer { --jp-widgets-dropdown-arrow: url("data:image/svg+xml,\
+%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 18 18'%3E%3Cpath fill='white' \
+d='M5.2 5.9L9 9.7l3.8-3.8 1.2 1.2-5 5-5-5z'/%3E%3C/svg%3E"); }
 .mcr-row { display: flex; flex-flow: row wrap; gap: 6px 14px; align-items: flex-end; }
 .mcr-status { font-weight: bold; min-height: 1.5em; margin: 4px 0; }
 .mcr-answers { display: flex; flex-flow: row wrap; gap: 16px; align-items: flex-start; }
 .mcr-hits { flex: 1 1 420px; min-width: 300px; }
-.mcr-cards { display: flex; flex-flow: row wrap; gap: 8px; align-items: stretch; }
-.mcr-hit { border: 1px solid var(--jp-border-color1, #888); padding: 6px; margin: 0;
-  flex: 1 1 240px; max-width: 420px; min-width: 220px; }
+.mcr-cards { display: grid; gap: 8px;
+  grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); }
+.mcr-hit { border: 1px solid var(--jp-border-color1, #888); padding: 6px; margin: 0; }
+.mcr-hit .mcr-hit-look { margin-top: auto; }
 .mcr-hit-true { border: 3px solid #2e9e44; }
 .mcr-hit .mcr-picture, .mcr-asked .mcr-picture { max-width: 100%; }
-.mcr-notes { margin: 4px 0; padding-left: 20px; }
+.mcr-explorer .mcr-notes { margin: 4px 0; padding-left: 20px; list-style: disc; }
 .mcr-look-columns { display: flex; flex-flow: row wrap; gap: 16px; align-items: flex-start; }
 .mcr-look-picture { position: relative; width: 448px; height: 448px; flex: 0 0 auto; }
 .mcr-look-picture > * { position: absolute; inset: 0; margin: 0; }
@@ -55,5 +63,8 @@ STYLE = """<style>
 .mcr-table caption { text-align: left; font-weight: bold; }
 .mcr-table th, .mcr-table td { text-align: left; vertical-align: top; padding: 2px 6px;
   border-bottom: 1px solid var(--jp-border-color2, #bbb); }
-.mcr-scroll { max-height: 460px; overflow: auto; flex: 1 1 420px; }
+.mcr-table td:first-child { white-space: nowrap; }
+.mcr-chosen { flex: 1 1 420px; }
+.mcr-scroll { max-height: 460px; overflow: auto; }
+.mcr-scroll:focus-visible { outline: 3px solid var(--jp-brand-color1, #1976d2); }
 </style>"""

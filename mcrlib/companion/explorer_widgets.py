@@ -21,7 +21,17 @@ from mcrlib.companion.explorer import Answer, Filters, Pair, Pool
 from mcrlib.companion.explorer_style import STYLE
 from mcrlib.companion.look_widgets import Look
 from mcrlib.companion.map_widgets import SplitMap
-from mcrlib.companion.parts import LABELLED, button, choice, close_all, heading, row, text_html
+from mcrlib.companion.parts import (
+    LABELLED,
+    button,
+    choice,
+    close_all,
+    heading,
+    in_turn,
+    row,
+    text_html,
+    told,
+)
 from mcrlib.data.schema import SPLITS
 from mcrlib.evaluation.seeds import variant_and_seed
 
@@ -229,16 +239,13 @@ class Explorer(widgets.VBox):
     def guarded(self, action: Callable) -> Callable:
         """A handler of events that runs `action` and says in the page what went wrong."""
 
-        def _handle(_: Any = None) -> None:
+        def _run() -> None:
             try:
                 action()
-            except (ValueError, OSError) as error:
-                self.say(str(error))
-            except Exception as error:  # a page must not end in a traceback
-                kind = type(error).__name__
-                self.say(f"This could not be done ({kind}: {error}). Please report it.")
+            except Exception as error:
+                self.say(told(error))
 
-        return _handle
+        return lambda _=None: in_turn(_run)
 
     def say(self, sentence: str) -> None:
         """Show a sentence, which screen readers read out."""

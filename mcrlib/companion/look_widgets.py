@@ -2,13 +2,14 @@
 
 import html
 from collections.abc import Callable
+from functools import partial
 
 import ipywidgets as widgets
 import numpy as np
 
 from mcrlib.companion import looks
 from mcrlib.companion.explorer import Answer
-from mcrlib.companion.parts import button, close_all, heading, text_html
+from mcrlib.companion.parts import button, close_all, heading, in_turn, text_html, told
 from mcrlib.explain import Explanation, word_places
 
 SCALE = (
@@ -40,7 +41,7 @@ class Look(widgets.VBox):
         columns = widgets.Box([picture, self.words])
         columns.add_class("mcr-look-columns")
         self.whole = button("Show the whole match", "mcr-whole", "All words and all patches")
-        self.whole.on_click(lambda _: self.show_whole())
+        self.whole.on_click(self.guard(self.show_whole))
         self.body = widgets.VBox([self.title, columns, self.whole, widgets.HTML(SCALE), self.about])
         super().__init__([heading("What the model looked at"), self.body])
         self.add_class("mcr-look")
@@ -138,7 +139,7 @@ class Look(widgets.VBox):
         size = widgets.Layout(width="100%", height="100%")  # one for all: a browser keeps it
         for number in range(side * side):
             patch = button("", "mcr-patch", layout=size)
-            patch.on_click(self.guard(self.show_patch, number))
+            patch.on_click(self.guard(partial(self.show_patch, number)))
             patches.append(patch)
         self.patches.children = patches
 
@@ -147,17 +148,17 @@ class Look(widgets.VBox):
         words = []
         for number, word in enumerate(self.explanation.words):
             made = button(word.text, "mcr-word")
-            made.on_click(self.guard(self.show_word, number))
+            made.on_click(self.guard(partial(self.show_word, number)))
             words.append(made)
         self.words.children = words
 
-    def guard(self, action: Callable[[int], None], number: int) -> Callable:
+    def guard(self, action: Callable[[], None]) -> Callable:
         """A handler of clicks that says in the panel what went wrong."""
 
-        def _handle(_: widgets.Button) -> None:
+        def _run() -> None:
             try:
-                action(number)
-            except ValueError as error:
-                self._say(str(error))
+                action()
+            except Exception as error:
+                self._say(told(error))
 
-        return _handle
+        return lambda _: in_turn(_run)

@@ -225,7 +225,10 @@ def _line_end(number: int, x: float, y: float) -> str:
 
 
 def table_html(points: pd.DataFrame, most: int = LISTED) -> str:
-    """Pairs of a map as a table, at most `most` rows; all text is escaped."""
+    """Pairs of a map as a table, at most `most` rows; all text is escaped.
+
+    The Tab key reaches the table, so that the arrow keys can scroll it.
+    """
     pairs = points.drop_duplicates("pair")
     rows = ""
     listed = pairs.head(most)
@@ -233,7 +236,8 @@ def table_html(points: pd.DataFrame, most: int = LISTED) -> str:
         names = ", ".join(sorted(row.findings))
         rows += _row_html([row.pair_id, row.view, names, shortened(row.report)])
     caption = f"<caption>{len(listed):,} of {len(pairs):,} chosen pairs</caption>"
-    return f'<table class="mcr-table">{caption}{TABLE_HEAD}<tbody>{rows}</tbody></table>'
+    table = f'<table class="mcr-table">{caption}{TABLE_HEAD}<tbody>{rows}</tbody></table>'
+    return f'<div class="mcr-scroll" tabindex="0" role="region" {TABLE_NAME}>{table}</div>'
 
 
 def _row_html(cells: Sequence[str]) -> str:
@@ -243,6 +247,7 @@ def _row_html(cells: Sequence[str]) -> str:
     return f"<tr>{row}</tr>"
 
 
+TABLE_NAME = 'aria-label="Chosen pairs"'
 TABLE_HEAD = (
     '<thead><tr><th scope="col">Pair</th><th scope="col">View</th>'
     '<th scope="col">Findings</th><th scope="col">Report</th></tr></thead>'

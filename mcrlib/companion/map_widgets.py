@@ -34,17 +34,18 @@ class SplitMap(widgets.VBox):
         self.lines = widgets.Checkbox(
             value=True, description="Lines between partners", indent=False
         )
+        self.lines.layout.width = "auto"
         self.lines.add_class("mcr-map-lines")
         self.draw_button = button("Draw the map", "mcr-map-draw", "Draw the map of the split")
         self.edges = {
             "left": self._edge("Left edge", 0.0, "mcr-map-left"),
-            "right": self._edge("right edge", 1.0, "mcr-map-right"),
-            "bottom": self._edge("bottom edge", 0.0, "mcr-map-bottom"),
-            "top": self._edge("top edge", 1.0, "mcr-map-top"),
+            "right": self._edge("Right edge", 1.0, "mcr-map-right"),
+            "bottom": self._edge("Bottom edge", 0.0, "mcr-map-bottom"),
+            "top": self._edge("Top edge", 1.0, "mcr-map-top"),
         }
         self.picture = widgets.Box()
         self.chosen = widgets.HTML()
-        self.chosen.add_class("mcr-scroll")
+        self.chosen.add_class("mcr-chosen")
         self.pairs = choice("Pair of the table", [], "mcr-map-pair")
         self.ask_button = button("Ask with this pair", "mcr-map-ask", "Ask with the table's pair")
         columns = widgets.Box([self.picture, self.chosen])

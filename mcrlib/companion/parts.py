@@ -1,11 +1,39 @@
 """Small widgets that the explorer's panels share (ours)."""
 
 import html
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import ipywidgets as widgets
+from IPython import get_ipython
 
 LABELLED = {"style": {"description_width": "initial"}}  # a label takes the room that it needs
+
+THREAD = "mcr-explorer"
+WORKER = ThreadPoolExecutor(max_workers=1, thread_name_prefix=THREAD)
+
+
+def in_turn(action: Callable[[], None]) -> None:
+    """Run a handler of events after those before it. `action` must catch its own errors.
+
+    A kernel handles a browser's messages in several threads. Busy ones would let a click overtake
+    the text typed before it, and two searches run at once: so all handlers run in one thread more.
+    Outside a kernel, and within a handler, `action` runs at once.
+    """
+    has_kernel = hasattr(get_ipython(), "kernel")
+    is_handling = threading.current_thread().name.startswith(THREAD)
+    if has_kernel and not is_handling:
+        WORKER.submit(action)
+    else:
+        action()
+
+
+def told(error: Exception) -> str:
+    """What went wrong, as a sentence for the page, which must not end in a traceback."""
+    if isinstance(error, (ValueError, OSError)):
+        return str(error)
+    return f"This could not be done ({type(error).__name__}: {error}). Please report it."
 
 
 def button(
