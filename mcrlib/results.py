@@ -336,13 +336,13 @@ def load_embeddings(
     and if a row has no direction: length zero, or one that is too large for float32.
     """
     stored = _read_arrays(config.project_path(path), EMBEDDING_ARRAYS)
-    order = _order_of(path, stored["pair_id"].tolist(), pair_id)
+    order = order_of(path, stored["pair_id"].tolist(), pair_id)
     image = _unit_rows(path, "image", stored)[order]
     report = _unit_rows(path, "report", stored)[order]
     return image, report
 
 
-def _order_of(path: str | Path, stored_ids: list[str], pair_id: Sequence[str] | None) -> np.ndarray:
+def order_of(path: str | Path, stored_ids: list[str], pair_id: Sequence[str] | None) -> np.ndarray:
     """The stored row of each of `pair_id`. Raises ValueError if the pairs are not the same."""
     row_of = {name: row for row, name in enumerate(stored_ids)}
     if pair_id is None:
@@ -364,7 +364,7 @@ def map_embeddings(path: str | Path, pair_id: Sequence[str]) -> dict[str, "Rows"
 
     file = config.project_path(path)
     stored = _read_arrays(file, ("pair_id",))
-    order = _order_of(path, stored["pair_id"].tolist(), pair_id)
+    order = order_of(path, stored["pair_id"].tolist(), pair_id)
     mapped = {}
     for name in ("image", "report"):
         try:

@@ -807,12 +807,18 @@ def relevance_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
     return latex.Table(columns, sections={})
 
 
-def one_way_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
-    """One row a model, in sections by direction, of `one_way_table`."""
+def _model_and_measures(frame: pd.DataFrame, is_best: pd.DataFrame) -> list[latex.Column]:
+    """The models' names, then a column for each measure, the best values bold."""
     columns = [_names(frame["model"], "model")]
-    for name in frame.columns.drop(["model", "direction"]):
+    for name in frame.columns.drop("model"):
         cells = _texts(frame[name])
         columns.append(latex.Column(name, cells, is_best[name].tolist(), unit=name))
+    return columns
+
+
+def one_way_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
+    """One row a model, in sections by direction, of `one_way_table`."""
+    columns = _model_and_measures(frame.drop(columns="direction"), is_best)
     return _in_sections(columns, frame["direction"])
 
 
@@ -835,10 +841,7 @@ def zero_shot_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
 
 def grounding_layout(frame: pd.DataFrame, is_best: pd.DataFrame) -> latex.Table:
     """One row a model, in sections by method, of `grounding_table`."""
-    columns = [_names(frame["model"], "model")]
-    for name in frame.columns.drop(["model", "method"]):
-        cells = _texts(frame[name])
-        columns.append(latex.Column(name, cells, is_best[name].tolist(), unit=name))
+    columns = _model_and_measures(frame.drop(columns="method"), is_best)
     return _in_sections(columns, frame["method"])
 
 

@@ -51,10 +51,7 @@ def load(file: Path, pair_id: Sequence[str]) -> "Scores":
     from mcrlib.evaluation.probes import Scores
 
     stored = _read(file)
-    row_of = {name: row for row, name in enumerate(stored["pair_id"].tolist())}
-    if set(row_of) != set(pair_id) or len(row_of) != len(stored["pair_id"]):
-        raise ValueError(f"{file} holds other pairs than the data set: embed its pairs anew.")
-    order = [row_of[name] for name in pair_id]
+    order = results.order_of(file, stored["pair_id"].tolist(), pair_id)
     by_name = {}
     for matrix, names in MATRICES.items():
         rows = stored[matrix][:, order]
